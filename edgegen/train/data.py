@@ -1,0 +1,110 @@
+"""The training set: rendered pictures with captions and splits, and what a frozen encoder makes of them.
+
+Shapes: M pictures, C latent channels, h = w = 16 cells, K captions, L text tokens, T text width.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgegen.errors import InputError
+from edgegen.model.autoencoder import Encoder
+from edgegen.model.text import TextEncoders, Tokenizers
+from edgegen.train.assets import emoji_names, fetch_emoji, render_emoji
+from edgegen.train.captions import STYLES, Concept, assign_splits, captions, common_concepts, unit_hash
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture: `split` is 'train', 'unseen_concept' or 'unseen_style'; the first caption is the plainest."""
+
+    key: str
+    concept: str
+    style: str
+    split: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EmojiData:
+    """Pictures (M,128,128,3) uint8 and one record for each."""
+
+    images: np.ndarray
+    records: list[Record]
+
+    @classmethod
+    def load(cls, data_dir: Path, tarballs: Path | None = None, seed: int = 0) -> "EmojiData":
+        """The common concepts in both styles; fetches and renders what is not there yet."""
+        rendered = load_rendered(data_dir, tarballs)
+        keys = {name: key for key, name in emoji_names(data_dir).items()}
+        return cls.build(rendered, keys, common_concepts(), seed)
+
+    @classmethod
+    def build(cls, rendered: "Rendered", keys: dict[str, str], concepts: list[Concept], seed: int = 0) -> "EmojiData":
+        """Pick the pictures of `concepts` out of `rendered`, given the key of each Unicode name."""
+        rows = {pair: row for row, pair in enumerate(zip(rendered.keys, rendered.styles, strict=True))}
+        splits = assign_splits(concepts, seed=seed)
+        picked, records = [], []
+        for concept in concepts:
+            for style in STYLES:
+                key = keys.get(concept.unicode_name, "")
+                if (key, style) not in rows:
+                    raise InputError(
+                        f"Concept '{concept.unicode_name}' has no {style} picture.", "Remove it from the concept list."
+                    )
+                picked.append(rows[key, style])
+                words = tuple(captions(concept, style))
+                records.append(Record(key, concept.name, style, splits[concept.name, style], words))
+        return cls(rendered.images[picked], records)
+
+    def subset(self, split: str) -> "EmojiData":
+        """The pictures and records of one split."""
+        rows = [row for row, record in enumerate(self.records) if record.split == split]
+        return EmojiData(self.images[rows], [self.records[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Every rendered picture: images (M,128,128,3) uint8, keys and styles of length M."""
+
+    images: np.ndarray
+    keys: list[str]
+    styles: list[str]
+
+
+def load_rendered(data_dir: Path, tarballs: Path | None = None) -> Rendered:
+    """All pictures in all styles ('3d', 'flat', 'noto'); fetches and renders what is not there yet."""
+    with np.load(render_emoji(fetch_emoji(data_dir, tarballs))) as arrays:
+        return Rendered(arrays["images"], arrays["keys"].tolist(), arrays["styles"].tolist())
+
+
+def autoencoder_split(keys: list[str], held_out: float = 0.03, seed: int = 0) -> np.ndarray:
+    """Which pictures the autoencoder trains on, bool (M,): all styles of a key fall on the same side."""
+    return np.array([unit_hash(key, seed) >= held_out for key in keys])
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """Pictures (M,H,W,3) uint8 as (M,3,H,W) in [0,1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def cache_latents(images: np.ndarray, encoder: Encoder, batch: int = 16) -> Tensor:
+    """Normalised latents (M,C,h,w) float32 of uint8 pictures (M,H,W,3)."""
+    return torch.cat([encoder(to_tensor(images[i : i + batch])) for i in range(0, len(images), batch)])
+
+
+@torch.no_grad()
+def cache_text(
+    prompts: list[str], tokenizers: Tokenizers, encoders: TextEncoders, batch: int = 64, dtype=torch.float16
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Text (K,L,T) and mask (K,L) of `dtype`, pooled (K,T) float32, of K prompts."""
+    parts = []
+    for start in range(0, len(prompts), batch):
+        text, mask, pooled = encoders(*tokenizers.encode(prompts[start : start + batch]).tensors())
+        parts.append((text.to(dtype), mask.to(dtype), pooled))
+    text, mask, pooled = (torch.cat(column) for column in zip(*parts, strict=True))
+    return text, mask, pooled
