@@ -1,1 +1,1 @@
-
+"""The network as trained, in plain PyTorch. Start with `dit.py`, then `blocks.py` and `attention.py`."""
