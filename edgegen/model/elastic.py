@@ -101,7 +101,7 @@ def key(name: str) -> str:
 def materialize(model: ElasticDiT, width: float) -> DiT:
     """The plain model of one width, with weights of its own: `materialize(m, w)(x) == m(w, x)`, to the bit."""
     plain = skeleton(model.config.at(width))
-    weights = {n: p.detach().clone(memory_format=torch.contiguous_format) for n, p in model.parameters_at(width).items()}
+    weights = {n: p.detach().contiguous().clone() for n, p in model.parameters_at(width).items()}
     plain.load_state_dict(weights, assign=True)
     return plain.eval()
 
