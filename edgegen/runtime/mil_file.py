@@ -1,0 +1,233 @@
+"""Reads the MIL program of an .mlpackage from its own files: the protobuf and the weight blobs beside it.
+
+Nothing is computed here. Weights stay in their file (memory-mapped) until `Constant.array` is asked for them.
+Format: coremltools/mlmodel/format/MIL.proto and mlmodel/src/MILBlob/Blob/StorageFormat.hpp (coremltools 9.0).
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgegen.errors import EdgegenError, InputError
+
+# MIL.proto DataType -> numpy's name; the packed types have none and keep MIL's
+DTYPES = {
+    1: "bool", 2: "str", 10: "float16", 11: "float32", 12: "float64",
+    21: "int8", 22: "int16", 23: "int32", 24: "int64", 25: "int4",
+    31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64",
+    35: "uint4", 36: "uint2", 37: "uint1", 38: "uint6", 39: "uint3",
+}  # fmt: skip
+PACKED_BITS = {"int4": 4, "uint4": 4, "uint6": 6, "uint3": 3, "uint2": 2, "uint1": 1}
+BLOB_SENTINEL = 0xDEADBEEF
+
+
+class ProgramFileError(InputError):
+    """An .mlpackage that is damaged or holds something other than an ML program."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the program declares about one value: `shape` has None for a size known only at run time."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str  # numpy's name, or MIL's for packed integers (uint4, int4, ...)
+
+
+class Weights:
+    """The blob files of one package, mapped on first use; a write to a returned view never reaches the file."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._files: dict[str, np.memmap] = {}
+
+    def read(self, file_name: str, offset: int, info: TensorInfo) -> np.ndarray:
+        """The values at `offset` of `file_name`, a view of the file unless the dtype is packed."""
+        data = self._map(file_name.rsplit("/", 1)[-1])
+        sentinel, _, size, start = struct.unpack_from("<IIQQ", data, offset)
+        if sentinel != BLOB_SENTINEL:
+            raise ProgramFileError(
+                f"{file_name}: no blob for '{info.name}' at offset {offset}.", "Export the package again."
+            )
+        return decode(data[start : start + size], info)
+
+    def _map(self, name: str) -> np.memmap:
+        if name not in self._files:
+            path = self.folder / name
+            if not path.is_file():
+                raise ProgramFileError(f"{path} is missing.", "Copy the whole .mlpackage folder.")
+            self._files[name] = np.memmap(path, dtype=np.uint8, mode="c")
+        return self._files[name]
+
+
+@dataclass
+class Constant:
+    """A constant of the program, decoded when `array` is called."""
+
+    info: TensorInfo
+    value: Any = field(repr=False)  # MIL_pb2.Value
+    weights: Weights = field(repr=False)
+
+    def array(self) -> np.ndarray | str:
+        """The value, of shape `info.shape`; packed integers come one per byte."""
+        if self.value.WhichOneof("value") == "blobFileValue":
+            blob = self.value.blobFileValue
+            return self.weights.read(blob.fileName, blob.offset, self.info)
+        return _immediate(self.value.immediateValue, self.info)
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    """One operation as the file holds it; an input is the name of a value or an unnamed constant."""
+
+    type: str
+    name: str
+    inputs: dict[str, tuple[str | Constant, ...]]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class ProgramFile:
+    """One function of the program: its interface, constants by name and operations in order (constants excluded)."""
+
+    path: Path
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    constants: dict[str, Constant]
+    operations: tuple[OperationRecord, ...]
+    values: dict[str, TensorInfo]  # every named value, constants included
+
+
+def read_program(path: str | Path, function: str = "main") -> ProgramFile:
+    """The named function of the ML program in the package at `path`; InputError if there is none."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist.", "Pass the .mlpackage folder that an export wrote.")
+    spec = _load_spec(path)
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise ProgramFileError(
+            f"{path} holds a {spec.WhichOneof('Type')}, not an ML program.", "Convert with convert_to='mlprogram'."
+        )
+    functions = spec.mlProgram.functions
+    if function not in functions:
+        raise InputError(f"{path} has no function '{function}'.", f"It has: {', '.join(functions)}.")
+    return _read_function(path, functions[function], Weights(_weights_folder(path)))
+
+
+def _load_spec(path: Path) -> Any:
+    import coremltools as ct  # slow to import
+
+    try:
+        return ct.utils.load_spec(str(path))
+    except Exception as problem:
+        raise ProgramFileError(f"{path} is not a readable Core ML package: {problem}.", "Export it again.") from problem
+
+
+def _weights_folder(path: Path) -> Path:
+    found = sorted(path.glob("Data/*/weights"))
+    return found[0] if found else path
+
+
+def _read_function(path: Path, function: Any, weights: Weights) -> ProgramFile:
+    block = function.block_specializations[function.opset]
+    inputs = tuple(_tensor_info(value.name, value.type) for value in function.inputs)
+    values = {info.name: info for info in inputs}
+    constants: dict[str, Constant] = {}
+    operations = []
+    for proto in block.operations:
+        record = _read_operation(proto, weights)
+        values.update((info.name, info) for info in record.outputs)
+        if record.type == "const":
+            info = record.outputs[0]
+            constants[info.name] = Constant(info, proto.attributes["val"], weights)
+        else:
+            operations.append(record)
+    outputs = tuple(values[name] for name in block.outputs)
+    return ProgramFile(path, inputs, outputs, constants, tuple(operations), values)
+
+
+def _read_operation(proto: Any, weights: Weights) -> OperationRecord:
+    outputs = tuple(_tensor_info(value.name, value.type) for value in proto.outputs)
+    name = _operation_name(proto) or (outputs[0].name if outputs else "")
+    if proto.type == "const":
+        return OperationRecord("const", name, {}, outputs)
+    inputs = {key: tuple(_bindings(key, argument, weights)) for key, argument in proto.inputs.items()}
+    if proto.type.startswith("constexpr_"):  # before iOS 18 their operands are attributes
+        for key, value in proto.attributes.items():
+            if key != "name":
+                inputs[key] = (_constant(key, value, weights),)
+    return OperationRecord(proto.type, name, inputs, outputs)
+
+
+def _operation_name(proto: Any) -> str:
+    if "name" not in proto.attributes:
+        return ""
+    return proto.attributes["name"].immediateValue.tensor.strings.values[0]
+
+
+def _bindings(key: str, argument: Any, weights: Weights) -> Iterator[str | Constant]:
+    for binding in argument.arguments:
+        if binding.WhichOneof("binding") == "name":
+            yield binding.name
+        else:
+            yield _constant(key, binding.value, weights)
+
+
+def _constant(key: str, value: Any, weights: Weights) -> Constant:
+    return Constant(_tensor_info(key, value.type), value, weights)
+
+
+def _tensor_info(name: str, value_type: Any) -> TensorInfo:
+    kind = value_type.WhichOneof("type")
+    if kind != "tensorType":
+        return TensorInfo(name, (), kind)  # a state, list or dictionary: refused where an operation uses it
+    tensor = value_type.tensorType
+    shape = tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in tensor.dimensions)
+    return TensorInfo(name, shape, DTYPES.get(tensor.dataType, f"datatype {tensor.dataType}"))
+
+
+def _immediate(value: Any, info: TensorInfo) -> np.ndarray | str:
+    kind = value.tensor.WhichOneof("value") if value.WhichOneof("value") == "tensor" else None
+    if kind is None:
+        raise EdgegenError(f"Constant '{info.name}' is not a tensor.", "Lists and dictionaries are not evaluated.")
+    values = getattr(value.tensor, kind).values
+    if kind == "strings":
+        return str(values[0])
+    if kind == "bytes":
+        return decode(np.frombuffer(values, np.uint8).copy(), info)
+    return np.array(values).astype(info.dtype).reshape(info.shape)
+
+
+def decode(data: np.ndarray, info: TensorInfo) -> np.ndarray:
+    """Bytes (uint8) as values of `info.dtype`, one byte each for packed integers, shaped `info.shape`."""
+    if info.dtype in PACKED_BITS:
+        bits = PACKED_BITS[info.dtype]
+        values = unpack_bits(data, bits, math.prod(info.shape))
+        if info.dtype == "int4":
+            values = (values.astype(np.int8) ^ 8) - 8  # sign of the fourth bit
+        return values.reshape(info.shape)
+    return data.view(info.dtype).reshape(info.shape)
+
+
+def unpack_bits(data: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The first `count` integers of `bits` bits each, packed from the least significant bit up, as uint8."""
+    data = np.asarray(data)
+    if bits == 8:
+        return data[:count]
+    group = bits // math.gcd(bits, 8)  # bytes that hold a whole number of values
+    per_group = 8 * group // bits
+    padded = np.zeros(-(-count // per_group) * group, np.uint8)
+    padded[: min(data.size, padded.size)] = data[: padded.size]
+    word = padded.astype(np.uint32 if group > 1 else np.uint8).reshape(-1, group)
+    packed = word[:, 0]
+    for k in range(1, group):
+        packed = packed | (word[:, k] << 8 * k)
+    values = np.empty((packed.size, per_group), np.uint8)
+    for k in range(per_group):
+        values[:, k] = (packed >> bits * k) & ((1 << bits) - 1)
+    return values.reshape(-1)[:count]
