@@ -1,0 +1,348 @@
+"""Attention in its two deployable forms.
+
+Split: (B, C, 1, S) throughout; one einsum pair per head and query chunk, a loop over BNA blocks, keys transposed once
+per layer, no reshape but the two around ASSA's compressing convolution. Batched: (B, S, C); heads and blocks are batch
+axes of one product, and the query heads of a key head share its rows.
+
+Shapes: B batch, D channels, S tokens, H heads, G key/value heads, E channels per head, L text tokens, s tokens of a
+block, M keys.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention, rope_angles
+from edgegen.model.config import DiTConfig
+from edgegen.rewrite.component import Form
+from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, ChannelsLast
+
+MASKED = -1e4  # finite in fp16, unlike -inf
+
+
+def angles_of(config: DiTConfig, grid: tuple[int, int], compressed: bool) -> Tensor:
+    """Rotary angles (S, E/2), followed by those of the 2x2 cell centres when keys are compressed: (S + S/4, E/2)."""
+    fine = rope_angles(grid, config.head_dim, config.rope_theta)
+    if not compressed:
+        return fine
+    half = (grid[0] // 2, grid[1] // 2)
+    return torch.cat([fine, rope_angles(half, config.head_dim, config.rope_theta, cell=2)])
+
+
+def windows(tokens: int, blocks: int, radius: int) -> list[tuple[int, int]]:
+    """First and last-plus-one token of the keys that each BNA block attends to, clipped at the ends."""
+    size = tokens // blocks
+    return [(max(0, i - radius) * size, min(blocks, i + radius + 1) * size) for i in range(blocks)]
+
+
+# ---- split ----------------------------------------------------------------------------------------------------------
+
+
+class SplitHeadNorm(nn.Module):
+    """RMS norm of each head of (B, H*E, 1, S) without a reshape: a grouped convolution sums, another spreads."""
+
+    def __init__(self, source: RMSNorm, heads: int, scale: float = 1.0):
+        super().__init__()
+        size = source.weight.shape[0]
+        self.heads, self.eps = heads, source.eps * PRESCALE**2
+        self.register_buffer("mean", torch.full((heads, size, 1, 1), 1 / size))
+        self.weight = nn.Parameter((source.weight.detach() * scale).repeat(heads)[:, None, None, None], False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * PRESCALE
+        inverse = torch.rsqrt(F.conv2d(x * x, self.mean, groups=self.heads) + self.eps)  # (B, H, 1, S)
+        return x * F.conv2d(inverse, self.weight, groups=self.heads)  # (B, H*E, 1, S)
+
+
+class SplitRope(nn.Module):
+    """Rotates channel pairs (i, i + E/2) of every head of (B, H*E, 1, S) by constant angles (S, E/2)."""
+
+    def __init__(self, angles: Tensor, heads: int):
+        super().__init__()
+        half = angles.shape[1]
+        self.heads = heads
+        spread = angles.T.repeat(2 * heads, 1)[None, :, None]  # (1, H*E, 1, S)
+        self.register_buffer("cos", spread.cos())
+        self.register_buffer("sin", spread.sin())
+        turn = torch.zeros(2 * half, 2 * half)  # (E, E): y[i] = -x[i + E/2], y[i + E/2] = x[i]
+        turn[:half, half:], turn[half:, :half] = -torch.eye(half), torch.eye(half)
+        self.register_buffer("turn", turn.repeat(heads, 1)[:, :, None, None])  # (H*E, E, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.cos + F.conv2d(x, self.turn, groups=self.heads) * self.sin
+
+
+def attend_split(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One head: q (B, E, 1, Q), transposed keys k (B, M, 1, E), v (B, E, 1, M), bias (B, M, 1, 1) -> (B, E, 1, Q).
+
+    The two forms of einsum that Core ML keeps whole.
+    """
+    scores = torch.einsum("bchq,bkhc->bkhq", q, k)  # (B, M, 1, Q)
+    if bias is not None:
+        scores = scores + bias
+    return torch.einsum("bkhq,bchk->bchq", scores.softmax(1), v)
+
+
+def split_heads(x: Tensor, size: int, axis: int = 1) -> tuple[Tensor, ...]:
+    """Heads of E = size channels along an axis."""
+    return x.split(size, axis) if x.shape[axis] > size else (x,)
+
+
+def attend_heads(q: Tensor, k: Tensor, v: Tensor, size: int, chunk: int, bias: Tensor | None = None) -> Tensor:
+    """All heads: q (B, H*E, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, H*E, 1, S)."""
+    queries, keys, values = split_heads(q, size), split_heads(k, size, 3), split_heads(v, size)
+    group = len(queries) // len(keys)
+    heads = []
+    for h, query in enumerate(queries):
+        pieces = query.split(chunk, 3) if query.shape[3] > chunk else (query,)  # the last may be shorter
+        out = [attend_split(piece, keys[h // group], values[h // group], bias) for piece in pieces]
+        heads.append(torch.cat(out, 3) if len(out) > 1 else out[0])  # (B, E, 1, S)
+    return torch.cat(heads, 1)
+
+
+class SplitSelfAttention(nn.Module):
+    """Full self-attention, (B, D, 1, S) to the same."""
+
+    def __init__(self, source: SelfAttention, grid: tuple[int, int], form: Form):
+        super().__init__()
+        self.config, self.grid, self.chunk = source.config, grid, form.query_chunk
+        self.sparse = isinstance(source, SparseSelfAttention)
+        config, linear = source.config, ChannelsFirst.linear
+        self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
+        self.norm_q = SplitHeadNorm(source.norm_q, config.heads, scale=config.head_dim**-0.5)
+        self.norm_k = SplitHeadNorm(source.norm_k, config.kv_heads)
+        self.rope_q = SplitRope(angles_of(config, grid, False), config.heads)
+        self.rope_k = SplitRope(angles_of(config, grid, self.sparse), config.kv_heads)
+
+    def keys(self, k: Tensor) -> Tensor:
+        """Norm, rotation and the layer's only transpose: (B, G*E, 1, M) -> (B, M, 1, G*E)."""
+        return self.rope_k(self.norm_k(k)).transpose(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.rope_q(self.norm_q(self.q(x)))  # (B, H*E, 1, S)
+        return self.o(attend_heads(q, self.keys(self.k(x)), self.v(x), self.config.head_dim, self.chunk))
+
+
+class SplitSparseSelfAttention(SplitSelfAttention):
+    """ASSA, (B, D, 1, S) to the same: a loop over BNA blocks, and every query over the compressed keys."""
+
+    def __init__(self, source: SparseSelfAttention, grid: tuple[int, int], form: Form):
+        super().__init__(source, grid, form)
+        self.compress_k, self.compress_v = source.compress_k, source.compress_v
+        self.gate = ChannelsFirst.linear(source.gate)
+        self.register_buffer("spread", torch.ones(source.config.heads * source.config.head_dim, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.shape[3]
+        q, k, v = self.rope_q(self.norm_q(self.q(x))), self.k(x), self.v(x)
+        k_coarse, v_coarse = self.compress(k, v)  # (B, G*E, 1, S/4) each
+        keys = self.keys(torch.cat([k, k_coarse], 3))  # (B, S + S/4, 1, G*E): one transpose for both branches
+        k_fine, k_coarse = keys.split([tokens, tokens // 4], 1)
+        o_global = attend_heads(q, k_coarse, v_coarse, self.config.head_dim, self.chunk)  # (B, D, 1, S)
+        o_local = self.attend_blocks(q, k_fine, v)  # (B, D, 1, S)
+        alpha = F.conv2d(self.gate(x).sigmoid(), self.spread, groups=self.config.heads)  # (B, D, 1, S)
+        return self.o(o_local + alpha * (o_global - o_local))
+
+    def compress(self, k: Tensor, v: Tensor) -> list[Tensor]:
+        """Keys and values (B, G*E, 1, S) over 2x2 cells (B, G*E, 1, S/4), through one grid."""
+        both = ChannelsFirst.unflatten(torch.cat([k, v], 1), self.grid)  # (B, 2*G*E, H, W)
+        k, v = both.chunk(2, 1)
+        small = torch.cat([self.compress_k(k), self.compress_v(v)], 1)  # (B, 2*G*E, H/2, W/2)
+        return ChannelsFirst.flatten(small).chunk(2, 1)
+
+    def attend_blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """BNA: each block of queries over its own window of keys."""
+        tokens, config = q.shape[3], self.config
+        spans = windows(tokens, config.blocks, config.radius)
+        out = [attend_heads(block, k[:, start:stop], v[:, :, :, start:stop], config.head_dim, self.chunk)
+               for block, (start, stop) in zip(q.split(tokens // config.blocks, 3), spans, strict=True)]
+        return torch.cat(out, 3)
+
+
+class SplitCrossAttention(nn.Module):
+    """Attention of (B, D, 1, S) to text (B, T, 1, L) under a bias (B, L, 1, 1)."""
+
+    def __init__(self, source: CrossAttention, form: Form):
+        super().__init__()
+        self.config, self.chunk = source.config, form.query_chunk
+        config, linear = source.config, ChannelsFirst.linear
+        self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
+        self.norm_q = SplitHeadNorm(source.norm_q, config.heads, scale=config.head_dim**-0.5)
+        self.norm_k = SplitHeadNorm(source.norm_k, config.cross_kv_heads)
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        keys = self.norm_k(self.k(text)).transpose(1, 3)  # (B, L, 1, G*E)
+        q = self.norm_q(self.q(x))  # (B, H*E, 1, S)
+        return self.o(attend_heads(q, keys, self.v(text), self.config.head_dim, self.chunk, bias))
+
+
+# ---- batched --------------------------------------------------------------------------------------------------------
+
+
+class BatchedHeadNorm(nn.Module):
+    """RMS norm over the last axis of (..., E), with a scale folded into its weight."""
+
+    def __init__(self, source: RMSNorm, scale: float = 1.0):
+        super().__init__()
+        self.eps = source.eps
+        self.weight = nn.Parameter(source.weight.detach() * scale, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+class BatchedRope(nn.Module):
+    """Rotates channel pairs (i, i + E/2) of (B, S, H, E) by constant angles (S, E/2)."""
+
+    def __init__(self, angles: Tensor):
+        super().__init__()
+        self.register_buffer("cos", angles.cos()[None, :, None])  # (1, S, 1, E/2)
+        self.register_buffer("sin", angles.sin()[None, :, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, -1)  # (B, S, H, E/2)
+        return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], -1)
+
+
+def attend_batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """q (N, Q, E), k and v (N, M, E), bias broadcast to (N, Q, M) -> (N, Q, E)."""
+    scores = torch.bmm(q, k.transpose(1, 2))  # (N, Q, M)
+    if bias is not None:
+        scores = scores + bias
+    return torch.bmm(scores.softmax(-1), v)
+
+
+def fold_queries(q: Tensor, groups: int) -> Tensor:
+    """(B, S, G*R, E) -> (B*G, R*S, E): the R query heads of a key head become rows."""
+    b, s, h, e = q.shape
+    return q.reshape(b, s, groups, h // groups, e).permute(0, 2, 3, 1, 4).reshape(b * groups, h // groups * s, e)
+
+
+def unfold_queries(o: Tensor, batch: int, groups: int, tokens: int) -> Tensor:
+    """(B*G, R*S, E) -> (B, S, G*R*E)."""
+    size, heads = o.shape[2], o.shape[1] // tokens
+    o = o.reshape(batch, groups, heads, tokens, size).permute(0, 3, 1, 2, 4)  # (B, S, G, R, E)
+    return o.reshape(batch, tokens, groups * heads * size)
+
+
+def fold_keys(k: Tensor) -> Tensor:
+    """(B, M, G, E) -> (B*G, M, E)."""
+    return k.transpose(1, 2).reshape(k.shape[0] * k.shape[2], k.shape[1], k.shape[3])
+
+
+class BatchedSelfAttention(nn.Module):
+    """Full self-attention, (B, S, D) to the same."""
+
+    def __init__(self, source: SelfAttention, grid: tuple[int, int], form: Form):
+        super().__init__()
+        self.config, self.grid = source.config, grid
+        config, linear = source.config, ChannelsLast.linear
+        self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
+        self.norm_q = BatchedHeadNorm(source.norm_q, scale=config.head_dim**-0.5)
+        self.norm_k = BatchedHeadNorm(source.norm_k)
+        self.rope_q = BatchedRope(angles_of(config, grid, False))
+        self.rope_k = BatchedRope(angles_of(config, grid, isinstance(source, SparseSelfAttention)))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, S, H*E) -> (B, S, H, E)."""
+        return x.reshape(x.shape[0], x.shape[1], -1, self.config.head_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = self.config.kv_heads
+        q = fold_queries(self.rope_q(self.norm_q(self.heads(self.q(x)))), groups)  # (B*G, R*S, E)
+        k = fold_keys(self.rope_k(self.norm_k(self.heads(self.k(x)))))  # (B*G, S, E)
+        o = attend_batched(q, k, fold_keys(self.heads(self.v(x))))  # (B*G, R*S, E)
+        return self.o(unfold_queries(o, x.shape[0], groups, x.shape[1]))  # (B, S, D)
+
+
+class BatchedSparseSelfAttention(BatchedSelfAttention):
+    """ASSA, (B, S, D) to the same: BNA blocks folded into the batch, windows past the ends masked."""
+
+    def __init__(self, source: SparseSelfAttention, grid: tuple[int, int], form: Form):
+        super().__init__(source, grid, form)
+        self.compress_k, self.compress_v = source.compress_k, source.compress_v
+        self.gate = ChannelsLast.linear(source.gate)
+        config, tokens = source.config, grid[0] * grid[1]
+        self.register_buffer("edge", edge_bias(tokens, config.blocks, config.radius, config.kv_heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, groups = x.shape[0], x.shape[1], self.config.kv_heads
+        q = self.rope_q(self.norm_q(self.heads(self.q(x))))  # (B, S, H, E)
+        k, v = self.k(x), self.v(x)  # (B, S, G*E)
+        keys = torch.cat([k, self.compress(self.compress_k, k)], 1)  # (B, S + S/4, G*E)
+        k_fine, k_coarse = self.rope_k(self.norm_k(self.heads(keys))).split([tokens, tokens // 4], 1)
+        v_coarse = self.heads(self.compress(self.compress_v, v))  # (B, S/4, G, E)
+        o_global = attend_batched(fold_queries(q, groups), fold_keys(k_coarse), fold_keys(v_coarse))
+        o_global = self.heads(unfold_queries(o_global, batch, groups, tokens))  # (B, S, H, E)
+        o_local = self.heads(self.attend_blocks(q, k_fine, self.heads(v)))  # (B, S, H, E)
+        alpha = self.gate(x).sigmoid().unsqueeze(-1)  # (B, S, H, 1)
+        return self.o((o_local + alpha * (o_global - o_local)).reshape(batch, tokens, -1))
+
+    def compress(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        """(B, S, G*E) -> (B, S/4, G*E) over 2x2 cells of the grid."""
+        return ChannelsLast.flatten(conv(ChannelsLast.unflatten(x, self.grid)))
+
+    def attend_blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """BNA on q (B, S, H, E), k and v (B, S, G, E) -> (B, S, H*E)."""
+        batch, tokens, blocks = q.shape[0], q.shape[1], self.config.blocks
+        size, groups = tokens // blocks, self.config.kv_heads
+        queries = fold_queries(q.reshape(batch * blocks, size, *q.shape[2:]), groups)  # (B*b*G, R*s, E)
+        keys, values = (fold_keys(self.windows(t)) for t in (k, v))  # (B*b*G, (2r+1)*s, E)
+        o = attend_batched(queries, keys, values, self.edge.repeat(batch, 1, 1))  # (B*b*G, R*s, E)
+        return unfold_queries(o, batch * blocks, groups, size).reshape(batch, tokens, -1)
+
+    def windows(self, x: Tensor) -> Tensor:
+        """(B, S, G, E) -> (B*b, (2r+1)*s, G, E): each block with its neighbours, zeros past the ends."""
+        batch, tokens, groups, size = x.shape
+        blocks, radius = self.config.blocks, self.config.radius
+        block = tokens // blocks
+        padded = F.pad(x, (0, 0, 0, 0, radius * block, radius * block))  # (B, S + 2*r*s, G, E)
+        shifted = [padded[:, j * block : j * block + tokens].reshape(batch * blocks, block, groups, size)
+                   for j in range(2 * radius + 1)]
+        return torch.cat(shifted, 1) if radius else shifted[0]
+
+
+def edge_bias(tokens: int, blocks: int, radius: int, groups: int) -> Tensor:
+    """(b*G, 1, (2r+1)*s): 0 where a window lies inside the sequence, -1e4 past its ends."""
+    size = tokens // blocks
+    block = torch.arange(blocks)[:, None] + torch.arange(-radius, radius + 1)[None]  # (b, 2r+1)
+    outside = ((block < 0) | (block >= blocks)).repeat_interleave(size, 1)  # (b, (2r+1)*s)
+    return (outside * MASKED).repeat_interleave(groups, 0)[:, None].float()
+
+
+class BatchedCrossAttention(nn.Module):
+    """Attention of (B, S, D) to text (B, L, T) under a bias (B, 1, L)."""
+
+    def __init__(self, source: CrossAttention, form: Form):
+        super().__init__()
+        self.config = source.config
+        config, linear = source.config, ChannelsLast.linear
+        self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
+        self.norm_q = BatchedHeadNorm(source.norm_q, scale=config.head_dim**-0.5)
+        self.norm_k = BatchedHeadNorm(source.norm_k)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, S, H*E) -> (B, S, H, E)."""
+        return x.reshape(x.shape[0], x.shape[1], -1, self.config.head_dim)
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        groups = self.config.cross_kv_heads
+        q = fold_queries(self.norm_q(self.heads(self.q(x))), groups)  # (B*G, R*S, E)
+        k, v = fold_keys(self.norm_k(self.heads(self.k(text)))), fold_keys(self.heads(self.v(text)))  # (B*G, L, E)
+        o = attend_batched(q, k, v, bias.repeat_interleave(groups, 0) if bias.shape[0] > 1 else bias)
+        return self.o(unfold_queries(o, x.shape[0], groups, x.shape[1]))
+
+
+def self_attention(source: SelfAttention, grid: tuple[int, int], form: Form) -> nn.Module:
+    """A self-attention layer in the given form."""
+    sparse = isinstance(source, SparseSelfAttention)
+    if form.attention == "split":
+        return (SplitSparseSelfAttention if sparse else SplitSelfAttention)(source, grid, form)
+    return (BatchedSparseSelfAttention if sparse else BatchedSelfAttention)(source, grid, form)
+
+
+def cross_attention(source: CrossAttention, form: Form) -> nn.Module:
+    """A cross-attention layer in the given form."""
+    return (SplitCrossAttention if form.attention == "split" else BatchedCrossAttention)(source, form)

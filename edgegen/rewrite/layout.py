@@ -1,0 +1,138 @@
+"""Where the channels are: the same layers channels-first, as 1x1 convolutions, or channels-last, as matrix products.
+
+Shapes: B batch, C channels, S tokens. Channels-first is (B, C, 1, S), what the Neural Engine runs; channels-last is
+(B, S, C), what CPU runtimes multiply fastest and can quantize (ONNX Runtime fuses MatMul but not Conv).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgegen.model.attention import RMSNorm
+
+PRESCALE = 1 / 8  # squares overflow fp16 above 255; scaled, above 2040
+
+
+def weightless(module: nn.Module) -> nn.Module:
+    """Freezes a module: artifacts hold constants."""
+    return module.eval().requires_grad_(False)
+
+
+class ChannelsFirst:
+    """(B, C, 1, S): channel axis 1, token axis 3."""
+
+    channel, token = 1, 3
+
+    @staticmethod
+    def linear(source: nn.Linear) -> nn.Module:
+        """A projection as a 1x1 convolution that shares its weight."""
+        conv = nn.Conv2d(source.in_features, source.out_features, 1, bias=source.bias is not None, device="meta")
+        conv.weight = nn.Parameter(source.weight.detach()[:, :, None, None], requires_grad=False)
+        if source.bias is not None:
+            conv.bias = nn.Parameter(source.bias.detach(), requires_grad=False)
+        return conv
+
+    @staticmethod
+    def vector(values: Tensor) -> Tensor:
+        """(C,) -> (1, C, 1, 1)."""
+        return values.detach()[None, :, None, None]
+
+    @staticmethod
+    def flatten(x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 1, S)."""
+        return x.reshape(x.shape[0], x.shape[1], 1, -1)
+
+    @staticmethod
+    def unflatten(x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, C, 1, S) -> (B, C, H, W)."""
+        return x.reshape(x.shape[0], x.shape[1], *grid)
+
+    @staticmethod
+    def accept(x: Tensor) -> Tensor:
+        """An input (B, C, 1, S) as it comes."""
+        return x
+
+
+class ChannelsLast:
+    """(B, S, C): channel axis 2, token axis 1."""
+
+    channel, token = 2, 1
+
+    @staticmethod
+    def linear(source: nn.Linear) -> nn.Module:
+        """A projection as it is, sharing its weight."""
+        layer = nn.Linear(source.in_features, source.out_features, bias=source.bias is not None, device="meta")
+        layer.weight = nn.Parameter(source.weight.detach(), requires_grad=False)
+        if source.bias is not None:
+            layer.bias = nn.Parameter(source.bias.detach(), requires_grad=False)
+        return layer
+
+    @staticmethod
+    def vector(values: Tensor) -> Tensor:
+        """(C,) -> (1, 1, C)."""
+        return values.detach()[None, None]
+
+    @staticmethod
+    def flatten(x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, S, C)."""
+        return x.flatten(2).transpose(1, 2)
+
+    @staticmethod
+    def unflatten(x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, S, C) -> (B, C, H, W)."""
+        return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *grid)
+
+    @staticmethod
+    def accept(x: Tensor) -> Tensor:
+        """An input (B, C, 1, S) -> (B, S, C)."""
+        return x.squeeze(2).transpose(1, 2)
+
+
+Layout = type[ChannelsFirst] | type[ChannelsLast]
+
+
+def layout_of(attention: str) -> Layout:
+    """The layout an attention form is written in."""
+    return {"split": ChannelsFirst, "batched": ChannelsLast}[attention]
+
+
+class DeployedNorm(nn.Module):
+    """RMS norm over the channel axis, scaled before squaring so that fp16 does not overflow."""
+
+    def __init__(self, source: RMSNorm, layout: Layout):
+        super().__init__()
+        self.axis = layout.channel
+        self.eps = source.eps * PRESCALE**2
+        self.weight = None
+        if source.weight is not None:
+            self.weight = nn.Parameter(layout.vector(source.weight), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * PRESCALE
+        y = x * torch.rsqrt((x * x).mean(self.axis, keepdim=True) + self.eps)
+        return y if self.weight is None else y * self.weight
+
+
+class DeployedLayerNorm(nn.Module):
+    """Layer norm over the channel axis, scaled before squaring so that fp16 does not overflow."""
+
+    def __init__(self, source: nn.LayerNorm, layout: Layout):
+        super().__init__()
+        self.axis = layout.channel
+        self.eps = source.eps * PRESCALE**2
+        self.weight = nn.Parameter(layout.vector(source.weight), requires_grad=False)
+        self.bias = nn.Parameter(layout.vector(source.bias), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - x.mean(self.axis, keepdim=True)) * PRESCALE
+        return x * torch.rsqrt((x * x).mean(self.axis, keepdim=True) + self.eps) * self.weight + self.bias
+
+
+def stride_conv(source: nn.Linear, channels: int, patch: int) -> nn.Module:
+    """A projection of pixel-unshuffled cells as a convolution with stride `patch`, sharing its weight."""
+    conv = nn.Conv2d(channels, source.out_features, patch, stride=patch, bias=source.bias is not None, device="meta")
+    conv.weight = nn.Parameter(source.weight.detach().unflatten(1, (channels, patch, patch)), requires_grad=False)
+    if source.bias is not None:
+        conv.bias = nn.Parameter(source.bias.detach(), requires_grad=False)
+    return conv
