@@ -1,0 +1,277 @@
+"""Where a model goes: tiers (width, back ends, forms, floors) and devices, read from the files of targets/.
+
+A target file is TOML and is checked key by key: a wrong key or type is an error that names the file and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import InputError
+
+BACKENDS = ("coreml", "onnx", "executorch")
+PRECISIONS = ("float16", "float32")
+DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
+ATTENTION_FORMS = ("split", "batched")
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class BackendTarget:
+    """How one back end gets the network: the form of its attention, its precision, and the floor it must reach."""
+
+    name: str
+    attention: str  # "split" or "batched", see rewrite/component.py
+    query_chunk: int  # split: the most queries one einsum takes
+    precision: str  # of stored weights and of activations: "float16" or "float32"
+    floor_db: float  # the least PSNR of a component against fp32 PyTorch
+    deployment_target: str | None = None  # Core ML: the oldest system, such as "iOS17"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A class of devices: the width sliced for it and what each back end is given."""
+
+    name: str
+    summary: str
+    width: float
+    bits: int  # per stored weight
+    picture_floor_db: float  # the least PSNR of a picture after a whole trajectory
+    backends: dict[str, BackendTarget]
+    resolution: tuple[int, int] | None = None  # pixels, width and height; None: the checkpoint's own
+
+    def backend(self, name: str) -> BackendTarget:
+        """The target of one back end; an unknown name, or one this tier lacks, is an error that suggests another."""
+        if name not in BACKENDS:
+            raise unknown("back end", name, BACKENDS)
+        if name not in self.backends:
+            raise InputError(f"tier {self.name} has no back end {name}.", f"It has: {', '.join(self.backends)}.")
+        return self.backends[name]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value of a device, and where it was read."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Device:
+    """A phone or tablet; what is not known stays None."""
+
+    name: str
+    title: str
+    tier: str  # the tier that suits it
+    chip: Figure
+    year: Figure
+    memory_gb: Figure
+    app_memory_gb: Figure | None = None  # what one app may use of it
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that does not exist: suggests the closest, and lists all."""
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.4)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return InputError(f"unknown {what} {name!r}.", f"{hint}Known: {', '.join(known)}.")
+
+
+def targets_folder() -> Path:
+    """targets/ inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "targets", package.parent / "targets"):
+        if (folder / "tiers").is_dir():
+            return folder
+    raise InputError(f"no targets/ in {package} or beside it.", "Reinstall edgegen.")
+
+
+def list_tiers() -> list[Tier]:
+    """Every tier that ships, narrowest first."""
+    tiers = [read_tier(path) for path in (targets_folder() / "tiers").glob("*.toml")]
+    return sorted(tiers, key=lambda tier: (tier.width, tier.name))
+
+
+def list_devices() -> list[Device]:
+    """Every device that ships, by name."""
+    return [read_device(path) for path in sorted((targets_folder() / "devices").glob("*.toml"))]
+
+
+def load_tier(name: str) -> Tier:
+    """A tier by name, or by the path of a .toml file."""
+    if name.endswith(".toml"):
+        return read_tier(Path(name))
+    return read_tier(find("tier", name))
+
+
+def load_device(name: str) -> Device:
+    """A device by name, or by the path of a .toml file."""
+    if name.endswith(".toml"):
+        return read_device(Path(name))
+    return read_device(find("device", name))
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of a shipped tier or device; an unknown name is an error that suggests the closest."""
+    files = {path.stem: path for path in sorted((targets_folder() / f"{kind}s").glob("*.toml"))}
+    if name not in files:
+        raise unknown(kind, name, files)
+    return files[name]
+
+
+def read_tier(path: Path) -> Tier:
+    """Parses and checks a tier file."""
+    table = Table.read(path)
+    backends = table.table("backends")
+    resolution = table.numbers("resolution", 2)
+    tier = Tier(
+        name=table.folder_name("name"),
+        summary=table.text("summary"),
+        width=table.number("width", 0, 1),
+        bits=table.integer("bits", 1, 32, default=16),
+        picture_floor_db=table.number("picture_floor_db", 0, 200),
+        backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(BACKENDS)},
+        resolution=None if resolution is None else (resolution[0], resolution[1]),
+    )
+    table.refuse_others()
+    if not tier.backends:
+        raise backends.error("", "at least one back end", "none")
+    return tier
+
+
+def read_backend(name: str, table: Table) -> BackendTarget:
+    """One `[backends.NAME]` table of a tier file."""
+    target = BackendTarget(
+        name=name,
+        attention=table.choice("attention", ATTENTION_FORMS),
+        query_chunk=table.integer("query_chunk", 1, 2**20, default=512),
+        precision=table.choice("precision", PRECISIONS),
+        floor_db=table.number("floor_db", 0, 200),
+        deployment_target=table.choice("deployment_target", DEPLOYMENT_TARGETS) if name == "coreml" else None,
+    )
+    table.refuse_others()
+    return target
+
+
+def read_device(path: Path) -> Device:
+    """Parses and checks a device file."""
+    table = Table.read(path)
+    device = Device(
+        name=table.text("name"),
+        title=table.text("title"),
+        tier=table.text("tier"),
+        chip=table.figure("chip", str),
+        year=table.figure("year", int),
+        memory_gb=table.figure("memory_gb", float),
+        app_memory_gb=table.figure("app_memory_gb", float) if "app_memory_gb" in table.values else None,
+    )
+    table.refuse_others()
+    return device
+
+
+class Table:
+    """A TOML table that is read key by key; what is missing, of a wrong type or left over is an error."""
+
+    def __init__(self, path: Path, values: dict[str, Any], prefix: str = ""):
+        self.path, self.values, self.prefix = path, values, prefix
+        self.read_keys: set[str] = set()
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        try:
+            return cls(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"cannot read {path}: {reason}.", "Give an existing .toml file.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not TOML: {error}.", "Correct the file.") from None
+
+    def error(self, key: str, expected: str, found: Any) -> InputError:
+        return InputError(f"{self.path}: {self.prefix}{key} must be {expected}, found {found}.", "Correct the file.")
+
+    def get(self, key: str, expected: str, default: Any = REQUIRED) -> Any:
+        self.read_keys.add(key)
+        if key in self.values:
+            return self.values[key]
+        if default is REQUIRED:
+            raise self.error(key, expected, "nothing")
+        return default
+
+    def text(self, key: str) -> str:
+        value = self.get(key, "a string")
+        if not isinstance(value, str) or not value:
+            raise self.error(key, "a string", repr(value))
+        return value
+
+    def folder_name(self, key: str) -> str:
+        value = self.text(key)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise self.error(key, "letters, digits, '.', '_' and '-'", repr(value))
+        return value
+
+    def choice(self, key: str, known: Iterable[str]) -> str:
+        expected = f"one of {', '.join(known)}"
+        value = self.get(key, expected)
+        if value not in known:
+            raise self.error(key, expected, repr(value))
+        return value
+
+    def number(self, key: str, above: float, upto: float) -> float:
+        expected = f"a number above {above:g} and up to {upto:g}"
+        value = self.get(key, expected)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= upto:
+            raise self.error(key, expected, repr(value))
+        return float(value)
+
+    def integer(self, key: str, least: int, most: int, default: Any = REQUIRED) -> int:
+        expected = f"an integer from {least} to {most}"
+        value = self.get(key, expected, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.error(key, expected, repr(value))
+        return value
+
+    def numbers(self, key: str, count: int) -> list[int] | None:
+        expected = f"{count} positive integers"
+        value = self.get(key, expected, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count or any(type(v) is not int or v < 1 for v in value):
+            raise self.error(key, expected, repr(value))
+        return value
+
+    def table(self, key: str) -> Table:
+        value = self.get(key, "a table")
+        if not isinstance(value, dict):
+            raise self.error(key, "a table", repr(value))
+        return Table(self.path, value, f"{self.prefix}{key}.")
+
+    def names_of(self, known: Iterable[str]) -> list[str]:
+        """The keys of this table, in the order of `known`; another key is an error."""
+        self.read_keys |= set(known)
+        self.refuse_others()
+        return [name for name in known if name in self.values]
+
+    def figure(self, key: str, kind: type) -> Figure:
+        table = self.table(key)
+        value = table.get("value", f"a {kind.__name__}")
+        accepted = (int, float) if kind is float else (kind,)
+        if isinstance(value, bool) or not isinstance(value, accepted):
+            raise table.error("value", f"a {kind.__name__}", repr(value))
+        figure = Figure(kind(value), table.text("source"))
+        table.refuse_others()
+        return figure
+
+    def refuse_others(self) -> None:
+        """An error for the first key that nobody read, with the closest known one."""
+        for key in self.values:
+            if key not in self.read_keys:
+                close = difflib.get_close_matches(key, self.read_keys, 1, cutoff=0.4)
+                hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(self.read_keys))}."
+                raise InputError(f"{self.path}: unknown key {self.prefix}{key}.", hint)
