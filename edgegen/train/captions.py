@@ -104,3 +104,53 @@ def assign_splits(
 
 def _missing_style(name: str, seed: int) -> str:
     return STYLES[int(unit_hash(f"style of {name}", seed) * len(STYLES))]
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A caption and what it is about; captions about one thing are near-duplicates, so splits go by subject."""
+
+    text: str
+    subject: str
+
+
+def text_corpus(names: list[str], keywords: list[str], words: list[str], seed: int = 0) -> list[Saying]:
+    """What the text encoders learn to read: captions of every emoji, keyword and common word, and compositions."""
+    sayings = [Saying(text, c.name) for c in common_concepts() for style in STYLES for text in captions(c, style)]
+    for subject in names:
+        sayings += [Saying(text, subject) for text in (subject, *_some_templates(subject, 2, seed))]
+    for subject in keywords:
+        sayings += [Saying(text, subject) for text in (subject, *_some_templates(subject, 1, seed))]
+    for subject in words:
+        sayings += [Saying(text, subject) for text in _some_templates(subject, 1, seed)]
+    sayings += _compositions([c.name for c in common_concepts()], seed)
+    sayings.append(Saying("", ""))
+    return sorted(set(sayings), key=lambda saying: (saying.text, saying.subject))
+
+
+def _some_templates(name: str, count: int, seed: int) -> list[str]:
+    pairs = [("3d", template) for template in PLAIN_TEMPLATES]
+    pairs += [(style, template) for style in STYLES for template in STYLE_TEMPLATES]
+    pairs.sort(key=lambda pair: unit_hash(f"{name}{pair}", seed))
+    return [fill(template, name, style) for style, template in pairs[:count]]
+
+
+def _compositions(names: list[str], seed: int, count: int = 5000) -> list[Saying]:
+    """Two things together, one beside the other, or one in a colour."""
+    colours = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "brown")
+    forms = (
+        "{a} and {b}",
+        "{a} on the left of {b}",
+        "{a} above {b}",
+        "{colour} {name}",
+        "two of {a}",
+        "{a} on a {colour} background",
+    )
+    sayings = []
+    for index in range(count):
+        draw = [unit_hash(f"{part} {index}", seed) for part in ("form", "first", "second", "colour")]
+        first, second = names[int(draw[1] * len(names))], names[int(draw[2] * len(names))]
+        form, colour = forms[int(draw[0] * len(forms))], colours[int(draw[3] * len(colours))]
+        text = form.format(a=with_article(first), b=with_article(second), name=first, colour=colour)
+        sayings.append(Saying(text, text))
+    return sayings
