@@ -1,0 +1,176 @@
+"""Where weights come from: a safetensors file read tensor by tensor, or random numbers by name.
+
+A state maps names to fp32 tensors and makes each one when asked, so that a narrow model of a large checkpoint costs
+the memory of the narrow one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from edgegen.errors import InputError
+from edgegen.model.autoencoder import AutoencoderConfig, Decoder, Encoder
+from edgegen.model.config import DiTConfig
+from edgegen.model.elastic import is_own, skeleton
+from edgegen.model.text import TextConfig, TextEncoders
+
+Shapes = dict[str, tuple[int, ...]]
+FP16_MAX = 65504.0
+
+
+def module_shapes(make: Callable[[], nn.Module]) -> Shapes:
+    """Name to shape of every parameter and buffer of a module, made without memory."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
+
+
+def transformer_shapes(config: DiTConfig) -> Shapes:
+    """What transformer.safetensors holds: the full model, and `name@width` for what belongs to a sub-width alone."""
+    shapes = {n: tuple(p.shape) for n, p in skeleton(config.at(1.0)).named_parameters()}
+    for width in config.widths:
+        if width != 1.0:
+            own = skeleton(config.at(width)).named_parameters()
+            shapes |= {f"{n}@{width}": tuple(p.shape) for n, p in own if is_own(n)}
+    return shapes
+
+
+def part_shapes(part: str, transformer: DiTConfig, text: TextConfig, autoencoder: AutoencoderConfig) -> Shapes:
+    """What the file of one part of a checkpoint must hold."""
+    if part == "transformer":
+        return transformer_shapes(transformer)
+    if part == "text_encoder":
+        return module_shapes(lambda: TextEncoders(text))
+    if part == "decoder":
+        return module_shapes(lambda: Decoder(autoencoder))
+    return module_shapes(lambda: Encoder(autoencoder))
+
+
+class FileState(Mapping[str, Tensor]):
+    """The tensors of a safetensors file that must hold exactly `shapes`."""
+
+    def __init__(self, path: Path, shapes: Shapes):
+        self.path, self.shapes = path, shapes
+        self.file = open_safetensors(path)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        found = set(self.file.keys())
+        missing, unexpected = sorted(self.shapes.keys() - found), sorted(found - self.shapes.keys())
+        if missing or unexpected:
+            wrong = [f"{word} {some(names)}" for word, names in (("lacks", missing), ("has unexpected", unexpected))
+                     if names]
+            raise InputError(f"{self.path} {' and '.join(wrong)}.", "Make its config.json and its weights agree.")
+        for name, shape in self.shapes.items():
+            stored = tuple(self.file.get_slice(name).get_shape())
+            if stored != shape:
+                raise InputError(f"{self.path}: {name} is {stored}, config.json asks for {shape}.",
+                                 "Make its config.json and its weights agree.")
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.shapes:
+            raise KeyError(name)
+        tensor = self.file.get_tensor(name)
+        if not tensor.is_floating_point():
+            raise InputError(f"{self.path}: {name} holds {tensor.dtype}, not floating-point numbers.",
+                             "Store float16 or float32.")
+        check_finite(tensor, f"{self.path}: {name}")
+        return tensor.float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+class RandomState(Mapping[str, Tensor]):
+    """Random weights that depend on the seed and the name alone, scaled to keep activations near 1.
+
+    Nothing is zero, so that every layer of a network shows in its output. Values are those fp16 can hold.
+    """
+
+    def __init__(self, shapes: Shapes, seed: int):
+        self.shapes, self.seed = shapes, seed
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self.shapes[name]
+        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
+        noise = torch.empty(shape, dtype=torch.float32).normal_(generator=generator)
+        return scaled_(noise, name.split("@")[0]).half().float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def scaled_(noise: Tensor, name: str) -> Tensor:
+    """Unit noise scaled for the parameter `name`: norms around 1, small biases, matrices by their fan-in."""
+    owner, kind = name.split(".")[-2:] if "." in name else ("", name)
+    if owner.startswith("norm") and kind == "weight":
+        return noise.mul_(0.1).add_(1)
+    if kind == "bias" or noise.dim() == 1:
+        return noise.mul_(0.02)
+    if kind in ("table", "positions"):
+        return noise.mul_(noise.shape[-1] ** -0.5)
+    return noise.mul_(noise[0].numel() ** -0.5)
+
+
+def open_safetensors(path: Path):
+    """Opens a file for reading by name; a missing, empty, truncated or foreign file is an error that says which."""
+    remedy = "Copy it again from where it was made."
+    if not path.is_file():
+        raise InputError(f"{path} is missing.", remedy)
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty.", remedy)
+    with path.open("rb") as file:
+        if is_pickle(file.read(4)):
+            raise pickle_error(path)
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or not safetensors ({error}).", remedy) from None
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether a file starts like torch.save's zip or a bare pickle."""
+    return start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def pickle_error(path: Path) -> InputError:
+    """Refuses a pickle, which can run code when read, and says how to convert it."""
+    return InputError(
+        f"{path} is a pickle, which can run code when read.",
+        "Convert it where you trust it: safetensors.torch.save_file("
+        f"torch.load({path.name!r}, weights_only=True), {path.with_suffix('.safetensors').name!r}).",
+    )
+
+
+def check_finite(tensor: Tensor, what: str) -> None:
+    """Refuses a tensor with NaN or infinite values."""
+    finite = torch.isfinite(tensor)
+    if not finite.all():
+        raise InputError(f"{what} has {int((~finite).sum())} NaN or infinite values of {tensor.numel()}.",
+                         "Train on from, or export, an earlier checkpoint.")
+
+
+def as_half(tensor: Tensor, name: str) -> Tensor:
+    """fp16 for storage; values beyond its range are an error that names the tensor."""
+    check_finite(tensor, name)
+    if tensor.abs().max() > FP16_MAX:
+        raise InputError(f"{name} reaches {float(tensor.abs().max()):g}, fp16 ends at {FP16_MAX:g}.",
+                         "Rescale it before saving.")
+    return tensor.detach().to("cpu", torch.float16).contiguous()
+
+
+def some(names: list[str], count: int = 4) -> str:
+    """The first few names and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
