@@ -24,7 +24,8 @@ from edgegen.runtime.mil_file import Constant, OperationRecord, ProgramFile, Ten
 from edgegen.runtime.mil_ops import OPERATIONS, Call
 
 FP16_MAX = 65504.0
-RESIDENT_ELEMENTS = 16384  # constants up to this size stay decoded between runs
+RESIDENT_ELEMENTS = 4096  # constants up to this size stay decoded between runs
+SOUND = "Check the package with coremltools; if it is sound, the evaluator has a bug."
 ABSENT = 0  # the slot of an optional input that an operation does not have
 
 # how values are held between operations; what is not listed is held as declared
@@ -232,7 +233,7 @@ class Schedule:
         for parameter in implementation.data:
             bound = record.inputs.get(parameter.lstrip("*"), ())
             inputs += [self._source(b) for b in bound] or ([] if parameter.startswith("*") else [ABSENT])
-        run = implementation.plan(call)
+        run = _planned(implementation.plan, call)
         declared = {info.dtype for key in implementation.data for info in call.infos(key.lstrip("*"))}
         outputs = []
         for info in record.outputs:
@@ -283,6 +284,8 @@ class Schedule:
             except (RuntimeError, IndexError, ValueError, TypeError, AttributeError) as problem:
                 raise _failure(step, [slots[i] for i in step.inputs], problem) from problem
             results = (result,) if isinstance(result, Tensor) else result
+            if len(results) != len(step.outputs):
+                raise _wrong_count(step, len(results))
             for value, (slot, info, shape, rounded, held) in zip(results, step.outputs, strict=True):
                 if shape is not None and value.shape != shape:
                     raise _wrong_shape(step, info, value)
@@ -348,11 +351,29 @@ def _released(value: Tensor, info: TensorInfo, fp16: bool) -> np.ndarray:
         return array.astype(dtype if hasattr(np, dtype) else array.dtype)  # a copy: `array` may view the feed
 
 
+def _planned(plan: Callable[[Call], Callable[..., Any]], call: Call) -> Callable[..., Any]:
+    try:
+        return plan(call)
+    except (TypeError, ValueError, KeyError, IndexError) as problem:
+        raise EvaluationError(
+            f"Operation {call.type} '{call.record.name}' has parameters the evaluator cannot use: {problem!r}.",
+            "Export with static shapes, or extend its plan in edgegen/runtime.",
+        ) from problem
+
+
+def _wrong_count(step: Step, count: int) -> EvaluationError:
+    return EvaluationError(
+        f"Operation {step.record.type} '{step.record.name}' gave {count} results, "
+        f"the program declares {len(step.outputs)}.",
+        SOUND,
+    )
+
+
 def _failure(step: Step, inputs: list[Tensor | None], problem: Exception) -> EvaluationError:
     shapes = ", ".join("none" if value is None else str(tuple(value.shape)) for value in inputs)
     return EvaluationError(
         f"Operation {step.record.type} '{step.record.name}' failed on shapes {shapes}: {problem}.",
-        "Check the package with coremltools; if it is sound, the evaluator has a bug.",
+        SOUND,
     )
 
 
@@ -360,5 +381,5 @@ def _wrong_shape(step: Step, info: TensorInfo, value: Tensor) -> EvaluationError
     return EvaluationError(
         f"Operation {step.record.type} '{step.record.name}' gave shape {tuple(value.shape)} for '{info.name}', "
         f"the program declares {info.shape}.",
-        "Check the package with coremltools; if it is sound, the evaluator has a bug.",
+        SOUND,
     )

@@ -44,7 +44,7 @@ class Weights:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._files: dict[str, np.memmap] = {}
+        self._files: dict[str, np.ndarray] = {}
 
     def read(self, file_name: str, offset: int, info: TensorInfo) -> np.ndarray:
         """The values at `offset` of `file_name`, a view of the file unless the dtype is packed."""
@@ -56,12 +56,12 @@ class Weights:
             )
         return decode(data[start : start + size], info)
 
-    def _map(self, name: str) -> np.memmap:
+    def _map(self, name: str) -> np.ndarray:
         if name not in self._files:
             path = self.folder / name
             if not path.is_file():
                 raise ProgramFileError(f"{path} is missing.", "Copy the whole .mlpackage folder.")
-            self._files[name] = np.memmap(path, dtype=np.uint8, mode="c")
+            self._files[name] = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
         return self._files[name]
 
 

@@ -270,6 +270,83 @@ def _one_hot(call: Call) -> Run:
     return run
 
 
+# --- scatters ------------------------------------------------------------------------------------------------------
+
+COMBINE = {
+    "update": lambda old, new: new,
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.true_divide,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+
+
+def _put(x: Tensor, where: tuple[Any, ...], updates: Tensor, mode: str) -> Tensor:
+    """A copy of `x` with `updates` combined into x[where]; with repeated places only add and sub accumulate."""
+    x = x.clone()
+    if mode in ("add", "sub"):
+        return x.index_put_(where, updates if mode == "add" else -updates, accumulate=True)
+    x[where] = COMBINE[mode](x[where], updates)
+    return x
+
+
+@operation("scatter", data="data indices updates")
+def _scatter(call: Call) -> Run:
+    """updates (*D[:axis], *I, *D[axis+1:]) go to data[..., indices, ...] on one axis."""
+    axis, mode = call.axis("axis", 0, of="data"), call.value("mode", "add")
+
+    def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+        rows = data.movedim(axis, 0)
+        updates = updates.reshape(data.shape[:axis] + (-1,) + data.shape[axis + 1 :]).movedim(axis, 0)
+        return _put(rows, (_wrapped(indices.reshape(-1), rows.shape[0]),), updates, mode).movedim(0, axis)
+
+    return run
+
+
+@operation("scatter_along_axis", data="data indices updates")
+def _scatter_along_axis(call: Call) -> Run:
+    axis, mode = call.axis("axis", 0, of="data"), call.value("mode", "add")
+
+    def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+        grids = list(torch.meshgrid(*[torch.arange(size) for size in indices.shape], indexing="ij"))
+        grids[axis] = _wrapped(indices, data.shape[axis])
+        return _put(data, tuple(grids), updates, mode)
+
+    return run
+
+
+@operation("scatter_nd", data="data indices updates")
+def _scatter_nd(call: Call) -> Run:
+    """indices (*I, K), updates (*I, *D[K:]) go to data[indices]."""
+    mode = call.value("mode", "add")
+
+    def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+        points = tuple(_wrapped(indices[..., k], data.shape[k]) for k in range(indices.shape[-1]))
+        return _put(data, points, updates, mode)
+
+    return run
+
+
+@operation("slice_update", data="x update begin end", exact=True)
+def _slice_update(call: Call) -> Run:
+    """A copy of `x` whose slice [begin:end:stride] is `update` (iOS 18)."""
+    window, squeezed = _window(call, call.rank())
+
+    def run(x: Tensor, update: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        places = [torch.arange(size) for size in x.shape]
+        for axis, *cut in window(begin.tolist(), end.tolist()):
+            places[axis] = _strided(places[axis], 0, *cut)
+        for axis in squeezed:
+            update = update.unsqueeze(axis)
+        x = x.clone()
+        x[torch.meshgrid(*places, indexing="ij")] = update
+        return x
+
+    return run
+
+
 # --- made from nothing ---------------------------------------------------------------------------------------------
 
 

@@ -273,7 +273,7 @@ def _reduce_arg(call: Call) -> Run:
 @operation("argsort")
 def _argsort(call: Call) -> Run:
     axis, ascending = call.integer("axis", -1), call.flag("ascending", False)
-    return lambda x: torch.argsort(x, axis, descending=not ascending, stable=True)
+    return lambda x: torch.argsort(x, dim=axis, descending=not ascending, stable=True)
 
 
 @operation("topk")
@@ -282,7 +282,7 @@ def _topk(call: Call) -> Run:
     indices = call.flag("return_indices", True)
 
     def run(x: Tensor) -> Any:
-        values, order = torch.sort(x, axis, descending=not ascending, stable=True)
+        values, order = torch.sort(x, dim=axis, descending=not ascending, stable=True)
         count_ = x.shape[axis] if count == -1 else count
         found = values.narrow(axis, 0, count_), order.narrow(axis, 0, count_)
         return found if indices else found[0]
