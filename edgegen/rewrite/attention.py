@@ -187,10 +187,12 @@ class BatchedHeadNorm(nn.Module):
     def __init__(self, source: RMSNorm, scale: float = 1.0):
         super().__init__()
         self.eps = source.eps
+        size = source.weight.shape[0]
+        self.register_buffer("mean", torch.full((1, size), 1 / size))  # XNNPACK multiplies, but takes no mean here
         self.weight = nn.Parameter(source.weight.detach() * scale, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
+        return x * torch.rsqrt(F.linear(x * x, self.mean) + self.eps) * self.weight
 
 
 class BatchedRope(nn.Module):
@@ -202,7 +204,8 @@ class BatchedRope(nn.Module):
         self.register_buffer("sin", angles.sin()[None, :, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, -1)  # (B, S, H, E/2)
+        half = x.shape[-1] // 2
+        a, b = x[..., :half], x[..., half:]  # (B, S, H, E/2); slices, which XNNPACK takes, unlike splits
         return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], -1)
 
 
@@ -272,7 +275,8 @@ class BatchedSparseSelfAttention(BatchedSelfAttention):
         q = self.rope_q(self.norm_q(self.heads(self.q(x))))  # (B, S, H, E)
         k, v = self.k(x), self.v(x)  # (B, S, G*E)
         keys = torch.cat([k, self.compress(self.compress_k, k)], 1)  # (B, S + S/4, G*E)
-        k_fine, k_coarse = self.rope_k(self.norm_k(self.heads(keys))).split([tokens, tokens // 4], 1)
+        keys = self.rope_k(self.norm_k(self.heads(keys)))  # (B, S + S/4, G, E)
+        k_fine, k_coarse = keys[:, :tokens], keys[:, tokens:]
         v_coarse = self.heads(self.compress(self.compress_v, v))  # (B, S/4, G, E)
         o_global = attend_batched(fold_queries(q, groups), fold_keys(k_coarse), fold_keys(v_coarse))
         o_global = self.heads(unfold_queries(o_global, batch, groups, tokens))  # (B, S, H, E)
@@ -290,7 +294,8 @@ class BatchedSparseSelfAttention(BatchedSelfAttention):
         size, groups = tokens // blocks, self.config.kv_heads
         queries = fold_queries(q.reshape(batch * blocks, size, *q.shape[2:]), groups)  # (B*b*G, R*s, E)
         keys, values = (fold_keys(self.windows(t)) for t in (k, v))  # (B*b*G, (2r+1)*s, E)
-        o = attend_batched(queries, keys, values, self.edge.repeat(batch, 1, 1))  # (B*b*G, R*s, E)
+        edge = self.edge.repeat(batch, 1, 1) if batch > 1 else self.edge
+        o = attend_batched(queries, keys, values, edge)  # (B*b*G, R*s, E)
         return unfold_queries(o, batch * blocks, groups, size).reshape(batch, tokens, -1)
 
     def windows(self, x: Tensor) -> Tensor:

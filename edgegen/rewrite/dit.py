@@ -24,7 +24,7 @@ class DeployedModulation(nn.Module):
 
     def __init__(self, source: Modulation, layout: Layout):
         super().__init__()
-        self.axis = layout.channel
+        self.layout = layout
         self.embed, self.hidden = layout.linear(source.embed), layout.linear(source.hidden)
         self.pooled = None if source.pooled is None else layout.linear(source.pooled)
         self.out = layout.linear(source.out)
@@ -55,20 +55,21 @@ class DeployedBlock(nn.Module):
 
     def __init__(self, source: Block, grid: tuple[int, int], form: Form, layout: Layout):
         super().__init__()
-        self.axis = layout.channel
+        self.layout = layout
+        size = source.table.shape[1]
         self.table = nn.Parameter(layout.vector(source.table.flatten()), requires_grad=False)  # 6 D channels
         self.skip = None if source.skip is None else layout.linear(source.skip)
-        self.norm_attn = DeployedNorm(source.norm_attn, layout)
+        self.norm_attn = DeployedNorm(source.norm_attn, size, layout)
         self.attn = self_attention(source.attn, grid, form)
-        self.norm_cross = DeployedNorm(source.norm_cross, layout)
+        self.norm_cross = DeployedNorm(source.norm_cross, size, layout)
         self.cross = cross_attention(source.cross, form)
-        self.norm_ffn = DeployedNorm(source.norm_ffn, layout)
+        self.norm_ffn = DeployedNorm(source.norm_ffn, size, layout)
         self.ffn = DeployedFeedForward(source.ffn, layout)
 
     def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None) -> Tensor:
         if self.skip is not None:
-            x = self.skip(torch.cat([x, skipped], self.axis))
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (modulation + self.table).chunk(6, self.axis)
+            x = self.skip(torch.cat([x, skipped], self.layout.channel))
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.layout.chunk(modulation + self.table, 6)
         x = x + gate_a * self.attn(self.norm_attn(x) * scale_a + shift_a)
         x = x + self.cross(self.norm_cross(x), text, bias)
         return x + gate_f * self.ffn(self.norm_ffn(x) * scale_f + shift_f)
@@ -79,15 +80,17 @@ class DeployedFinal(nn.Module):
 
     def __init__(self, source: Final, layout: Layout):
         super().__init__()
-        self.axis = layout.channel
+        self.layout = layout
         table = source.table.detach().clone()
         table[1] += 1
+        size = table.shape[1]
         self.table = nn.Parameter(layout.vector(table.flatten()), requires_grad=False)  # 2 D channels
-        self.norm = DeployedNorm(source.norm, layout)
+        self.norm = DeployedNorm(source.norm, size, layout)
         self.proj = layout.linear(source.proj)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        shift, scale = (torch.cat([embedding, embedding], self.axis) + self.table).chunk(2, self.axis)
+        both = torch.cat([embedding, embedding], self.layout.channel) + self.table
+        shift, scale = self.layout.chunk(both, 2)
         return self.proj(self.norm(x) * scale + shift)
 
 
@@ -119,7 +122,7 @@ class DeployedDiT(nn.Module):
         layout = self.layout
         text = layout.accept(text)
         bias = text_mask * -MASKED + MASKED  # (B, L, 1, 1); batched: (B, 1, L)
-        bias = bias if layout.channel == 1 else bias.squeeze(3).transpose(1, 2)
+        bias = bias if layout.channel == 1 else bias.reshape(bias.shape[0], 1, bias.shape[1])
         pooled = None if pooled_text is None else layout.accept(pooled_text)
         embedding, modulation = self.modulation(layout.accept(timestep_features), pooled)
         condition = (modulation, text, bias)

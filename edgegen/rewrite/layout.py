@@ -7,6 +7,7 @@ Shapes: B batch, C channels, S tokens. Channels-first is (B, C, 1, S), what the 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.model.attention import RMSNorm
@@ -53,6 +54,11 @@ class ChannelsFirst:
         """An input (B, C, 1, S) as it comes."""
         return x
 
+    @staticmethod
+    def chunk(x: Tensor, parts: int) -> list[Tensor]:
+        """Equal parts along the channels."""
+        return list(x.chunk(parts, 1))
+
 
 class ChannelsLast:
     """(B, S, C): channel axis 2, token axis 1."""
@@ -86,7 +92,14 @@ class ChannelsLast:
     @staticmethod
     def accept(x: Tensor) -> Tensor:
         """An input (B, C, 1, S) -> (B, S, C)."""
-        return x.squeeze(2).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], x.shape[3]).transpose(1, 2)
+
+
+    @staticmethod
+    def chunk(x: Tensor, parts: int) -> list[Tensor]:
+        """Equal parts along the channels, as slices: XNNPACK takes no split."""
+        size = x.shape[2] // parts
+        return [x[:, :, i * size : (i + 1) * size] for i in range(parts)]
 
 
 Layout = type[ChannelsFirst] | type[ChannelsLast]
@@ -97,12 +110,24 @@ def layout_of(attention: str) -> Layout:
     return {"split": ChannelsFirst, "batched": ChannelsLast}[attention]
 
 
+class ChannelMean(nn.Module):
+    """Mean over the channel axis, kept; channels-last as a product, since XNNPACK takes no mean there."""
+
+    def __init__(self, size: int, layout: Layout):
+        super().__init__()
+        last = layout is ChannelsLast
+        self.register_buffer("weights", torch.full((1, size), 1 / size) if last else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True) if self.weights is None else F.linear(x, self.weights)
+
+
 class DeployedNorm(nn.Module):
     """RMS norm over the channel axis, scaled before squaring so that fp16 does not overflow."""
 
-    def __init__(self, source: RMSNorm, layout: Layout):
+    def __init__(self, source: RMSNorm, size: int, layout: Layout):
         super().__init__()
-        self.axis = layout.channel
+        self.mean = ChannelMean(size, layout)
         self.eps = source.eps * PRESCALE**2
         self.weight = None
         if source.weight is not None:
@@ -110,7 +135,7 @@ class DeployedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * PRESCALE
-        y = x * torch.rsqrt((x * x).mean(self.axis, keepdim=True) + self.eps)
+        y = x * torch.rsqrt(self.mean(x * x) + self.eps)
         return y if self.weight is None else y * self.weight
 
 
@@ -119,14 +144,14 @@ class DeployedLayerNorm(nn.Module):
 
     def __init__(self, source: nn.LayerNorm, layout: Layout):
         super().__init__()
-        self.axis = layout.channel
+        self.mean = ChannelMean(source.weight.shape[0], layout)
         self.eps = source.eps * PRESCALE**2
         self.weight = nn.Parameter(layout.vector(source.weight), requires_grad=False)
         self.bias = nn.Parameter(layout.vector(source.bias), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x - x.mean(self.axis, keepdim=True)) * PRESCALE
-        return x * torch.rsqrt((x * x).mean(self.axis, keepdim=True) + self.eps) * self.weight + self.bias
+        x = (x - self.mean(x)) * PRESCALE
+        return x * torch.rsqrt(self.mean(x * x) + self.eps) * self.weight + self.bias
 
 
 def stride_conv(source: nn.Linear, channels: int, patch: int) -> nn.Module:

@@ -1,0 +1,39 @@
+"""Keeps the chatter of third-party converters off the terminal, and shows it when they fail."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Sends the process's stdout and stderr, C libraries included, to a file; its end is shown if the body raises."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(fd) for fd in (1, 2)]
+    with tempfile.TemporaryFile() as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for fd in (1, 2):
+                os.dup2(log.fileno(), fd)
+            yield
+        except BaseException as error:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept[1], 2)
+            if isinstance(error, Exception):
+                log.seek(0, os.SEEK_END)
+                log.seek(max(0, log.tell() - 2000))
+                sys.stderr.write(log.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, fd)
+                os.close(copy)

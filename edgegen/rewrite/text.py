@@ -1,0 +1,97 @@
+"""The text encoders in deployable form: ids in, conditioning in the transformer's layout out.
+
+Shapes: B batch, Lw and Lb word and byte tokens, L = Lw + Lb, D encoder channels, T text channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgegen.model.text import PAD, TextBlock, TextEncoder, TextEncoders
+from edgegen.rewrite.attention import MASKED, attend_batched, attend_heads
+from edgegen.rewrite.component import Form
+from edgegen.rewrite.layout import DeployedLayerNorm, Layout, layout_of
+
+
+class DeployedTextBlock(nn.Module):
+    """Pre-norm self-attention and GELU feed-forward of one encoder, in a layout."""
+
+    def __init__(self, source: TextBlock, form: Form, layout: Layout):
+        super().__init__()
+        self.heads, self.layout, self.chunk = source.heads, layout, form.query_chunk
+        self.norm1, self.norm2 = DeployedLayerNorm(source.norm1, layout), DeployedLayerNorm(source.norm2, layout)
+        self.q, self.k, self.v, self.out, self.up, self.down = (
+            layout.linear(getattr(source, name)) for name in ("q", "k", "v", "out", "up", "down")
+        )
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        y = self.norm1(x)
+        attend = self.attend_split if self.layout.channel == 1 else self.attend_batched
+        x = x + self.out(attend(self.q(y), self.k(y), self.v(y), bias))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+    def attend_split(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """(B, D, 1, L) under a bias (B, L, 1, 1)."""
+        size = q.shape[1] // self.heads
+        return attend_heads(q * size**-0.5, k.transpose(1, 3), v, size, self.chunk, bias)
+
+    def attend_batched(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """(B, L, D) under a bias (B, 1, L)."""
+        batch, tokens, size = q.shape[0], q.shape[1], q.shape[2] // self.heads
+
+        def fold(x: Tensor) -> Tensor:  # (B, L, D) -> (B*heads, L, d)
+            return x.reshape(batch, tokens, self.heads, size).transpose(1, 2).reshape(-1, tokens, size)
+
+        bias = bias.repeat_interleave(self.heads, 0) if batch > 1 else bias
+        out = attend_batched(fold(q) * size**-0.5, fold(k), fold(v), bias)  # (B*heads, L, d)
+        return out.reshape(batch, self.heads, tokens, size).transpose(1, 2).reshape(batch, tokens, -1)
+
+
+class DeployedTextEncoder(nn.Module):
+    """Ids (B, L) to features in a layout."""
+
+    def __init__(self, source: TextEncoder, form: Form, layout: Layout):
+        super().__init__()
+        self.layout = layout
+        self.embedding = source.embedding
+        self.positions = nn.Parameter(source.positions.detach(), requires_grad=False)
+        self.blocks = nn.ModuleList(DeployedTextBlock(block, form, layout) for block in source.blocks)
+        self.norm = DeployedLayerNorm(source.norm, layout)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.embedding(ids) + self.positions[: ids.shape[1]]  # (B, L, D)
+        bias = mask * -MASKED + MASKED  # (B, L)
+        if self.layout.channel == 1:
+            x, bias = x.transpose(1, 2).unsqueeze(2), bias[:, :, None, None]  # (B, D, 1, L), (B, L, 1, 1)
+        else:
+            bias = bias[:, None]  # (B, 1, L)
+        for block in self.blocks:
+            x = block(x, bias)
+        return self.norm(x)
+
+
+class DeployedText(nn.Module):
+    """word_ids (B, Lw) and byte_ids (B, Lb) of the encoders present, in that order -> text (B, T, 1, L),
+    text_mask (B, L, 1, 1), pooled_text (B, T, 1, 1).
+    """
+
+    def __init__(self, source: TextEncoders, form: Form):
+        super().__init__()
+        layout = self.layout = layout_of(form.attention)
+        self.encoders = nn.ModuleDict({n: DeployedTextEncoder(e, form, layout) for n, e in source.encoders.items()})
+        self.projections = nn.ModuleDict({n: layout.linear(p) for n, p in source.projections.items()})
+
+    def forward(self, *ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        texts, masks = [], []
+        for name, tokens in zip(self.encoders, ids, strict=True):
+            mask = (tokens != PAD).to(torch.float32)  # (B, L)
+            text = self.projections[name](self.encoders[name](tokens, mask))
+            if self.layout.channel == 2:
+                text = text.transpose(1, 2).unsqueeze(2)  # (B, T, 1, L)
+            texts.append(text * mask[:, None, None])
+            masks.append(mask)
+        text, mask = torch.cat(texts, 3), torch.cat(masks, 1)  # (B, T, 1, L), (B, L)
+        count = mask.sum(1, keepdim=True)[:, :, None, None].clamp(min=1.0)  # (B, 1, 1, 1)
+        return text, mask[:, :, None, None], text.sum(3, keepdim=True) / count
