@@ -1,0 +1,127 @@
+"""Both deployable forms equal the trained model, over ladder steps, widths, batches, grids and text lengths."""
+
+import pytest
+import torch
+from conftest import decibels, random_inputs, scrambled, small_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgegen.errors import InputError
+from edgegen.model.autoencoder import AutoencoderConfig, Decoder
+from edgegen.model.blocks import timestep_features
+from edgegen.model.config import ladder
+from edgegen.model.dit import DiT
+from edgegen.model.elastic import materialize
+from edgegen.model.text import EncoderConfig, TextConfig, TextEncoders
+from edgegen.rewrite.attention import edge_bias, windows
+from edgegen.rewrite.build import decoder_component, text_component, transformer_component
+from edgegen.rewrite.component import Form
+from edgegen.rewrite.dit import DeployedDiT
+
+FORMS = ("split", "batched")
+FLOOR_DB = 100.0
+
+
+def deployed_inputs(config, latent, t, text, mask, pooled):
+    """The same inputs in the component's layout."""
+    inputs = [latent, timestep_features(t, config.time_features)[:, :, None, None],
+              text.transpose(1, 2)[:, :, None], mask[:, :, None, None]]
+    return inputs if pooled is None else [*inputs, pooled[:, :, None, None]]
+
+
+def parity(model: DiT, form: Form, inputs) -> float:
+    """PSNR in dB of a form against the trained model on inputs of any batch and grid."""
+    deployed = DeployedDiT(model, tuple(inputs[0].shape[-2:]), form)
+    with torch.no_grad():
+        return decibels(model(*inputs), deployed(*deployed_inputs(model.config, *inputs)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("step", "ABCD")
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_ladder_steps_and_widths(step, width, form):
+    config = ladder(step, small_config(depths=(2, 3, 2)))
+    model = materialize(scrambled(config), width)
+    assert parity(model, Form(form), random_inputs(config, batch=2)) >= FLOOR_DB
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    form=st.sampled_from(FORMS), batch=st.sampled_from([1, 2]), rows=st.sampled_from([2, 4, 6, 8]),
+    columns=st.sampled_from([4, 8, 12]), tokens=st.sampled_from([1, 2, 7, 77, 256]), blocks=st.sampled_from([1, 2, 4, 8]),
+    radius=st.integers(0, 3), chunk=st.sampled_from([1, 5, 16, 512]), group=st.sampled_from([0, 1, 2, 4]),
+    pooled=st.booleans(), seed=st.integers(0, 99),
+)
+def test_random_shapes(form, batch, rows, columns, tokens, blocks, radius, chunk, group, pooled, seed):
+    config = small_config(blocks=blocks, radius=radius, queries_per_kv=group, pooled_text=pooled, widths=(1.0,))
+    model = materialize(scrambled(config, seed), 1.0)
+    inputs = random_inputs(config, batch, (rows, columns), tokens, seed)
+    assert parity(model, Form(form, query_chunk=chunk), inputs) >= FLOOR_DB
+
+
+def test_blocks_that_do_not_divide_the_grid_are_refused_with_the_nearest_that_fits():
+    model = materialize(scrambled(small_config(blocks=8)), 1.0)
+    with pytest.raises(InputError, match="6x6 tokens does not fit.*nearest that fits is"):
+        DeployedDiT(model, (12, 12), Form("split"))
+
+
+def test_windows_and_edge_mask_tell_the_same_story():
+    """The keys a clipped window holds are those an unclipped window leaves unmasked."""
+    for blocks, radius in ((1, 0), (4, 1), (4, 3), (8, 2)):
+        open_keys = (edge_bias(16, blocks, radius, groups=1)[:, 0] == 0).sum(1).tolist()
+        assert open_keys == [stop - start for start, stop in windows(16, blocks, radius)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_weight_keeps_its_name(form):
+    model = materialize(scrambled(small_config()), 0.5)
+    deployed = dict(DeployedDiT(model, (16, 16), Form(form)).named_parameters())
+    assert set(dict(model.named_parameters())) == set(deployed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight") and parameter.ndim > 1:  # projections are shared, not copied or reordered
+            assert torch.equal(deployed[name].flatten(), parameter.flatten())
+
+
+def random_text(present=("word", "byte")) -> TextEncoders:
+    torch.manual_seed(0)
+    parts = {"word": EncoderConfig(50, 8, 32, 2, 4, 2), "byte": EncoderConfig(60, 12, 24, 1, 3, 2)}
+    return TextEncoders(TextConfig(**{n: parts[n] if n in present else None for n in parts}, width=20)).eval()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("present", [("word", "byte"), ("word",), ("byte",)])
+def test_text_encoders(form, present):
+    text = random_text(present)
+    component = text_component(text, 8, 12, Form(form))
+    ids = []
+    for spec in component.inputs:
+        row = torch.randint(1, 50, spec.shape, dtype=torch.int32, generator=torch.Generator().manual_seed(1))
+        row[:, spec.shape[1] // 2 :] = 0
+        ids.append(row)
+    word, byte = (ids.pop(0) if name in present else None for name in ("word", "byte"))
+    given_ids = [x for x in (word, byte) if x is not None]
+    with torch.no_grad():
+        tokens, mask, pooled = text(word, byte)
+        out = component.module(*given_ids)
+    assert decibels(tokens.transpose(1, 2)[:, :, None], out[0]) >= FLOOR_DB
+    assert torch.equal(mask[:, :, None, None], out[1])
+    assert decibels(pooled[:, :, None, None], out[2]) >= FLOOR_DB
+    assert [tuple(o.shape) for o in out] == [s.shape for s in component.outputs]
+
+
+def test_decoder_component_clips_and_reports_the_picture_size():
+    decoder = Decoder(AutoencoderConfig()).eval()
+    component = decoder_component(decoder, (4, 6), Form("split"))
+    latent = torch.randn(1, 8, 4, 6) * 5
+    with torch.no_grad():
+        image = component.module(latent)
+        assert decibels(decoder(latent).clamp(0, 1), image) >= FLOOR_DB
+    assert component.outputs[0].shape == tuple(image.shape) == (1, 3, 32, 48)
+
+
+def test_transformer_component_signature():
+    config = small_config()
+    component = transformer_component(materialize(scrambled(config), 0.5), (16, 24), 9, Form("split"))
+    assert [s.name for s in component.inputs] == ["latent", "timestep_features", "text", "text_mask", "pooled_text"]
+    with torch.no_grad():
+        assert tuple(component.module(*component.example()).shape) == component.outputs[0].shape == (1, 4, 16, 24)
