@@ -16,7 +16,7 @@ from typing import Any
 from edgegen.errors import InputError
 
 BACKENDS = ("coreml", "onnx", "executorch")
-PRECISIONS = ("float16", "float32")
+PRECISIONS = {"coreml": ("float16",), "onnx": ("float32",), "executorch": ("float32",)}  # what is written
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 ATTENTION_FORMS = ("split", "batched")
 REQUIRED = object()
@@ -135,7 +135,7 @@ def read_tier(path: Path) -> Tier:
         name=table.folder_name("name"),
         summary=table.text("summary"),
         width=table.number("width", 0, 1),
-        bits=table.integer("bits", 1, 32, default=16),
+        bits=table.integer("bits", 16, 16, default=16),
         picture_floor_db=table.number("picture_floor_db", 0, 200),
         backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(BACKENDS)},
         resolution=None if resolution is None else (resolution[0], resolution[1]),
@@ -152,7 +152,7 @@ def read_backend(name: str, table: Table) -> BackendTarget:
         name=name,
         attention=table.choice("attention", ATTENTION_FORMS),
         query_chunk=table.integer("query_chunk", 1, 2**20, default=512),
-        precision=table.choice("precision", PRECISIONS),
+        precision=table.choice("precision", PRECISIONS[name]),
         floor_db=table.number("floor_db", 0, 200),
         deployment_target=table.choice("deployment_target", DEPLOYMENT_TARGETS) if name == "coreml" else None,
     )
@@ -231,7 +231,7 @@ class Table:
         return float(value)
 
     def integer(self, key: str, least: int, most: int, default: Any = REQUIRED) -> int:
-        expected = f"an integer from {least} to {most}"
+        expected = f"an integer from {least} to {most}" if least < most else str(least)
         value = self.get(key, expected, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self.error(key, expected, repr(value))

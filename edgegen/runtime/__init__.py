@@ -1,1 +1,1 @@
-
+"""Runs artifacts: `artifact.py` opens one, `networks.py` puts three behind one interface, `pipeline.py` draws."""

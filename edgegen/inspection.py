@@ -1,0 +1,136 @@
+"""What is in an artifact: its operations by type, read from the file itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgegen.emit.bundle import Artifact, Bundle
+from edgegen.errors import EdgegenError
+from edgegen.lint import Finding, lint
+
+TRANSPOSES = ("transpose", "Transpose", "XNNStaticTranspose", "permute_copy", "transpose_copy")
+RESHAPES = ("reshape", "Reshape", "XNNStaticReshape", "view_copy", "expand_dims", "squeeze", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What `inspect` tells of one artifact; `operations` counts those that run, by the back end's own names."""
+
+    component: str
+    backend: str
+    form: str
+    operations: dict[str, int]  # most frequent first
+    transposes: int
+    reshapes: int
+    parameters: int  # numbers stored as weights and constants
+    bytes: int
+    resident_bytes: int
+    delegated: int | None  # ExecuTorch: operations inside XNNPACK
+    findings: tuple[Finding, ...]  # Core ML: the Neural Engine's rules
+
+    @property
+    def operation_count(self) -> int:
+        return sum(self.operations.values())
+
+
+def inspect_bundle(bundle: Bundle, backends: tuple[str, ...] = ()) -> list[Contents]:
+    """Every artifact of a bundle, or of some back ends."""
+    return [inspect_artifact(bundle, a) for a in bundle.manifest.components if not backends or a.backend in backends]
+
+
+def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:
+    """Reads one artifact."""
+    path = bundle.path(artifact)
+    counts, parameters, delegated = READERS[artifact.backend](path)
+    findings = tuple(lint(path)) if artifact.backend == "coreml" else ()
+    return Contents(
+        artifact.name, artifact.backend, artifact.form, dict(counts.most_common()), total(counts, TRANSPOSES),
+        total(counts, RESHAPES), parameters, artifact.bytes, artifact.resident_bytes, delegated, findings,
+    )  # fmt: skip
+
+
+def count_operations(backend: str, path: Path) -> int:
+    """How many operations an artifact runs."""
+    return sum(READERS[backend](path)[0].values())
+
+
+def total(counts: Counter[str], names: tuple[str, ...]) -> int:
+    return sum(counts[name] for name in names)
+
+
+def read_coreml(path: Path) -> tuple[Counter[str], int, None]:
+    """Operations of the MIL program and the numbers in its constants."""
+    from edgegen.runtime.coreml import CoreMLProgram
+
+    program = CoreMLProgram.load(path)
+    return program.operation_counts(), sum(elements(info.shape) for info in program.constants()), None
+
+
+def read_onnx(path: Path) -> tuple[Counter[str], int, None]:
+    """Nodes of the graph and the numbers in its initializers."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    counts = Counter(node.op_type for node in graph.node if node.op_type != "Constant")
+    return counts, sum(elements(tensor.dims) for tensor in graph.initializer), None
+
+
+def elements(shape) -> int:
+    """The product of a shape."""
+    count = 1
+    for size in shape or ():
+        count *= int(size)
+    return count
+
+
+def read_executorch(path: Path) -> tuple[Counter[str], int, int]:
+    """Operations of the program and of the XNNPACK graphs in it; parameters counts the fp32 numbers it stores."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+    from executorch.exir.schema import DelegateCall, KernelCall
+
+    file = deserialize_pte_binary(path.read_bytes())
+    program = file.program
+    counts: Counter[str] = Counter()
+    delegated = 0
+    for plan in program.execution_plan:
+        for instruction in (i for chain in plan.chains for i in chain.instructions):
+            call = instruction.instr_args
+            if isinstance(call, KernelCall):
+                counts[plan.operators[call.op_index].name.removeprefix("aten::")] += 1
+            elif isinstance(call, DelegateCall):
+                inside = xnnpack_operations(program.backend_delegate_data[plan.delegates[call.delegate_index]
+                                                                          .processed.index].data)
+                counts += inside
+                delegated += sum(inside.values())
+    stored = [len(data) for data in (file.named_data.buffers if file.named_data else ())]
+    stored += [len(data.storage) for data in program.constant_buffer]
+    return counts, sum(stored) // 4, delegated
+
+
+def xnnpack_operations(payload: bytes) -> Counter[str]:
+    """Operations of one XNNPACK graph, decoded with the schema and the flatc that ExecuTorch installs."""
+    import executorch
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
+
+    root = Path(executorch.__path__[0])
+    header = XNNHeader.from_bytes(payload[: XNNHeader.EXPECTED_LENGTH])
+    graph = payload[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size]
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "graph.bin"
+        binary.write_bytes(graph)
+        schema = root / "backends/xnnpack/serialization/schema.fbs"
+        command = [str(root / "data/bin/flatc"), "--json", "--strict-json", "--raw-binary", "-o", folder, str(schema),
+                   "--", str(binary)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise EdgegenError(f"flatc cannot read an XNNPACK graph: {done.stderr.strip()[:200]}.")
+        nodes = json.loads((Path(folder) / "graph.json").read_text())["xnodes"]
+    return Counter(node["xnode_union_type"].lstrip("_") for node in nodes)
+
+
+READERS = {"coreml": read_coreml, "onnx": read_onnx, "executorch": read_executorch}

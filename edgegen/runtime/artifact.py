@@ -1,0 +1,76 @@
+"""Opens an artifact of any back end as one function from named arrays to named arrays."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgegen.emit.bundle import Artifact, Bundle
+from edgegen.errors import EdgegenError, InputError
+from edgegen.rewrite.component import TensorSpec
+
+Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+EVALUATED = ("coreml", "onnx", "executorch")
+
+
+def open_component(backend: str, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Run:
+    """Opens an artifact; it takes arrays of the specified shapes in any float type and returns float32.
+
+    Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py), on every system.
+    """
+    try:
+        run = opened(backend, path, [s.name for s in inputs], [s.name for s in outputs])
+    except EdgegenError:
+        raise
+    except Exception as error:  # whatever a runtime raises when it cannot load a file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} does not open in {backend}: {reason}.", "Export the bundle again.") from error
+
+    def checked(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = run({spec.name: fitted(feed, spec) for spec in inputs})
+        return {spec.name: np.asarray(results[spec.name], np.float32) for spec in outputs}
+
+    return checked
+
+
+def opened(backend: str, path: Path, inputs: list[str], outputs: list[str]) -> Run:
+    """The runtime's own function."""
+    if backend == "onnx":
+        from edgegen.runtime.onnx import open_onnx
+
+        return open_onnx(path)
+    if backend == "executorch":
+        from edgegen.runtime.executorch import open_executorch
+
+        return open_executorch(path, inputs, outputs)
+    if backend == "coreml":
+        from edgegen.runtime.coreml import CoreMLProgram
+
+        return CoreMLProgram.load(path).run
+    raise InputError(f"no runtime for back end {backend!r}.", f"Known: {', '.join(EVALUATED)}.")
+
+
+def open_artifact(bundle: Bundle, artifact: Artifact) -> Run:
+    """Opens a component of a bundle."""
+    return open_component(artifact.backend, bundle.path(artifact), artifact.inputs, artifact.outputs)
+
+
+def fitted(feed: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
+    """The array of an input in its type; another shape is an error."""
+    if spec.name not in feed:
+        raise InputError(f"input {spec.name} is missing.", f"Given: {', '.join(feed)}.")
+    value = np.asarray(feed[spec.name])
+    if value.shape != tuple(spec.shape):
+        raise InputError(f"input {spec.name} is {value.shape}, the artifact takes {tuple(spec.shape)}.")
+    return np.ascontiguousarray(value, dtype=spec.dtype)
+
+
+def evaluator(backend: str) -> str:
+    """What ran an artifact, for the record."""
+    if backend == "coreml":
+        return "MIL program evaluated in fp16"
+    package = {"onnx": "onnxruntime", "executorch": "executorch"}[backend]
+    return f"{package} {importlib.metadata.version(package)}"

@@ -1,0 +1,230 @@
+"""The numerics gate: every artifact against the original PyTorch modules in fp32, on inputs of real trajectories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgegen.emit.bundle import COMPONENTS, VERIFY, Artifact, Bundle
+from edgegen.errors import EdgegenError, InputError, VerificationError
+from edgegen.files import write_json
+from edgegen.runtime.artifact import Run, evaluator, open_artifact
+from edgegen.runtime.networks import ArtifactNetworks, Condition, Networks, features, id_feed
+from edgegen.runtime.pipeline import denoise, draw
+from edgegen.runtime.torch import TorchNetworks
+
+MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
+PICTURE = "picture"  # the row of a picture after a whole trajectory
+HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
+LARGE = 50_000_000  # parameters from which fewer inputs are used
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of verify.json: the worst over `inputs` inputs and all outputs."""
+
+    component: str
+    backend: str
+    evaluator: str
+    psnr_db: float
+    max_abs: float  # largest absolute difference
+    finite: bool
+    floor_db: float
+    passed: bool
+    inputs: int
+
+    def reason(self) -> str:
+        """Why it does not pass."""
+        if not self.finite:
+            return f"{self.component} on {self.backend} gave values that are not finite"
+        return f"{self.component} on {self.backend} reached {self.psnr_db:.1f} dB, its floor is {self.floor_db:g} dB"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of a component by name, and what the original gives for them."""
+
+    feed: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Cases by component, and the picture (1, 3, H, W) of `prompt` from noise `seed`."""
+
+    cases: dict[str, list[Case]]
+    prompt: str
+    seed: int
+    picture: np.ndarray | None
+
+
+def psnr(reference: np.ndarray, value: np.ndarray, peak: float | None = None) -> float:
+    """Peak signal-to-noise ratio in dB over all elements, between -200 and 200.
+
+    `peak` is the largest |reference| unless given (1 for pictures). 200 stands for equality, -200 for values that are
+    not finite or of another shape, so that a result is always a number that can be compared and stored.
+    """
+    reference, value = np.asarray(reference, np.float64), np.asarray(value, np.float64)
+    if not np.isfinite(reference).all():
+        raise EdgegenError("the reference is not finite: there is nothing to compare with.")
+    if reference.shape != value.shape or not np.isfinite(value).all():
+        return -MAX_DB
+    error = float(np.sqrt(np.mean(np.square((reference - value).ravel())))) if value.size else 0.0
+    if error == 0:
+        return MAX_DB
+    peak = float(np.abs(reference).max()) if peak is None else peak
+    return float(np.clip(20 * (np.log10(peak) - np.log10(error)), -MAX_DB, MAX_DB)) if peak > 0 else -MAX_DB
+
+
+def make_reference(networks: TorchNetworks, shape: Sequence[int], sigmas: Sequence[float], guidance: float,
+                   prompts: Sequence[str], large: bool, picture: bool = True, seed: int = 0) -> Reference:
+    """Runs the original along the trajectories of a few prompts and keeps what each network was given and gave.
+
+    Latents are taken at 4 sigmas spread over each of 2 trajectories; of a large model at 2 sigmas of one.
+    """
+    drawn, spread = (1, 2) if large else (2, 4)
+    transformer: list[Case] = []
+    decoder: list[Case] = []
+    size = networks.checkpoint.config.transformer.time_features
+    for number, prompt in enumerate(prompts[:drawn]):
+        recorder = Recorder(networks)
+        steps = list(denoise(recorder, prompt, shape, sigmas, guidance, seed + number))
+        transformer += [velocity_case(*call, size) for call in spread_over(recorder.calls, spread)]
+        decoder += [decoder_case(networks, steps[-1].latent), decoder_case(networks, steps[len(steps) // 2].predicted)]
+    text = [text_case(networks, prompt) for prompt in (*prompts[:4], *HARD_PROMPTS)]
+    cases = {"text_encoder": text, "transformer": transformer, "decoder": decoder}
+    return Reference(cases, prompts[0], seed, decoder[0].expected["image"] if picture else None)
+
+
+class Recorder:
+    """Networks that keep every call of the velocity."""
+
+    def __init__(self, networks: Networks):
+        self.networks, self.tokenizers, self.encode = networks, networks.tokenizers, networks.encode
+        self.calls: list[tuple[np.ndarray, float, Condition, np.ndarray]] = []
+
+    def velocity(self, latent: np.ndarray, sigma: float, condition: Condition) -> np.ndarray:
+        made = self.networks.velocity(latent, sigma, condition)
+        self.calls.append((latent, sigma, condition, made))
+        return made
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        return self.networks.decode(latent)
+
+
+def spread_over(items: Sequence, count: int) -> list:
+    """`count` items from first to last, evenly spread."""
+    return [items[i] for i in sorted({round(i) for i in np.linspace(0, len(items) - 1, count)})]
+
+
+def velocity_case(latent: np.ndarray, sigma: float, condition: Condition, velocity: np.ndarray, size: int) -> Case:
+    feed = {"latent": latent, "timestep_features": features(sigma, size), **condition}
+    return Case(feed, {"velocity": velocity})
+
+
+def decoder_case(networks: Networks, latent: np.ndarray) -> Case:
+    return Case({"latent": latent}, {"image": networks.decode(latent)})
+
+
+def text_case(networks: Networks, prompt: str) -> Case:
+    ids = networks.tokenizers.encode([prompt])
+    return Case(id_feed(ids), networks.encode(ids))
+
+
+def compare(run: Run, cases: Iterable[Case], component: str, backend: str, floor_db: float) -> Row:
+    """Runs an artifact on every case; the worst output of the worst case counts."""
+    worst, largest, finite, count = MAX_DB, 0.0, True, 0
+    for case in cases:
+        made = run(case.feed)
+        for name, expected in case.expected.items():
+            if name not in made:
+                raise InputError(f"{component} on {backend} has no output {name}.", "Export the bundle again.")
+            worst = min(worst, psnr(expected, made[name]))
+            finite = finite and bool(np.isfinite(made[name]).all())
+            largest = max(largest, largest_difference(expected, made[name]))
+        count += 1
+    return row(component, backend, worst, largest, finite, floor_db, count)
+
+
+def largest_difference(expected: np.ndarray, made: np.ndarray) -> float:
+    """The largest absolute difference; 0 where there is no finite one, for JSON has no infinity."""
+    if expected.shape != made.shape:
+        return 0.0
+    difference = np.abs(np.asarray(expected, np.float64) - made)
+    difference = difference[np.isfinite(difference)]
+    return float(difference.max()) if difference.size else 0.0
+
+
+def row(component: str, backend: str, psnr_db: float, max_abs: float, finite: bool, floor_db: float,
+        inputs: int) -> Row:
+    passed = finite and inputs > 0 and psnr_db >= floor_db
+    return Row(component, backend, evaluator(backend), round(psnr_db, 3), max_abs, finite, floor_db, passed, inputs)
+
+
+def compare_picture(networks: Networks, backend: str, reference: Reference, shape: Sequence[int],
+                    sigmas: Sequence[float], guidance: float, floor_db: float) -> tuple[Row, np.ndarray]:
+    """Draws the reference's picture with artifacts, and compares it at peak 1; returns the picture too."""
+    picture = draw(networks, reference.prompt, shape, sigmas, guidance, reference.seed)
+    decibels = psnr(reference.picture, picture, peak=1.0)
+    finite = bool(np.isfinite(picture).all())
+    largest = largest_difference(reference.picture, picture)
+    return row(PICTURE, backend, decibels, largest, finite, floor_db, 1), picture
+
+
+def verify_artifact(bundle: Bundle, artifact: Artifact, reference: Reference) -> Row:
+    """The row of one component on one back end."""
+    floor = bundle.manifest.floors_db[artifact.backend]
+    run = open_artifact(bundle, artifact)
+    return compare(run, reference.cases[artifact.name], artifact.name, artifact.backend, floor)
+
+
+def verify_bundle(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
+    """A row for every artifact, and one for the picture of every back end that has all three networks."""
+    rows = []
+    for artifact in bundle.manifest.components:
+        report(f"verifying {artifact.name} on {artifact.backend}")
+        rows.append(verify_artifact(bundle, artifact, reference))
+    for backend in bundle.backends:
+        if reference.picture is not None and is_whole(bundle, backend):
+            report(f"drawing a picture with {backend}")
+            rows.append(verify_picture(bundle, backend, reference)[0])
+    return rows
+
+
+def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[Row, np.ndarray]:
+    """The row of a picture drawn by the artifacts of a back end, and the picture (1, 3, H, W)."""
+    m = bundle.manifest
+    return compare_picture(ArtifactNetworks(bundle, backend), backend, reference, m.latent_shape, m.sigmas, m.guidance,
+                           m.floors_db[PICTURE])
+
+
+def is_whole(bundle: Bundle, backend: str) -> bool:
+    """Whether a back end has all it takes to draw."""
+    has = {artifact.name for artifact in bundle.manifest.components if artifact.backend == backend}
+    return has >= set(COMPONENTS)
+
+
+def require(rows: Iterable[Row], remedy: str) -> None:
+    """Raises VerificationError that names every row below its floor."""
+    failed = [row.reason() for row in rows if not row.passed]
+    if failed:
+        raise VerificationError(f"verification failed: {'; '.join(failed)}.", remedy)
+
+
+def write_rows(root: Path, rows: Iterable[Row]) -> None:
+    """verify.json."""
+    write_json(root / VERIFY, [asdict(row) for row in rows])
+
+
+def read_rows(root: Path) -> list[dict]:
+    """The rows of verify.json; an unreadable file is an error that names it."""
+    try:
+        return json.loads((root / VERIFY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{root / VERIFY} cannot be read: {error}.", "Export the bundle again.") from None
