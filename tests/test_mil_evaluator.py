@@ -1,5 +1,7 @@
 """The MIL evaluator as a whole: rounding, ranges, refusals, reading, and networks against PyTorch."""
 
+import math
+
 import coremltools as ct
 import numpy as np
 import pytest
@@ -208,6 +210,57 @@ def test_network_matches_torch(exported, precision, fp16, floor, tmp_path):
         assert psnr(expected, outputs[info.name]) >= floor
 
 
+class Assortment(nn.Module):
+    """What text encoders, transformers and decoders do besides: one output for each habit."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(32, 16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.up = nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1)
+        self.pools = nn.ModuleList([nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.MaxPool2d(3, 2, 1)])
+        self.norms = nn.ModuleList([nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4)])
+
+    def forward(self, ids, image):  # (2, 7) int32, (1, 4, 12, 10)
+        x = self.embedding(ids)  # (2, 7, 16)
+        distance = (torch.arange(7)[:, None] - torch.arange(7)[None]).abs()
+        far = 4 + (torch.log(distance.float() / 4 + 1e-6) / math.log(32) * 4).long().clamp(max=7)
+        buckets = torch.where(distance < 4, distance, far)  # T5's relative positions
+        pooled = x[torch.arange(2), ids.argmax(-1)]  # CLIP's
+        assigned = x.clone()
+        assigned[:, 1:3] = x[:, 2:4] * 2
+        rotated = torch.stack([x[..., ::2], -x[..., 1::2]], -1).flatten(-2)
+        causal = F.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True)
+        masked = x.masked_fill(x > 0, -1e4).softmax(-1)
+        return (
+            self.embedding(buckets).permute(2, 0, 1) + 0 * x[0].mean(), pooled, assigned, rotated, causal, masked,
+            self.attention(x, x, x, need_weights=False)[0], self.up(image), *[m(image) for m in self.pools],
+            *[m(image) for m in self.norms], F.interpolate(image, size=(17, 9), mode="bilinear"),
+            F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=True),
+            torch.roll(image, (1, -2), (2, 3)), F.pad(image, (1, 2, 3, 1), mode="reflect"),
+            F.pixel_unshuffle(image, 2), F.normalize(image, dim=1),
+            x.topk(3, -1)[0], x.cumsum(1), x.var(-1), x.repeat_interleave(3, 1), F.glu(x, -1),
+            torch.tril(image), x.logsumexp(-1), torch.remainder(x, 0.7), image.flip(2, 3),
+            F.unfold(image, 3, padding=1),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [IOS17, ct.target.iOS18], ids=["iOS17", "iOS18"])
+def test_exported_habits_match_torch(target, tmp_path):
+    torch.manual_seed(0)
+    net = Assortment().eval()
+    args = (torch.randint(0, 32, (2, 7), dtype=torch.int32), torch.randn(1, 4, 12, 10))
+    with torch.no_grad():
+        reference = [y.numpy() for y in net(*args)]
+    source = torch.export.export(net, args).run_decompositions({})
+    settings = {"compute_precision": ct.precision.FLOAT32, "skip_model_load": True}
+    ct.convert(source, minimum_deployment_target=target, **settings).save(str(tmp_path / "net.mlpackage"))
+    program = CoreMLProgram.load(tmp_path / "net.mlpackage")
+    outputs = program.run({info.name: a.numpy() for info, a in zip(program.inputs, args, strict=True)})
+    for info, expected in zip(program.outputs, reference, strict=True):
+        assert psnr(expected, outputs[info.name]) >= 110, info.name
+
+
 def test_reading_agrees_with_coremltools(exported, tmp_path):
     """Operations, shapes, dtypes and constants are those that coremltools' own reader finds in the same package."""
     model = ct.convert(exported[0], minimum_deployment_target=IOS17, skip_model_load=True)
@@ -244,7 +297,7 @@ def test_weights_are_decoded_late_and_tensors_dropped(tmp_path):
     schedule, held = program._schedule, []
     live: set[int] = {slot for slot, value in enumerate(schedule._resident) if value is not None}
     for step in schedule._steps:
-        live |= {output[0] for output in step.outputs}
+        live |= {output.slot for output in step.outputs}
         held.append(len(live))
         live -= set(step.free)
     assert max(held) <= 3 + len([v for v in schedule._resident if v is not None])
@@ -252,3 +305,4 @@ def test_weights_are_decoded_late_and_tensors_dropped(tmp_path):
     for w in weights:
         expected = expected @ w.astype(np.float64).T
     assert psnr(expected, program.run({"x": x})["y"]) > 55
+    assert set(program.ranges({"x": x}).types.values()) == {"linear"}  # weights are not activations

@@ -5,13 +5,14 @@ infinity included. It shows what the package on disk computes, weights and looku
 the order of additions or the fused kernels of a chip. fp16 values are held as fp32 tensors between operations.
 """
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,14 @@ from torch import Tensor
 import edgegen.runtime.mil_constexpr  # noqa: F401  (enters its operations in the table)
 import edgegen.runtime.mil_layout  # noqa: F401
 from edgegen.errors import EdgegenError, InputError
-from edgegen.runtime.mil_file import Constant, OperationRecord, ProgramFile, TensorInfo, read_program
+from edgegen.runtime.mil_file import (
+    Constant,
+    OperationRecord,
+    ProgramFile,
+    TensorInfo,
+    import_coremltools,
+    read_program,
+)
 from edgegen.runtime.mil_ops import OPERATIONS, Call
 
 FP16_MAX = 65504.0
@@ -138,7 +146,7 @@ class CoreMLProgram:
         report = RangeReport()
 
         def observe(record: OperationRecord, info: TensorInfo, computed: Tensor, kept: Tensor) -> None:
-            if not kept.is_floating_point():
+            if record.type == "const" or not kept.is_floating_point():
                 return
             report.max_abs[info.name] = float(computed.abs().max()) if computed.numel() else 0.0
             report.types[info.name] = record.type
@@ -152,8 +160,7 @@ class CoreMLProgram:
         """Runs the package with Core ML itself, macOS only; not exercised by the tests, which run on Linux."""
         if sys.platform != "darwin":
             raise EdgegenError(f"Core ML prediction needs macOS, this is {sys.platform}.", "Use run() to evaluate.")
-        import coremltools as ct
-
+        ct = import_coremltools()
         model = ct.models.MLModel(str(self.path), compute_units=ct.ComputeUnit[compute_units])
         return model.predict({name: np.asarray(value) for name, value in feed.items()})
 
@@ -182,15 +189,24 @@ def _to_dtype(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     return lambda value: value if value.dtype is dtype else value.to(dtype)
 
 
+class Output(NamedTuple):
+    """Where a result goes, the static shape it must have, and how it is rounded with fp16 and without."""
+
+    slot: int
+    info: TensorInfo
+    shape: tuple[int | None, ...] | None
+    rounded: Callable[[Tensor], Tensor] | None
+    held: Callable[[Tensor], Tensor] | None
+
+
 @dataclass(slots=True)
 class Step:
-    """One operation ready to run: its function, where inputs come from and outputs go, and what is then free."""
+    """One operation ready to run: its function, the slots of its inputs, its outputs, and the slots free after it."""
 
     record: OperationRecord
     run: Callable[..., Any]
     inputs: tuple[int, ...]
-    outputs: tuple[tuple[int, TensorInfo, tuple[int, ...] | None, Callable | None, Callable | None], ...]
-    # each output: slot, declaration, its static shape, and the rounding with and without fp16
+    outputs: tuple[Output, ...]
     free: tuple[int, ...] = ()
 
 
@@ -241,7 +257,7 @@ class Schedule:
             shape = None if None in info.shape else info.shape
             held = _to_dtype(HELD.get(info.dtype) or getattr(torch, info.dtype))
             rounded = None if exact else _to_fp16 if info.dtype == "float16" else held
-            outputs.append((self._slot(info.name), info, shape, rounded, None if exact else held))
+            outputs.append(Output(self._slot(info.name), info, shape, rounded, None if exact else held))
         self._steps.append(Step(record, run, tuple(inputs), tuple(outputs)))
 
     def _source(self, bound: str | Constant) -> int:
@@ -257,18 +273,18 @@ class Schedule:
 
     def _constant(self, constant: Constant, name: str) -> int:
         info, slot = constant.info, self._slot(name)
-        if np.prod(info.shape) <= RESIDENT_ELEMENTS:
+        if math.prod(info.sizes()) <= RESIDENT_ELEMENTS:
             self._resident[slot] = _hold(np.asarray(constant.array()), info.dtype)
             return slot
         record = OperationRecord("const", info.name, {}, (info,))
-        output = (slot, info, info.shape, None, None)
-        self._steps.append(Step(record, lambda: _hold(constant.array(), info.dtype), (), (output,)))
+        output = Output(slot, info, info.shape, None, None)
+        self._steps.append(Step(record, lambda: _hold(np.asarray(constant.array()), info.dtype), (), (output,)))
         return slot
 
     def _mark_free(self) -> None:
         seen = {ABSENT, *self._fetches, *(i for i, value in enumerate(self._resident) if value is not None)}
         for step in reversed(self._steps):
-            used = dict.fromkeys((*step.inputs, *(output[0] for output in step.outputs)))
+            used = dict.fromkeys((*step.inputs, *(output.slot for output in step.outputs)))
             step.free = tuple(slot for slot in used if slot not in seen)
             seen.update(step.free)
 
@@ -343,8 +359,9 @@ def _checked_input(value: np.ndarray, info: TensorInfo, fp16: bool) -> Tensor:
     return _hold(value, info.dtype)
 
 
-def _released(value: Tensor, info: TensorInfo, fp16: bool) -> np.ndarray:
+def _released(value: Tensor | None, info: TensorInfo, fp16: bool) -> np.ndarray:
     """A result as numpy: in its declared dtype, or fp32 where fp16 rounding is off."""
+    assert value is not None  # outputs are never freed
     array = value.numpy()
     dtype = "float32" if info.dtype == "float16" and not fp16 else info.dtype
     with np.errstate(over="ignore"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgegen.errors import EdgegenError, InputError
+from edgegen.quiet import quiet
 
 # MIL.proto DataType -> numpy's name; the packed types have none and keep MIL's
 DTYPES = {
@@ -38,6 +39,13 @@ class TensorInfo:
     shape: tuple[int | None, ...]
     dtype: str  # numpy's name, or MIL's for packed integers (uint4, int4, ...)
 
+    def sizes(self) -> tuple[int, ...]:
+        """The shape, when every size in it is known; EdgegenError otherwise."""
+        known = tuple(size for size in self.shape if size is not None)
+        if len(known) != len(self.shape):
+            raise EdgegenError(f"'{self.name}' has shape {self.shape}, not all static.", "Export with static shapes.")
+        return known
+
 
 class Weights:
     """The blob files of one package, mapped on first use; a write to a returned view never reaches the file."""
@@ -49,7 +57,7 @@ class Weights:
     def read(self, file_name: str, offset: int, info: TensorInfo) -> np.ndarray:
         """The values at `offset` of `file_name`, a view of the file unless the dtype is packed."""
         data = self._map(file_name.rsplit("/", 1)[-1])
-        sentinel, _, size, start = struct.unpack_from("<IIQQ", data, offset)
+        sentinel, _, size, start = struct.unpack_from("<IIQQ", data.data, offset)
         if sentinel != BLOB_SENTINEL:
             raise ProgramFileError(
                 f"{file_name}: no blob for '{info.name}' at offset {offset}.", "Export the package again."
@@ -119,9 +127,15 @@ def read_program(path: str | Path, function: str = "main") -> ProgramFile:
     return _read_function(path, functions[function], Weights(_weights_folder(path)))
 
 
-def _load_spec(path: Path) -> Any:
-    import coremltools as ct  # slow to import
+def import_coremltools() -> Any:
+    """coremltools, imported when first needed and without its notices about versions: it takes seconds."""
+    with quiet():
+        import coremltools
+    return coremltools
 
+
+def _load_spec(path: Path) -> Any:
+    ct = import_coremltools()
     try:
         return ct.utils.load_spec(str(path))
     except Exception as problem:
@@ -200,18 +214,18 @@ def _immediate(value: Any, info: TensorInfo) -> np.ndarray | str:
         return str(values[0])
     if kind == "bytes":
         return decode(np.frombuffer(values, np.uint8).copy(), info)
-    return np.array(values).astype(info.dtype).reshape(info.shape)
+    return np.array(values).astype(info.dtype).reshape(info.sizes())
 
 
 def decode(data: np.ndarray, info: TensorInfo) -> np.ndarray:
     """Bytes (uint8) as values of `info.dtype`, one byte each for packed integers, shaped `info.shape`."""
     if info.dtype in PACKED_BITS:
         bits = PACKED_BITS[info.dtype]
-        values = unpack_bits(data, bits, math.prod(info.shape))
+        values = unpack_bits(data, bits, math.prod(info.sizes()))
         if info.dtype == "int4":
             values = (values.astype(np.int8) ^ 8) - 8  # sign of the fourth bit
-        return values.reshape(info.shape)
-    return data.view(info.dtype).reshape(info.shape)
+        return values.reshape(info.sizes())
+    return data.view(info.dtype).reshape(info.sizes())
 
 
 def unpack_bits(data: np.ndarray, bits: int, count: int) -> np.ndarray:
@@ -223,11 +237,12 @@ def unpack_bits(data: np.ndarray, bits: int, count: int) -> np.ndarray:
     per_group = 8 * group // bits
     padded = np.zeros(-(-count // per_group) * group, np.uint8)
     padded[: min(data.size, padded.size)] = data[: padded.size]
-    word = padded.astype(np.uint32 if group > 1 else np.uint8).reshape(-1, group)
-    packed = word[:, 0]
-    for k in range(1, group):
-        packed = packed | (word[:, k] << 8 * k)
-    values = np.empty((packed.size, per_group), np.uint8)
+    columns = padded.reshape(-1, group).T
+    values = np.empty((columns.shape[1], per_group), np.uint8)
     for k in range(per_group):
-        values[:, k] = (packed >> bits * k) & ((1 << bits) - 1)
+        byte, shift = divmod(k * bits, 8)
+        value = columns[byte] >> shift
+        if shift + bits > 8:  # the rest is in the low bits of the next byte
+            value |= columns[byte + 1] << (8 - shift)
+        values[:, k] = value & ((1 << bits) - 1)
     return values.reshape(-1)[:count]

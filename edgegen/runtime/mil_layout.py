@@ -523,7 +523,7 @@ def _resizer(sizes: tuple[tuple[int, int], ...], mode: str, nearest: bool) -> Ru
 
 
 def _last_two(call: Call) -> tuple[tuple[int, int], ...]:
-    return tuple(zip(call.shape("x")[-2:], call.outputs[0].shape[-2:], strict=True))
+    return tuple(zip(call.shape("x")[-2:], call.outputs[0].sizes()[-2:], strict=True))
 
 
 @operation("upsample_nearest_neighbor", "resize_nearest_neighbor", exact=True)
@@ -547,6 +547,6 @@ def _resize_bilinear(call: Call) -> Run:
 @operation("resize")
 def _resize(call: Call) -> Run:
     count = call.integer("resized_dims")
-    sizes = tuple(zip(call.shape("x")[-count:], call.outputs[0].shape[-count:], strict=True))
+    sizes = tuple(zip(call.shape("x")[-count:], call.outputs[0].sizes()[-count:], strict=True))
     nearest = call.value("interpolation_mode", "LINEAR") == "NEAREST_NEIGHBOR"
     return _resizer(sizes, call.value("sampling_mode", "DEFAULT"), nearest)

@@ -75,11 +75,12 @@ class Call:
         bound = self.record.inputs.get(parameter, ())
         return tuple(b.info if isinstance(b, Constant) else self.program.values[b] for b in bound)
 
-    def shape(self, parameter: str) -> tuple[int | None, ...]:
-        return self.infos(parameter)[0].shape
+    def shape(self, parameter: str) -> tuple[int, ...]:
+        """The declared shape of `parameter`; EdgegenError unless it is static."""
+        return self.infos(parameter)[0].sizes()
 
     def rank(self, parameter: str = "x") -> int:
-        return len(self.shape(parameter))
+        return len(self.infos(parameter)[0].shape)
 
     def axis(self, parameter: str, default: Any = REQUIRED, of: str = "x") -> int:
         """A constant axis, counted from the front."""
