@@ -56,7 +56,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Two projections with tanh-approximated GELU between them."""
+    """Two projections with GELU between them: the exact one, since Core ML and XNNPACK drop the tanh approximation."""
 
     def __init__(self, size: int, ratio: int):
         super().__init__()
@@ -64,7 +64,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(ratio * size, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.gelu(self.up(x)))
 
 
 class Block(nn.Module):

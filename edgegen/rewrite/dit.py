@@ -47,7 +47,7 @@ class DeployedFeedForward(nn.Module):
         self.up, self.down = layout.linear(source.up), layout.linear(source.down)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.gelu(self.up(x)))
 
 
 class DeployedBlock(nn.Module):

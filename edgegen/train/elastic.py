@@ -64,7 +64,7 @@ def elastic_gradients_(
     loss_distill = (v_sub - v_full.detach()).square().mean()
     (loss_flow + loss_distill).backward()
 
-    losses = (float(loss_full), float(loss_flow + loss_distill))
+    losses = (loss_full.item(), (loss_flow + loss_distill).item())
     s = scale.update(*(parallel.average(x) for x in _to_compare(model, width, full, scale.method, losses)))
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -73,7 +73,7 @@ def elastic_gradients_(
                 parameter.grad.add_(full[name])
         elif name in full:
             parameter.grad = full[name]
-    return {"loss": float(loss_full), f"loss@{width}": float(loss_flow), f"distill@{width}": float(loss_distill),
+    return {"loss": loss_full.item(), f"loss@{width}": loss_flow.item(), f"distill@{width}": loss_distill.item(),
             "scale": s}
 
 
