@@ -178,14 +178,19 @@ def disk_errors(target: Path) -> Iterator[None]:
     except EdgegenError:
         raise
     except Exception as error:
-        free = free_bytes(target)
-        if any(isinstance(e, OSError) and e.errno in NO_SPACE for e in chain(error)) or free < NEARLY_FULL:
-            raise InputError(f"the disk of {target.parent} is full ({free / 2**20:.1f} MiB free).",
+        if is_disk_full(error, target):
+            raise InputError(f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
                              "Free some space, or choose another folder with --out.") from error
         if isinstance(error, PermissionError):
             raise InputError(f"cannot write {error.filename or target}: {error.strerror}.",
                              "Choose another folder.") from error
         raise
+
+
+def is_disk_full(error: BaseException, path: Path) -> bool:
+    """Whether an exception, or one it came from, tells of a full disk, or the disk of `path` is full."""
+    told = any(isinstance(e, OSError) and e.errno in NO_SPACE for e in chain(error))
+    return told or free_bytes(path) < NEARLY_FULL
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

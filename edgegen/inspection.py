@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgegen.emit.bundle import Artifact, Bundle
+from edgegen.emit.bundle import Artifact, Bundle, load_bundle
 from edgegen.errors import EdgegenError
-from edgegen.lint import Finding, lint
+from edgegen.target import unknown
 
+if TYPE_CHECKING:
+    from edgegen.lint import Finding
+
+Report = Callable[[str], None]
 TRANSPOSES = ("transpose", "Transpose", "XNNStaticTranspose", "permute_copy", "transpose_copy")
 RESHAPES = ("reshape", "Reshape", "XNNStaticReshape", "view_copy", "expand_dims", "squeeze", "Squeeze", "Unsqueeze")
 
@@ -38,20 +44,36 @@ class Contents:
         return sum(self.operations.values())
 
 
-def inspect_bundle(bundle: Bundle, backends: tuple[str, ...] = ()) -> list[Contents]:
-    """Every artifact of a bundle, or of some back ends."""
-    return [inspect_artifact(bundle, a) for a in bundle.manifest.components if not backends or a.backend in backends]
+def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = lambda line: None) -> list[Contents]:
+    """Every artifact of a bundle on disk, or those of some back ends."""
+    bundle = load_bundle(folder)
+    for backend in backends:
+        if backend not in bundle.backends:
+            raise unknown("back end", backend, bundle.backends)
+    found = []
+    for artifact in bundle.manifest.components:
+        if not backends or artifact.backend in backends:
+            report(f"reading {artifact.name} of {artifact.backend}")
+            found.append(inspect_artifact(bundle, artifact))
+    return found
 
 
 def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:
     """Reads one artifact."""
     path = bundle.path(artifact)
     counts, parameters, delegated = READERS[artifact.backend](path)
-    findings = tuple(lint(path)) if artifact.backend == "coreml" else ()
+    findings = engine_findings(path) if artifact.backend == "coreml" else ()
     return Contents(
         artifact.name, artifact.backend, artifact.form, dict(counts.most_common()), total(counts, TRANSPOSES),
         total(counts, RESHAPES), parameters, artifact.bytes, artifact.resident_bytes, delegated, findings,
     )  # fmt: skip
+
+
+def engine_findings(path: Path) -> tuple[Finding, ...]:
+    """What the Neural Engine's rules say of a Core ML program."""
+    from edgegen.lint import lint
+
+    return tuple(lint(path))
 
 
 def count_operations(backend: str, path: Path) -> int:
@@ -129,8 +151,8 @@ def xnnpack_operations(payload: bytes) -> Counter[str]:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise EdgegenError(f"flatc cannot read an XNNPACK graph: {done.stderr.strip()[:200]}.")
-        nodes = json.loads((Path(folder) / "graph.json").read_text())["xnodes"]
-    return Counter(node["xnode_union_type"].lstrip("_") for node in nodes)
+        text = (Path(folder) / "graph.json").read_text()
+    return Counter(re.findall(r'"xnode_union_type": "_?(\w+)"', text))  # flatc writes infinities, which JSON has not
 
 
 READERS = {"coreml": read_coreml, "onnx": read_onnx, "executorch": read_executorch}

@@ -6,8 +6,25 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def quietly(work: Callable[[], Result]) -> Result:
+    """Runs work without the chatter of libraries; what it raises comes out as it is, and nothing is shown."""
+    with quiet():
+        try:
+            result = work()
+        except Exception as error:
+            failure: Exception | None = error
+        else:
+            failure = None
+    if failure is not None:
+        raise failure
+    return result
 
 
 @contextmanager

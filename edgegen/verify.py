@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edgegen.emit.bundle import COMPONENTS, VERIFY, Artifact, Bundle
+from edgegen.emit.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
 from edgegen.errors import EdgegenError, InputError, VerificationError
 from edgegen.files import write_json
+from edgegen.model.checkpoint import load_checkpoint
+from edgegen.model.random_checkpoint import reopen
 from edgegen.runtime.artifact import Run, evaluator, open_artifact
 from edgegen.runtime.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.runtime.pipeline import denoise, draw
 from edgegen.runtime.torch import TorchNetworks
+from edgegen.target import unknown
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
@@ -228,3 +231,21 @@ def read_rows(root: Path) -> list[dict]:
         return json.loads((root / VERIFY).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{root / VERIFY} cannot be read: {error}.", "Export the bundle again.") from None
+
+
+def verify_folder(folder: Path, checkpoint: Path | None = None, backends: Sequence[str] = (),
+                  report: Report = lambda line: None) -> list[Row]:
+    """Verifies a bundle on disk anew against the checkpoint it was made of, or the one in a folder."""
+    bundle = load_bundle(folder)
+    m = bundle.manifest
+    for backend in backends:
+        if backend not in bundle.backends:
+            raise unknown("back end", backend, bundle.backends)
+    chosen = tuple(a for a in m.components if not backends or a.backend in backends)
+    bundle = replace(bundle, manifest=replace(m, components=chosen))
+    networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
+    report("running the original in PyTorch")
+    large = sum(p.numel() for p in networks.transformer.parameters()) > LARGE
+    whole = any(is_whole(bundle, backend) for backend in bundle.backends)
+    reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, large, whole)
+    return verify_bundle(bundle, reference, report)

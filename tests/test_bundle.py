@@ -33,7 +33,7 @@ def fill(root: Path) -> None:
     tokenizer = write_tokenizer(root, {"byte.json": b"{}"}, {"byte": 24})
     write_manifest(root, Manifest(
         "tiny", "tiny-tier", 0.5, (64, 64), 2, (1.0, 0.5, 0.0), 1.0, 1.0, 16, (1, 4, 8, 8), timestep_definition(16),
-        tokenizer, ("a cat",), {"onnx": 100.0, "coreml": 45.0, "picture": 35.0}, {"kind": "random"}, {}, artifacts,
+        tokenizer, ("a cat",), {"onnx": 100.0, "coreml": 45.0, "picture": 35.0}, {"kind": "random", "name": "tiny"}, {}, artifacts,
     ))  # fmt: skip
 
 
@@ -120,6 +120,9 @@ def test_a_link_that_leaves_the_bundle_is_refused(bundle, tmp_path):
     (lambda m: m.update(format_version=7), "format_version is 7"),
     (lambda m: m.update(width=True), "width must be float"),
     (lambda m: m.update(width=float("nan")), "NaN"),
+    (lambda m: m["floors_db"].pop("onnx"), "floors_db.onnx is missing"),
+    (lambda m: m["components"][0].update(backend="npu"), "floors_db.npu is missing"),
+    (lambda m: m["timestep_features"].update(size="x"), "timestep_features.size must be int"),
 ])  # fmt: skip
 def test_a_wrong_manifest_is_named_with_its_field(bundle, change, expected):
     edit_manifest(bundle, change)

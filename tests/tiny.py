@@ -13,7 +13,7 @@ from edgegen.model.text import EncoderConfig, TextConfig
 TINY = CheckpointConfig(
     name="tiny",
     transformer=DiTConfig(
-        hidden=32, head_dim=8, depths=(1, 2, 1), blocks=2, cross_kv_heads=1, text_dim=16, pooled_text=True,
+        hidden=32, head_dim=8, depths=(1, 2, 1), blocks=4, cross_kv_heads=1, text_dim=16, pooled_text=True,
         in_channels=4, grid=(4, 4), time_features=16, rope_theta=100.0, widths=(0.5, 1.0),
     ),
     text=TextConfig(word=None, byte=EncoderConfig(258, 24, 16, 1, 2, 2), width=16),

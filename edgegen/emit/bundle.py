@@ -202,9 +202,26 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{path}: format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
                          "Use the edgegen that wrote it, or export again.")
     try:
-        return parse(Manifest, values, "")
+        manifest = parse(Manifest, values, "")
+        check_parts(manifest)
+        return manifest
     except InputError as error:
         raise InputError(f"{path}: {error.message}", "Export the bundle again.") from None
+
+
+def check_parts(manifest: Manifest) -> None:
+    """Refuses objects of a manifest that lack what is read from them."""
+    floors = {name: float for name in ("picture", *(artifact.backend for artifact in manifest.components))}
+    for where, value, wanted in (("floors_db", manifest.floors_db, floors),
+                                 ("timestep_features", manifest.timestep_features, {"size": int}),
+                                 ("checkpoint", manifest.checkpoint, {"kind": str, "name": str})):
+        for key, kind in wanted.items():
+            if key not in value:
+                raise InputError(f"{where}.{key} is missing.")
+            parse(kind, value[key], f"{where}.{key}")
+    for artifact in manifest.components:
+        if artifact.backend not in SUFFIXES:
+            raise InputError(f"back end {artifact.backend!r} is not known to this edgegen.")
 
 
 def refuse_constant(name: str) -> float:

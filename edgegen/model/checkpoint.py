@@ -55,6 +55,10 @@ class Checkpoint:
     def is_random(self) -> bool:
         return self.origin["kind"] == "random"
 
+    def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Name to shape of every tensor of a part."""
+        return part_shapes(part, self.config.transformer, self.config.text, self.config.autoencoder)
+
     def transformer(self, width: float) -> DiT:
         """The plain transformer of one width; an unknown width is an error."""
         state = materialize_state(self.states["transformer"], self.config.transformer, width)

@@ -51,6 +51,10 @@ def random_checkpoint(config: CheckpointConfig, seed: int = 0) -> Checkpoint:
 
 def reopen(origin: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint a manifest names, from its folder or made again; an error when it is gone or has changed."""
-    if origin["kind"] == "random":
-        return random_preset(origin["name"], origin["seed"])
-    return reopen_folder(origin)
+    try:
+        if origin["kind"] == "random":
+            return random_preset(origin["name"], int(origin["seed"]))
+        return reopen_folder(origin)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"the manifest does not say what its checkpoint is ({type(error).__name__} {error}).",
+                         "Give the folder of the checkpoint with --checkpoint.") from None

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgegen.emit.bundle import Artifact, Bundle
 from edgegen.errors import EdgegenError, InputError
+from edgegen.quiet import quietly
 from edgegen.rewrite.component import TensorSpec
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -22,7 +23,7 @@ def open_component(backend: str, path: Path, inputs: tuple[TensorSpec, ...], out
     Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py), on every system.
     """
     try:
-        run = opened(backend, path, [s.name for s in inputs], [s.name for s in outputs])
+        run = quietly(lambda: opened(backend, path, [s.name for s in inputs], [s.name for s in outputs]))
     except EdgegenError:
         raise
     except Exception as error:  # whatever a runtime raises when it cannot load a file

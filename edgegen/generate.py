@@ -1,0 +1,159 @@
+"""A picture from a prompt, drawn by a bundle's artifacts or by the checkpoint it was made of."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from edgegen.emit.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.errors import InputError
+from edgegen.files import disk_errors
+from edgegen.model.checkpoint import Checkpoint, load_checkpoint
+from edgegen.model.random_checkpoint import reopen
+from edgegen.model.sampler import SamplerConfig, flow_sigmas
+from edgegen.runtime.networks import ArtifactNetworks, Networks
+from edgegen.runtime.pipeline import denoise, to_image
+from edgegen.runtime.torch import TorchNetworks
+from edgegen.target import BACKENDS, unknown
+from edgegen.verify import Report, is_whole
+
+FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture to draw; what is None is the bundle's own."""
+
+    prompt: str
+    bundle: Path | None = None  # None: the newest below ./out
+    backend: str | None = None  # None: the fastest the bundle has
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    out: Path | None = None  # None: named after the prompt
+    preview: bool = False
+    checkpoint: Path | None = None  # for the back end torch, where the bundle's own is gone
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture on disk and how it was made."""
+
+    picture: str
+    prompt: str
+    bundle: str
+    backend: str
+    seed: int
+    steps: int
+    guidance: float
+    resolution: tuple[int, int]
+    truncated: bool  # the prompt was longer than the text encoders take
+    random_weights: bool
+    seconds: float
+    previews: tuple[str, ...]
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def generate(request: Request, report: Report = lambda line: None) -> Drawn:
+    """Draws and saves a picture; the file appears whole."""
+    bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
+    backend = choose_backend(bundle, request.backend)
+    sampler = sampler_of(bundle, request)
+    if not 0 <= request.seed <= MAX_SEED:
+        raise InputError(f"seed {request.seed} is outside 0 to {MAX_SEED}.")
+    out = check_out(request.out or Path(f"{slug(request.prompt)}.png"))
+    networks = open_networks(bundle, backend, request.checkpoint)
+
+    start, truncated, previews = time.perf_counter(), [], []
+    sigmas = flow_sigmas(sampler.steps, sampler.shift)
+    shape = bundle.manifest.latent_shape
+    report("opening the text encoder")
+    for step in denoise(networks, request.prompt, shape, sigmas, sampler.guidance, request.seed,
+                        lambda: truncated.append(True)):
+        report(f"step {step.index} of {step.count}")
+        if request.preview and step.index < step.count:
+            path = out.with_name(f"{out.stem}-step{step.index:02d}{out.suffix}")
+            save(to_image(networks.decode(step.predicted)), path)
+            previews.append(str(path))
+    report("decoding")
+    save(to_image(networks.decode(step.latent)), out)
+    return Drawn(str(out), request.prompt, str(bundle.root), backend, request.seed, sampler.steps, sampler.guidance,
+                 bundle.manifest.resolution, bool(truncated), bundle.manifest.checkpoint.get("kind") == "random",
+                 round(time.perf_counter() - start, 3), tuple(previews))
+
+
+def newest_bundle(root: Path) -> Path:
+    """The bundle below a folder whose manifest is the newest."""
+    manifests = [p for p in root.glob(f"*/*/{MANIFEST}") if not p.parent.name.startswith(".")]
+    if not manifests:
+        raise InputError(f"there is no bundle in {root}/.", "Make one with edgegen export, or give --bundle.")
+    return max(manifests, key=lambda p: p.stat().st_mtime).parent
+
+
+def choose_backend(bundle: Bundle, name: str | None) -> str:
+    """The back end asked for, or the fastest that has all it takes."""
+    if name is None:
+        whole = [b for b in FASTEST if is_whole(bundle, b)]
+        if not whole:
+            raise InputError(f"{bundle.root} has no back end with all three components.",
+                             "Export without --components.")
+        return whole[0]
+    if name not in (*BACKENDS, "torch"):
+        raise unknown("back end", name, (*BACKENDS, "torch"))
+    return name
+
+
+def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
+    """The bundle's sampler with what the request changes; out of range is an error."""
+    m = bundle.manifest
+    changed = {"steps": request.steps, "guidance": request.guidance}
+    sampler = SamplerConfig(m.steps, m.shift, m.guidance)
+    return replace(sampler, **{name: value for name, value in changed.items() if value is not None})
+
+
+def open_networks(bundle: Bundle, backend: str, checkpoint: Path | None) -> Networks:
+    """The artifacts of a back end, or the original the bundle was made of."""
+    if backend != "torch":
+        return ArtifactNetworks(bundle, backend)
+    return TorchNetworks(checkpoint_of(bundle, checkpoint), bundle.manifest.width)
+
+
+def checkpoint_of(bundle: Bundle, folder: Path | None) -> Checkpoint:
+    """The checkpoint a bundle was made of: in the folder given, or where the manifest says."""
+    return load_checkpoint(folder) if folder else reopen(bundle.manifest.checkpoint)
+
+
+def check_out(path: Path) -> Path:
+    """Refuses a file that cannot be a picture or has nowhere to go, before any work."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} has no picture's suffix.", f"Use one of {', '.join(SUFFIXES)}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder.", "Give a file with --out.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"folder {path.parent} does not exist.", "Make it, or choose another --out.")
+    return path
+
+
+def slug(prompt: str) -> str:
+    """A file name that resembles a prompt."""
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
+    return "-".join(words)[:60].strip("-") or "picture"
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes an image beside its name and renames it."""
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        with disk_errors(path.absolute()):
+            image.save(partial)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
