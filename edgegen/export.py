@@ -37,10 +37,10 @@ from edgegen.quiet import quietly
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.runtime.networks import ArtifactNetworks
 from edgegen.runtime.pipeline import draw, to_image
+from edgegen.runtime.threads import LARGE, threads_for
 from edgegen.runtime.torch import TorchNetworks
 from edgegen.target import BackendTarget, Tier, unknown
 from edgegen.verify import (
-    LARGE,
     PICTURE,
     Report,
     Row,
@@ -180,7 +180,7 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     """Makes the bundle of a plan; one that fails verification leaves nothing and raises VerificationError."""
     check_space(plan)
     meter = Meter()
-    with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root):
+    with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root), threads_for(plan.parameters):
         networks = TorchNetworks(plan.checkpoint, plan.tier.width)
         report("running the original in PyTorch")
         with meter.stage("reference"):
@@ -244,7 +244,7 @@ def emit_measured(plan: Plan, networks: TorchNetworks, part: Part, root: Path, m
 def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifact:
     """Rewrites a component in its back end's form and writes its artifact."""
     target = plan.tier.backend(part.backend)
-    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk))
+    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.norm))
     path = artifact_path(root, part.backend, part.component)
     try:
         inputs, outputs = quietly(lambda: WRITERS[part.backend](component, path, target))

@@ -19,6 +19,7 @@ BACKENDS = ("coreml", "onnx", "executorch")
 PRECISIONS = {"coreml": ("float16",), "onnx": ("float32",), "executorch": ("float32",)}  # what is written
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 ATTENTION_FORMS = ("split", "batched")
+NORM_FORMS = ("composed", "fused")
 REQUIRED = object()
 
 
@@ -29,6 +30,7 @@ class BackendTarget:
     name: str
     attention: str  # "split" or "batched", see rewrite/component.py
     query_chunk: int  # split: the most queries one einsum takes
+    norm: str  # "composed" or "fused"
     precision: str  # of stored weights and of activations: "float16" or "float32"
     floor_db: float  # the least PSNR of a component against fp32 PyTorch
     deployment_target: str | None = None  # Core ML: the oldest system, such as "iOS17"
@@ -152,6 +154,7 @@ def read_backend(name: str, table: Table) -> BackendTarget:
         name=name,
         attention=table.choice("attention", ATTENTION_FORMS),
         query_chunk=table.integer("query_chunk", 1, 2**20, default=512),
+        norm=table.choice("norm", NORM_FORMS, default="composed"),
         precision=table.choice("precision", PRECISIONS[name]),
         floor_db=table.number("floor_db", 0, 200),
         deployment_target=table.choice("deployment_target", DEPLOYMENT_TARGETS) if name == "coreml" else None,
@@ -216,9 +219,9 @@ class Table:
             raise self.error(key, "letters, digits, '.', '_' and '-'", repr(value))
         return value
 
-    def choice(self, key: str, known: Iterable[str]) -> str:
+    def choice(self, key: str, known: Iterable[str], default: Any = REQUIRED) -> str:
         expected = f"one of {', '.join(known)}"
-        value = self.get(key, expected)
+        value = self.get(key, expected, default)
         if value not in known:
             raise self.error(key, expected, repr(value))
         return value

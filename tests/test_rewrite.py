@@ -1,5 +1,7 @@
 """Both deployable forms equal the trained model, over ladder steps, widths, batches, grids and text lengths."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import decibels, random_inputs, scrambled, small_config
@@ -18,7 +20,7 @@ from edgegen.rewrite.build import decoder_component, text_component, transformer
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.dit import DeployedDiT
 
-FORMS = ("split", "batched")
+FORMS = (Form("split"), Form("batched"), Form("batched", norm="fused"))
 FLOOR_DB = 100.0
 
 
@@ -42,13 +44,14 @@ def parity(model: DiT, form: Form, inputs) -> float:
 def test_ladder_steps_and_widths(step, width, form):
     config = ladder(step, small_config(depths=(2, 3, 2)))
     model = materialize(scrambled(config), width)
-    assert parity(model, Form(form), random_inputs(config, batch=2)) >= FLOOR_DB
+    assert parity(model, form, random_inputs(config, batch=2)) >= FLOOR_DB
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     form=st.sampled_from(FORMS), batch=st.sampled_from([1, 2]), rows=st.sampled_from([2, 4, 6, 8]),
-    columns=st.sampled_from([4, 8, 12]), tokens=st.sampled_from([1, 2, 7, 77, 256]), blocks=st.sampled_from([1, 2, 4, 8]),
+    columns=st.sampled_from([4, 8, 12]), tokens=st.sampled_from([1, 2, 7, 77, 256]),
+    blocks=st.sampled_from([1, 2, 4, 8]),
     radius=st.integers(0, 3), chunk=st.sampled_from([1, 5, 16, 512]), group=st.sampled_from([0, 1, 2, 4]),
     pooled=st.booleans(), seed=st.integers(0, 99),
 )
@@ -56,7 +59,7 @@ def test_random_shapes(form, batch, rows, columns, tokens, blocks, radius, chunk
     config = small_config(blocks=blocks, radius=radius, queries_per_kv=group, pooled_text=pooled, widths=(1.0,))
     model = materialize(scrambled(config, seed), 1.0)
     inputs = random_inputs(config, batch, (rows, columns), tokens, seed)
-    assert parity(model, Form(form, query_chunk=chunk), inputs) >= FLOOR_DB
+    assert parity(model, replace(form, query_chunk=chunk), inputs) >= FLOOR_DB
 
 
 def test_blocks_that_do_not_divide_the_grid_are_refused_with_the_nearest_that_fits():
@@ -75,7 +78,7 @@ def test_windows_and_edge_mask_tell_the_same_story():
 @pytest.mark.parametrize("form", FORMS)
 def test_every_weight_keeps_its_name(form):
     model = materialize(scrambled(small_config()), 0.5)
-    deployed = dict(DeployedDiT(model, (16, 16), Form(form)).named_parameters())
+    deployed = dict(DeployedDiT(model, (16, 16), form).named_parameters())
     assert set(dict(model.named_parameters())) == set(deployed)
     for name, parameter in model.named_parameters():
         if name.endswith("weight") and parameter.ndim > 1:  # projections are shared, not copied or reordered
@@ -92,7 +95,7 @@ def random_text(present=("word", "byte")) -> TextEncoders:
 @pytest.mark.parametrize("present", [("word", "byte"), ("word",), ("byte",)])
 def test_text_encoders(form, present):
     text = random_text(present)
-    component = text_component(text, 8, 12, Form(form))
+    component = text_component(text, 8, 12, form)
     ids = []
     for spec in component.inputs:
         row = torch.randint(1, 50, spec.shape, dtype=torch.int32, generator=torch.Generator().manual_seed(1))

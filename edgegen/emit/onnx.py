@@ -11,7 +11,7 @@ from edgegen.emit.program import exported
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 
-OPSET = 20  # the first with Gelu
+OPSET = 23  # the first with RMSNormalization; ONNX Runtime 1.23 and later
 
 
 def write(component: Component, path: Path) -> None:

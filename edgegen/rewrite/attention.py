@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention, rope_angles
 from edgegen.model.config import DiTConfig
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, ChannelsLast
+from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, ChannelsLast, FusedNorm
 
 MASKED = -1e4  # finite in fp16, unlike -inf
 
@@ -35,6 +35,13 @@ def windows(tokens: int, blocks: int, radius: int) -> list[tuple[int, int]]:
     """First and last-plus-one token of the keys that each BNA block attends to, clipped at the ends."""
     size = tokens // blocks
     return [(max(0, i - radius) * size, min(blocks, i + radius + 1) * size) for i in range(blocks)]
+
+
+def quarter_turn(size: int) -> Tensor:
+    """(E, E) with y[i] = -x[i + E/2] and y[i + E/2] = x[i]: the pairs of rotary positions turned by 90 degrees."""
+    half, turn = size // 2, torch.zeros(size, size)
+    turn[:half, half:], turn[half:, :half] = -torch.eye(half), torch.eye(half)
+    return turn
 
 
 # ---- split ----------------------------------------------------------------------------------------------------------
@@ -66,9 +73,7 @@ class SplitRope(nn.Module):
         spread = angles.T.repeat(2 * heads, 1)[None, :, None]  # (1, H*E, 1, S)
         self.register_buffer("cos", spread.cos())
         self.register_buffer("sin", spread.sin())
-        turn = torch.zeros(2 * half, 2 * half)  # (E, E): y[i] = -x[i + E/2], y[i + E/2] = x[i]
-        turn[:half, half:], turn[half:, :half] = -torch.eye(half), torch.eye(half)
-        self.register_buffer("turn", turn.repeat(heads, 1)[:, :, None, None])  # (H*E, E, 1, 1)
+        self.register_buffer("turn", quarter_turn(2 * half).repeat(heads, 1)[:, :, None, None])  # (H*E, E, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.cos + F.conv2d(x, self.turn, groups=self.heads) * self.sin
@@ -195,18 +200,25 @@ class BatchedHeadNorm(nn.Module):
         return x * torch.rsqrt(F.linear(x * x, self.mean) + self.eps) * self.weight
 
 
+def batched_head_norm(source: RMSNorm, form: Form, scale: float = 1.0) -> nn.Module:
+    """The norm of each head of (..., E) in a form."""
+    if form.norm == "fused":
+        return FusedNorm(source, source.weight.shape[0], scale)
+    return BatchedHeadNorm(source, scale)
+
+
 class BatchedRope(nn.Module):
     """Rotates channel pairs (i, i + E/2) of (B, S, H, E) by constant angles (S, E/2)."""
 
     def __init__(self, angles: Tensor):
         super().__init__()
-        self.register_buffer("cos", angles.cos()[None, :, None])  # (1, S, 1, E/2)
-        self.register_buffer("sin", angles.sin()[None, :, None])
+        spread = angles.repeat(1, 2)[None, :, None]  # (1, S, 1, E)
+        self.register_buffer("cos", spread.cos())
+        self.register_buffer("sin", spread.sin())
+        self.register_buffer("turn", quarter_turn(2 * angles.shape[1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        half = x.shape[-1] // 2
-        a, b = x[..., :half], x[..., half:]  # (B, S, H, E/2); slices, which XNNPACK takes, unlike splits
-        return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], -1)
+        return x * self.cos + F.linear(x, self.turn) * self.sin
 
 
 def attend_batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -243,8 +255,8 @@ class BatchedSelfAttention(nn.Module):
         self.config, self.grid = source.config, grid
         config, linear = source.config, ChannelsLast.linear
         self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
-        self.norm_q = BatchedHeadNorm(source.norm_q, scale=config.head_dim**-0.5)
-        self.norm_k = BatchedHeadNorm(source.norm_k)
+        self.norm_q = batched_head_norm(source.norm_q, form, scale=config.head_dim**-0.5)
+        self.norm_k = batched_head_norm(source.norm_k, form)
         self.rope_q = BatchedRope(angles_of(config, grid, False))
         self.rope_k = BatchedRope(angles_of(config, grid, isinstance(source, SparseSelfAttention)))
 
@@ -325,8 +337,8 @@ class BatchedCrossAttention(nn.Module):
         self.config = source.config
         config, linear = source.config, ChannelsLast.linear
         self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
-        self.norm_q = BatchedHeadNorm(source.norm_q, scale=config.head_dim**-0.5)
-        self.norm_k = BatchedHeadNorm(source.norm_k)
+        self.norm_q = batched_head_norm(source.norm_q, form, scale=config.head_dim**-0.5)
+        self.norm_k = batched_head_norm(source.norm_k, form)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, S, H*E) -> (B, S, H, E)."""

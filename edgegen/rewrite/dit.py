@@ -14,7 +14,7 @@ from edgegen.model.blocks import Block, FeedForward, Modulation
 from edgegen.model.dit import DiT, Final, skip_source
 from edgegen.rewrite.attention import MASKED, cross_attention, self_attention
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import DeployedNorm, Layout, layout_of, stride_conv
+from edgegen.rewrite.layout import Layout, channel_norm, layout_of, stride_conv
 
 SCALES = (1, 4)  # rows of the modulation that multiply: scale of the attention's and of the feed-forward's input
 
@@ -59,11 +59,11 @@ class DeployedBlock(nn.Module):
         size = source.table.shape[1]
         self.table = nn.Parameter(layout.vector(source.table.flatten()), requires_grad=False)  # 6 D channels
         self.skip = None if source.skip is None else layout.linear(source.skip)
-        self.norm_attn = DeployedNorm(source.norm_attn, size, layout)
+        self.norm_attn = channel_norm(source.norm_attn, size, form)
         self.attn = self_attention(source.attn, grid, form)
-        self.norm_cross = DeployedNorm(source.norm_cross, size, layout)
+        self.norm_cross = channel_norm(source.norm_cross, size, form)
         self.cross = cross_attention(source.cross, form)
-        self.norm_ffn = DeployedNorm(source.norm_ffn, size, layout)
+        self.norm_ffn = channel_norm(source.norm_ffn, size, form)
         self.ffn = DeployedFeedForward(source.ffn, layout)
 
     def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None) -> Tensor:
@@ -78,14 +78,14 @@ class DeployedBlock(nn.Module):
 class DeployedFinal(nn.Module):
     """Norm, modulation with the 1 folded into the table, projection to patches."""
 
-    def __init__(self, source: Final, layout: Layout):
+    def __init__(self, source: Final, form: Form, layout: Layout):
         super().__init__()
         self.layout = layout
         table = source.table.detach().clone()
         table[1] += 1
         size = table.shape[1]
         self.table = nn.Parameter(layout.vector(table.flatten()), requires_grad=False)  # 2 D channels
-        self.norm = DeployedNorm(source.norm, size, layout)
+        self.norm = channel_norm(source.norm, size, form)
         self.proj = layout.linear(source.proj)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class DeployedDiT(nn.Module):
             self.downsample = nn.ModuleDict({"proj": stride_conv(source.downsample.proj, config.hidden, 2)})
             self.upsample = nn.ModuleDict({"proj": layout.linear(source.upsample.proj)})
             self.skip = None if source.skip is None else layout.linear(source.skip)
-        self.final = DeployedFinal(source.final, layout)
+        self.final = DeployedFinal(source.final, form, layout)
 
     def forward(self, latent: Tensor, timestep_features: Tensor, text: Tensor, text_mask: Tensor,
                 pooled_text: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.model.attention import RMSNorm
+from edgegen.rewrite.component import Form
 
 PRESCALE = 1 / 8  # squares overflow fp16 above 255; scaled, above 2040
 
@@ -139,6 +140,26 @@ class DeployedNorm(nn.Module):
         return y if self.weight is None else y * self.weight
 
 
+class FusedNorm(nn.Module):
+    """RMS norm over the last axis as one operation."""
+
+    def __init__(self, source: RMSNorm, size: int, scale: float = 1.0):
+        super().__init__()
+        self.size, self.eps, self.weight = size, source.eps, None
+        if source.weight is not None:
+            self.weight = nn.Parameter(source.weight.detach() * scale, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (self.size,), self.weight, self.eps)
+
+
+def channel_norm(source: RMSNorm, size: int, form: Form) -> nn.Module:
+    """The norm of `size` channels in a form."""
+    if form.norm == "fused":
+        return FusedNorm(source, size)
+    return DeployedNorm(source, size, layout_of(form.attention))
+
+
 class DeployedLayerNorm(nn.Module):
     """Layer norm over the channel axis, scaled before squaring so that fp16 does not overflow."""
 
@@ -152,6 +173,11 @@ class DeployedLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = (x - self.mean(x)) * PRESCALE
         return x * torch.rsqrt(self.mean(x * x) + self.eps) * self.weight + self.bias
+
+
+def layer_norm(source: nn.LayerNorm, form: Form) -> nn.Module:
+    """A layer norm in a form."""
+    return source if form.norm == "fused" else DeployedLayerNorm(source, layout_of(form.attention))
 
 
 def stride_conv(source: nn.Linear, channels: int, patch: int) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgegen.model.text import PAD, TextBlock, TextEncoder, TextEncoders
 from edgegen.rewrite.attention import MASKED, attend_batched, attend_heads
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import DeployedLayerNorm, Layout, layout_of
+from edgegen.rewrite.layout import Layout, layer_norm, layout_of
 
 
 class DeployedTextBlock(nn.Module):
@@ -21,7 +21,7 @@ class DeployedTextBlock(nn.Module):
     def __init__(self, source: TextBlock, form: Form, layout: Layout):
         super().__init__()
         self.heads, self.layout, self.chunk = source.heads, layout, form.query_chunk
-        self.norm1, self.norm2 = DeployedLayerNorm(source.norm1, layout), DeployedLayerNorm(source.norm2, layout)
+        self.norm1, self.norm2 = layer_norm(source.norm1, form), layer_norm(source.norm2, form)
         self.q, self.k, self.v, self.out, self.up, self.down = (
             layout.linear(getattr(source, name)) for name in ("q", "k", "v", "out", "up", "down")
         )
@@ -58,7 +58,7 @@ class DeployedTextEncoder(nn.Module):
         self.embedding = source.embedding
         self.positions = nn.Parameter(source.positions.detach(), requires_grad=False)
         self.blocks = nn.ModuleList(DeployedTextBlock(block, form, layout) for block in source.blocks)
-        self.norm = DeployedLayerNorm(source.norm, layout)
+        self.norm = layer_norm(source.norm, form)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         x = self.embedding(ids) + self.positions[: ids.shape[1]]  # (B, L, D)
