@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from edgegen.errors import EdgegenError, InputError
+from edgegen.train.command import train_app
 
 app = typer.Typer(
     name="edgegen",
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(train_app(), name="train")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 BackendList = Annotated[str, typer.Option("--backend", metavar="A,B", help="coreml, onnx, executorch.")]
@@ -138,7 +140,7 @@ def generate(
     request = work.Request(prompt, bundle, backend, seed, steps, guidance, out, preview, checkpoint)
     console = show.console()
     with show.Progress(console) as progress:
-        drawn = work.generate(request, progress)
+        drawn = work.generate(request, progress, progress.advance)
     if drawn.truncated:
         console.print("[yellow]warning:[/] the prompt is longer than the text encoders take; its end was left out.")
     show.print_json(drawn.to_dict()) if as_json else show.show_drawn(console, drawn)

@@ -91,7 +91,7 @@ def importing(*names: str) -> Callable[[], object]:
 def examine_coreml() -> BackendHealth:
     verify = attempt(importing("edgegen.runtime.coreml"), "MIL evaluator, fp16")
     native = sys.platform == "darwin"
-    run = Ability(True, "Core ML") if native else Ability(verify.works, f"evaluated only: {verify.note}")
+    run = Ability(native, "Core ML" if native else "on macOS and iOS; here the program is evaluated")
     return BackendHealth("coreml", attempt(importing("coremltools.converters.mil"), "coremltools"), verify, run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
 from edgegen.runtime.networks import ArtifactNetworks, Networks
 from edgegen.runtime.pipeline import denoise, to_image
+from edgegen.runtime.threads import threads_for
 from edgegen.runtime.torch import TorchNetworks
 from edgegen.target import BACKENDS, unknown
 from edgegen.verify import Report, is_whole
@@ -24,6 +26,7 @@ from edgegen.verify import Report, is_whole
 FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
+Advance = Callable[[int, int], None]  # steps done, of how many
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,15 @@ class Drawn:
         return asdict(self)
 
 
-def generate(request: Request, report: Report = lambda line: None) -> Drawn:
-    """Draws and saves a picture; the file appears whole."""
+def generate(request: Request, report: Report = lambda line: None, advance: Advance = lambda done, of: None) -> Drawn:
+    """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
+    with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
+        return draw_and_save(bundle, request, report, advance)
+
+
+def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Advance) -> Drawn:
+    """Draws with the back end asked for, and saves the picture and, if asked, what each step aims at."""
     backend = choose_backend(bundle, request.backend)
     sampler = sampler_of(bundle, request)
     if not 0 <= request.seed <= MAX_SEED:
@@ -75,10 +84,10 @@ def generate(request: Request, report: Report = lambda line: None) -> Drawn:
     start, truncated, previews = time.perf_counter(), [], []
     sigmas = flow_sigmas(sampler.steps, sampler.shift)
     shape = bundle.manifest.latent_shape
-    report("opening the text encoder")
+    report(f"drawing with {backend}, {sampler.steps} steps")
     for step in denoise(networks, request.prompt, shape, sigmas, sampler.guidance, request.seed,
                         lambda: truncated.append(True)):
-        report(f"step {step.index} of {step.count}")
+        advance(step.index, step.count)
         if request.preview and step.index < step.count:
             path = out.with_name(f"{out.stem}-step{step.index:02d}{out.suffix}")
             save(to_image(networks.decode(step.predicted)), path)

@@ -68,6 +68,12 @@ class Progress:
         if self.status:
             self.status.update(escape(line))
 
+    def advance(self, done: int, of: int) -> None:
+        """A bar behind the current line."""
+        if self.status:
+            full = round(24 * done / of)
+            self.status.update(f"{escape(self.line)} [green]{'━' * full}[/][dim]{'━' * (24 - full)}[/] {done}/{of}")
+
     def end(self, mark: str) -> None:
         if self.line:
             self.console.print(f"{mark} {escape(self.line)} [dim]{time.perf_counter() - self.start:.1f} s[/]")

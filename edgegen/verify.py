@@ -17,13 +17,13 @@ from edgegen.model.random_checkpoint import reopen
 from edgegen.runtime.artifact import Run, evaluator, open_artifact
 from edgegen.runtime.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.runtime.pipeline import denoise, draw
+from edgegen.runtime.threads import LARGE, threads_for
 from edgegen.runtime.torch import TorchNetworks
 from edgegen.target import unknown
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
 HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
-LARGE = 50_000_000  # parameters from which fewer inputs are used
 
 Report = Callable[[str], None]
 
@@ -245,7 +245,8 @@ def verify_folder(folder: Path, checkpoint: Path | None = None, backends: Sequen
     bundle = replace(bundle, manifest=replace(m, components=chosen))
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")
-    large = sum(p.numel() for p in networks.transformer.parameters()) > LARGE
+    parameters = sum(p.numel() for p in networks.transformer.parameters())
     whole = any(is_whole(bundle, backend) for backend in bundle.backends)
-    reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, large, whole)
-    return verify_bundle(bundle, reference, report)
+    with threads_for(parameters):
+        reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole)
+        return verify_bundle(bundle, reference, report)

@@ -67,6 +67,12 @@ def test_random_weights_are_those_that_are_saved(folder):
         assert all(torch.equal(a[name], b[name]) for name in b)
 
 
+def test_another_seed_or_name_gives_other_weights():
+    first, second = (random_checkpoint(TINY, seed).decoder().layers[1].conv1.weight for seed in (0, 1))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, random_checkpoint(TINY, 0).decoder().layers[1].conv2.weight)
+
+
 def test_random_networks_are_not_degenerate():
     transformer = random_checkpoint(TINY).transformer(0.5)
     inputs = torch.randn(1, 4, 8, 8), torch.tensor([0.5]), torch.randn(1, 24, 16), torch.ones(1, 24)

@@ -6,7 +6,7 @@ the memory of the narrow one.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -100,7 +100,8 @@ class RandomState(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         shape = self.shapes[name]
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
+        mixed = hashlib.sha256(f"{self.seed} {name}".encode()).digest()  # torch keeps but 32 bits of a seed
+        generator = torch.Generator().manual_seed(int.from_bytes(mixed[:4], "little"))
         noise = torch.empty(shape, dtype=torch.float32).normal_(generator=generator)
         return scaled_(noise, name.split("@")[0]).half().float()
 
