@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -123,9 +123,9 @@ def choose_backend(bundle: Bundle, name: str | None) -> str:
 def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
     """The bundle's sampler with what the request changes; out of range is an error."""
     m = bundle.manifest
-    changed = {"steps": request.steps, "guidance": request.guidance}
-    sampler = SamplerConfig(m.steps, m.shift, m.guidance)
-    return replace(sampler, **{name: value for name, value in changed.items() if value is not None})
+    steps = m.steps if request.steps is None else request.steps
+    guidance = m.guidance if request.guidance is None else request.guidance
+    return SamplerConfig(steps, m.shift, guidance)
 
 
 def open_networks(bundle: Bundle, backend: str, checkpoint: Path | None) -> Networks:

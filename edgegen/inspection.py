@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgegen.emit.bundle import Artifact, Bundle, load_bundle
 from edgegen.errors import EdgegenError
+from edgegen.quiet import quietly
 from edgegen.target import unknown
 
 if TYPE_CHECKING:
@@ -112,19 +113,16 @@ def elements(shape) -> int:
 
 def read_executorch(path: Path) -> tuple[Counter[str], int, int]:
     """Operations of the program and of the XNNPACK graphs in it; parameters counts the fp32 numbers it stores."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-    from executorch.exir.schema import DelegateCall, KernelCall
-
-    file = deserialize_pte_binary(path.read_bytes())
+    file, schema = quietly(lambda: read_program(path))
     program = file.program
     counts: Counter[str] = Counter()
     delegated = 0
     for plan in program.execution_plan:
         for instruction in (i for chain in plan.chains for i in chain.instructions):
             call = instruction.instr_args
-            if isinstance(call, KernelCall):
+            if isinstance(call, schema.KernelCall):
                 counts[plan.operators[call.op_index].name.removeprefix("aten::")] += 1
-            elif isinstance(call, DelegateCall):
+            elif isinstance(call, schema.DelegateCall):
                 inside = xnnpack_operations(program.backend_delegate_data[plan.delegates[call.delegate_index]
                                                                           .processed.index].data)
                 counts += inside
@@ -132,6 +130,14 @@ def read_executorch(path: Path) -> tuple[Counter[str], int, int]:
     stored = [len(data) for data in (file.named_data.buffers if file.named_data else ())]
     stored += [len(data.storage) for data in program.constant_buffer]
     return counts, sum(stored) // 4, delegated
+
+
+def read_program(path: Path) -> tuple[Any, Any]:
+    """A .pte file decoded, and the module of its types."""
+    from executorch.exir import schema
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    return deserialize_pte_binary(path.read_bytes()), schema
 
 
 def xnnpack_operations(payload: bytes) -> Counter[str]:

@@ -7,6 +7,7 @@ microsoft/onnxruntime #19543.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +86,7 @@ def lint_operations(program: CoreMLProgram) -> Iterator[Finding]:
 def lint_constants(program: CoreMLProgram) -> Iterator[Finding]:
     """Small constants: nothing infinite or beyond fp16."""
     for info in program.constants():
-        if not info.dtype.startswith("float") or any(size is None for size in info.shape):
-            continue
-        if np.prod(info.shape, dtype=np.int64) > READ_LIMIT:
+        if not info.dtype.startswith("float") or math.prod(size or 0 for size in info.shape) > READ_LIMIT:
             continue
         value = np.asarray(program.constant(info.name), np.float64)
         largest = float(np.abs(value).max()) if value.size else 0.0
@@ -160,9 +159,9 @@ def check_queries(operation: OperationInfo) -> str | None:
 
 def check_sides(operation: OperationInfo) -> str | None:
     for info in operation.outputs:
-        if len(info.shape) == 4 and all(size is not None for size in info.shape):
-            if info.shape[1] > MAX_CHANNELS or max(info.shape[2:]) > MAX_SIDE:
-                return f"{operation.type} makes {shape_of(info)}"
+        sizes = [size or 0 for size in info.shape]
+        if len(sizes) == 4 and (sizes[1] > MAX_CHANNELS or max(sizes[2:]) > MAX_SIDE):
+            return f"{operation.type} makes {shape_of(info)}"
     return None
 
 
@@ -172,7 +171,7 @@ def check_gather(operation: OperationInfo) -> str | None:
 
 RULES = (
     Rule("ANE001", "Keep to rank 4, best (B, C, 1, S).", check_rank),
-    Rule("ANE003", "Keep to fp16: write literals as tensors of the input's type.", check_dtype),
+    Rule("ANE003", "Keep to fp16 and small integers; a Python float literal makes an fp32 constant.", check_dtype),
     Rule("ANE004", "Export static shapes.", check_static),
     Rule("ANE005", "Write it as a 1x1 convolution on (B, C, 1, S).", check_linear),
     Rule("ANE006", "Write attention per head: einsum bchq,bkhc->bkhq and bkhq,bchk->bchq.", check_attention),

@@ -14,6 +14,7 @@ from edgegen.errors import EdgegenError, InputError, VerificationError
 from edgegen.files import write_json
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
+from edgegen.model.text import TokenIds
 from edgegen.runtime.artifact import Run, evaluator, open_artifact
 from edgegen.runtime.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.runtime.pipeline import denoise, draw
@@ -26,6 +27,7 @@ PICTURE = "picture"  # the row of a picture after a whole trajectory
 HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
 
 Report = Callable[[str], None]
+Call = tuple[np.ndarray, float, Condition, np.ndarray]  # latent, sigma, condition, velocity
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def make_reference(networks: TorchNetworks, shape: Sequence[int], sigmas: Sequen
     for number, prompt in enumerate(prompts[:drawn]):
         recorder = Recorder(networks)
         steps = list(denoise(recorder, prompt, shape, sigmas, guidance, seed + number))
-        transformer += [velocity_case(*call, size) for call in spread_over(recorder.calls, spread)]
+        transformer += [velocity_case(call, size) for call in spread_over(recorder.calls, spread)]
         decoder += [decoder_case(networks, steps[-1].latent), decoder_case(networks, steps[len(steps) // 2].predicted)]
     text = [text_case(networks, prompt) for prompt in (*prompts[:4], *HARD_PROMPTS)]
     cases = {"text_encoder": text, "transformer": transformer, "decoder": decoder}
@@ -109,13 +111,16 @@ class Recorder:
     """Networks that keep every call of the velocity."""
 
     def __init__(self, networks: Networks):
-        self.networks, self.tokenizers, self.encode = networks, networks.tokenizers, networks.encode
-        self.calls: list[tuple[np.ndarray, float, Condition, np.ndarray]] = []
+        self.networks, self.tokenizers = networks, networks.tokenizers
+        self.calls: list[Call] = []
 
     def velocity(self, latent: np.ndarray, sigma: float, condition: Condition) -> np.ndarray:
         made = self.networks.velocity(latent, sigma, condition)
         self.calls.append((latent, sigma, condition, made))
         return made
+
+    def encode(self, ids: TokenIds) -> Condition:
+        return self.networks.encode(ids)
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         return self.networks.decode(latent)
@@ -126,7 +131,8 @@ def spread_over(items: Sequence, count: int) -> list:
     return [items[i] for i in sorted({round(i) for i in np.linspace(0, len(items) - 1, count)})]
 
 
-def velocity_case(latent: np.ndarray, sigma: float, condition: Condition, velocity: np.ndarray, size: int) -> Case:
+def velocity_case(call: Call, size: int) -> Case:
+    latent, sigma, condition, velocity = call
     feed = {"latent": latent, "timestep_features": features(sigma, size), **condition}
     return Case(feed, {"velocity": velocity})
 
@@ -173,6 +179,8 @@ def row(component: str, backend: str, psnr_db: float, max_abs: float, finite: bo
 def compare_picture(networks: Networks, backend: str, reference: Reference, shape: Sequence[int],
                     sigmas: Sequence[float], guidance: float, floor_db: float) -> tuple[Row, np.ndarray]:
     """Draws the reference's picture with artifacts, and compares it at peak 1; returns the picture too."""
+    if reference.picture is None:
+        raise EdgegenError("the reference has no picture to compare with.")
     picture = draw(networks, reference.prompt, shape, sigmas, guidance, reference.seed)
     decibels = psnr(reference.picture, picture, peak=1.0)
     finite = bool(np.isfinite(picture).all())

@@ -133,7 +133,7 @@ def test_the_paper_preset_is_planned_and_said_to_be_random(tmp_path, capfd):
                 "transformer", "--out", str(tmp_path / "x"), "--dry-run", "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
     assert report["random_weights"] and report["resolution"] == [1024, 1024]
-    assert round(report["components"][0]["parameters"] / 1e6, 1) == 437.4
+    assert 429e6 < report["components"][0]["parameters"] < 438e6
 
 
 def test_lists(capfd):

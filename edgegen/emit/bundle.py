@@ -179,7 +179,8 @@ def load_bundle(folder: str | Path, check: bool = True) -> Bundle:
         raise InputError(f"bundle {root} does not exist.", "Make one with edgegen export.")
     path = root / MANIFEST
     manifest = read_manifest(path)
-    for file in (*manifest.components, *manifest.tokenizer):
+    listed: list[Artifact | TokenizerFile] = [*manifest.components, *manifest.tokenizer]
+    for file in listed:
         check_inside(root, file.path)
         if not (root / file.path).exists():
             raise InputError(f"{root / file.path} is missing.", "Export the bundle again.")

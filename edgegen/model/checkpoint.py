@@ -84,7 +84,8 @@ def make_tokenizers(files: Mapping[str, bytes]) -> Tokenizers:
     """The tokenizers in files by name; the word file's own padding gives its length."""
     word = Tokenizer.from_str(files["word.json"].decode()) if "word.json" in files else None
     byte = ByteTokenizer(**json.loads(files["byte.json"])) if "byte.json" in files else None
-    return Tokenizers(word, byte, word.padding["length"] if word else 0)
+    padding = word.padding if word else None
+    return Tokenizers(word, byte, padding["length"] if padding else 0)
 
 
 def meta(kind: type[nn.Module], config: Any) -> nn.Module:

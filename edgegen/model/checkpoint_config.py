@@ -115,6 +115,7 @@ def check_type(value: Any, kind: Any, where: str) -> None:
         for item in value:
             check_type(item, inner, f"each of {where}")
         return
-    accepted = {int: int, float: (int, float), bool: bool, str: str}.get(kind)
+    numbers: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+    accepted = numbers.get(kind)
     if accepted and (not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)):
         raise InputError(f"{where} must be {kind.__name__}, found {value!r}.")

@@ -6,6 +6,8 @@ width alone. A shared weight keeps its name; the own parameters of a sub-width a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -115,7 +117,7 @@ def elastic_state(model: ElasticDiT) -> dict[str, Tensor]:
     return state
 
 
-def materialize_state(state: dict[str, Tensor], config: DiTConfig, width: float) -> dict[str, Tensor]:
+def materialize_state(state: Mapping[str, Tensor], config: DiTConfig, width: float) -> dict[str, Tensor]:
     """The state of one width's plain model, taken from a checkpoint's state; missing names are an error."""
     plain, picked, missing = skeleton(config.at(width)), {}, []
     for name, parameter in plain.named_parameters():

@@ -44,8 +44,10 @@ def random_checkpoint(config: CheckpointConfig, seed: int = 0) -> Checkpoint:
     """A checkpoint of random weights; its text configuration must have no word encoder, which needs a vocabulary."""
     shapes = (config.transformer, config.text, config.autoencoder)
     states = {part: RandomState(part_shapes(part, *shapes), seed) for part in (*PARTS, "encoder")}
-    byte = asdict(ByteTokenizer(length=config.text.byte.length))
-    files = {"byte.json": json.dumps(byte).encode()}
+    if config.text.word is not None or config.text.byte is None:
+        raise InputError("random weights have no vocabulary for a word encoder.", "Configure a byte encoder alone.")
+    tokenizer = ByteTokenizer(length=config.text.byte.length)
+    files = {"byte.json": json.dumps(asdict(tokenizer)).encode()}
     return Checkpoint(config, states, files, {"kind": "random", "name": config.name, "seed": seed})
 
 

@@ -24,7 +24,8 @@ Condition = dict[str, np.ndarray]  # text, text_mask, pooled_text
 class Networks(Protocol):
     """What it takes to draw a picture."""
 
-    tokenizers: Tokenizers
+    @property
+    def tokenizers(self) -> Tokenizers: ...
 
     def encode(self, ids: TokenIds) -> Condition: ...
 
