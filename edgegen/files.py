@@ -66,6 +66,7 @@ def new_folder(target: Path, marker: str, overwrite: bool = False) -> Iterator[P
             partial.mkdir()
             yield partial
             sync(partial)
+            check_free(target, marker, overwrite)  # again: another run may have been faster
             put_in_place_(partial, target, marker)
     except BaseException:
         remove_(partial, marker)

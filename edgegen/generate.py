@@ -131,7 +131,7 @@ def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
 def open_networks(bundle: Bundle, backend: str, checkpoint: Path | None) -> Networks:
     """The artifacts of a back end, or the original the bundle was made of."""
     if backend != "torch":
-        return ArtifactNetworks(bundle, backend)
+        return ArtifactNetworks(bundle, backend, native=True)
     return TorchNetworks(checkpoint_of(bundle, checkpoint), bundle.manifest.width)
 
 

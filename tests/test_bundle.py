@@ -33,7 +33,8 @@ def fill(root: Path) -> None:
     tokenizer = write_tokenizer(root, {"byte.json": b"{}"}, {"byte": 24})
     write_manifest(root, Manifest(
         "tiny", "tiny-tier", 0.5, (64, 64), 2, (1.0, 0.5, 0.0), 1.0, 1.0, 16, (1, 4, 8, 8), timestep_definition(16),
-        tokenizer, ("a cat",), {"onnx": 100.0, "coreml": 45.0, "picture": 35.0}, {"kind": "random", "name": "tiny"}, {}, artifacts,
+        tokenizer, ("a cat",), {"onnx": 100.0, "coreml": 45.0, "picture": 35.0}, {"kind": "random", "name": "tiny"}, {},
+        artifacts,
     ))  # fmt: skip
 
 
@@ -170,6 +171,15 @@ def test_a_failure_leaves_nothing_new(bundle, tmp_path, error):
             raise error
     assert digest(bundle) == before and sorted(os.listdir(tmp_path)) == ["out"]
     assert sorted(os.listdir(bundle.parent)) == ["tiny-tier"]
+
+
+def test_of_two_runs_the_slower_does_not_replace_the_faster(tmp_path):
+    target = tmp_path / "b"
+    with pytest.raises(InputError, match="not empty"), new_folder(target, "manifest.json") as partial:
+        fill(partial)
+        target.mkdir()
+        (target / "faster").touch()
+    assert os.listdir(tmp_path) == ["b"] and os.listdir(target) == ["faster"]
 
 
 def test_a_full_disk_is_one_line(tmp_path):

@@ -45,10 +45,10 @@ def id_feed(ids: TokenIds) -> dict[str, np.ndarray]:
 
 
 class ArtifactNetworks:
-    """The artifacts of one back end; each is opened at its first use, and the text encoder let go when told."""
+    """The artifacts of one back end; each is opened at its first use."""
 
-    def __init__(self, bundle: Bundle, backend: str):
-        self.bundle, self.backend = bundle, backend
+    def __init__(self, bundle: Bundle, backend: str, native: bool = False):
+        self.bundle, self.backend, self.native = bundle, backend, native
         for name in ("text_encoder", "transformer", "decoder"):
             bundle.artifact(name, backend)  # refuses what is missing before anything runs
         self.feature_size = bundle.manifest.timestep_features["size"]
@@ -58,7 +58,7 @@ class ArtifactNetworks:
         return make_tokenizers(self.bundle.tokenizer_files())
 
     def _open(self, name: str) -> Run:
-        return open_artifact(self.bundle, self.bundle.artifact(name, self.backend))
+        return open_artifact(self.bundle, self.bundle.artifact(name, self.backend), self.native)
 
     @cached_property
     def _text_encoder(self) -> Run:
