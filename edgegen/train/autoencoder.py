@@ -88,7 +88,7 @@ def train_autoencoder(
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay)
     state = RunState(run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)})
     end = min(training.steps, stop_after or training.steps)
-    for step in range(state.restore_(), end):
+    for step in state.steps(end):
         loss = _step_(module, optimizer, images, training, step)
         if (step + 1) % 100 == 0:
             state.log(step + 1, loss=loss)

@@ -137,7 +137,7 @@ def train_elastic(
     settings = {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in free}}
     state = RunState(run_dir, run, optimizer, settings)
     end = min(training.steps, stop_after or training.steps)
-    for step in range(state.restore_(), end):
+    for step in state.steps(end):
         losses = step_(run, optimizer, data, training, step)
         if not all(math.isfinite(v) for v in losses.values()):
             raise EdgegenError(f"the loss is not finite at step {step}: {losses}.",

@@ -29,6 +29,12 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def wait() -> None:
+    """Waits until every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def average_gradients_(parameters: Iterable[nn.Parameter]) -> None:
     """Averages the gradients over all processes, in one message; the same parameters must have one on each."""
     if world_size() == 1:

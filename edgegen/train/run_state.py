@@ -5,8 +5,8 @@ Batches must be functions of (seed, step), so that the step is all the random st
 
 import json
 import os
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.train import parallel
+from edgegen.train.progress import StepReport
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -32,7 +34,12 @@ class RunState:
         self.folder, self.module, self.optimizer, self.every_s = folder, module, optimizer, every_s
         self.settings = json.dumps(settings, sort_keys=True, default=str)
         self.saved_at = time.monotonic()
+        self.report = StepReport(folder.name, shown=parallel.rank() == 0)
         folder.mkdir(parents=True, exist_ok=True)
+
+    def steps(self, end: int) -> Iterator[int]:
+        """The steps left to do after the last saved state, shown on stderr."""
+        yield from self.report.track(self.restore_(), end)
 
     def restore_(self) -> int:
         """Load the last saved state, if any, and return the number of steps already done."""
@@ -44,7 +51,7 @@ class RunState:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         if metadata["settings"] != self.settings:
             raise InputError(
-                f"{path} belongs to a run with settings {metadata['settings']}, not {self.settings}.",
+                f"{path} belongs to a run with other settings: {differences(metadata['settings'], self.settings)}.",
                 "Use another run folder, or delete this one.",
             )
         self.module.load_state_dict(_with_prefix(tensors, "module."))
@@ -66,7 +73,7 @@ class RunState:
         row = {"step": step, "time": round(time.time(), 1), **{k: round(float(v), 6) for k, v in numbers.items()}}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        print(" ".join(f"{name} {value}" for name, value in row.items() if name != "time"), file=sys.stderr, flush=True)
+        self.report.line(" ".join(f"{name} {value:g}" for name, value in row.items() if name != "time"))
 
     def _restore_optimizer_(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
@@ -75,6 +82,20 @@ class RunState:
             state.setdefault(int(index), {})[field] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def differences(saved: str, wanted: str) -> str:
+    """What differs between two settings in JSON: 'training.batch 4, not 8'."""
+    old, new = (flat(json.loads(text)) for text in (saved, wanted))
+    return "; ".join(f"{key} {old.get(key, 'absent')}, not {new.get(key, 'absent')}"
+                     for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent"))
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested tables as one, keys joined by dots."""
+    items = ((f"{prefix}{key}", value) for key, value in values.items())
+    return {k: v for key, value in items for k, v in (flat(value, f"{key}.") if isinstance(value, dict)
+                                                      else {key: value}).items()}
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ def train_text(
     rows = np.flatnonzero(split == "train")
     lengths = ((tokens.byte if tokens.byte is not None else tokens.word)[rows] != 0).sum(1)
     end = min(training.steps, stop_after or training.steps)
-    for step in range(state.restore_(), end):
+    for step in state.steps(end):
         picked = rows[length_batch(lengths, training.batch, training.seed, step)]
         losses = _step_(module, optimizer, tokens, targets, picked, training, step)
         if (step + 1) % 50 == 0:

@@ -1,0 +1,64 @@
+"""Put the stages' results together into a checkpoint folder, at any time of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from edgegen.errors import InputError
+from edgegen.model.checkpoint import save_checkpoint
+from edgegen.model.checkpoint_config import CheckpointConfig
+from edgegen.train.card import model_card, total_bytes
+from edgegen.train.recipe import Assembly
+from edgegen.train.results import autoencoder_result, elastic_result, text_result
+
+CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A checkpoint folder and the bytes of each of its files."""
+
+    folder: str
+    files: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.files.values())
+
+
+def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = False) -> Assembled:
+    """Writes the checkpoint and its model card; a running stage gives what it saved last."""
+    config, states, tokenizer_files = collect(runs_dir, assembly)
+    size = total_bytes(states)
+    if size > assembly.limit_mb * 1e6:
+        raise InputError(f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
+                         "Train a smaller model, or raise limit_mb in a recipe of your own.")
+    card = model_card(config, states, runs_dir)
+    save_checkpoint(out, config, states, tokenizer_files, overwrite)
+    (out / CARD).write_text(card, encoding="utf-8")
+    for path in out.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors leaves files that only their owner may read; an installed package is for all
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
+
+
+def collect(
+    runs_dir: Path, assembly: Assembly
+) -> tuple[CheckpointConfig, dict[str, dict[str, Tensor]], dict[str, bytes]]:
+    """The configuration, the weights of each part by name, and the tokenizer files."""
+    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
+    text_config, encoders, tokenizer_files = text_result(runs_dir / "text")
+    transformer_config, transformer = elastic_result(runs_dir / "elastic")
+    config = CheckpointConfig(
+        assembly.name, transformer_config, text_config, picture_config, assembly.sampler, assembly.prompts
+    )
+    states = {
+        "transformer": transformer,
+        "text_encoder": encoders.state_dict(),
+        "decoder": autoencoder.decoder.state_dict(),
+        "encoder": autoencoder.encoder.state_dict(),
+    }
+    return config, states, tokenizer_files

