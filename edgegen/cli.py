@@ -6,6 +6,7 @@ Modules are imported inside the commands, so that help and errors come at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +35,8 @@ BundleFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.", s
 
 
 def main() -> None:
-    """The entry point of the command `edgegen`."""
+    """The entry point of the command `edgegen`; ends in good order when asked to terminate."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -41,6 +41,13 @@ class Contents:
     findings: tuple[Finding, ...]  # Core ML: the Neural Engine's rules
 
     @property
+    def not_delegated(self) -> dict[str, int]:
+        """ExecuTorch: the operations outside XNNPACK, by name."""
+        if self.delegated is None:
+            return {}
+        return {name: count for name, count in self.operations.items() if not name.startswith("XNN")}
+
+    @property
     def operation_count(self) -> int:
         return sum(self.operations.values())
 

@@ -165,6 +165,9 @@ def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
     for contents in all_contents:
         counts = ", ".join(f"{name} {count}" for name, count in contents.operations.items())
         to.print(f"\n[bold]{contents.component} on {contents.backend}[/]: {escape(counts)}", soft_wrap=True)
+        if contents.not_delegated:
+            left = ", ".join(f"{name} {count}" for name, count in contents.not_delegated.items())
+            to.print(f"Not in XNNPACK: {escape(left)}", soft_wrap=True)
         show_findings(to, contents)
 
 

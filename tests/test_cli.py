@@ -324,15 +324,29 @@ def test_errors_are_json_when_asked(capfd):
     assert err.count("\n") == 1
 
 
+def kill_after(command, seconds, kill) -> None:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        process.wait()
+
+
+def test_an_export_told_to_end_cleans_up(copy):
+    command = [sys.executable, "-m", "edgegen", *export_line(copy, copy / "new" / "b")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (copy / "new").exists():
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert not (copy / "new").exists()
+
+
 def test_an_export_killed_at_any_moment_leaves_nothing_that_looks_finished(copy):
     command = [sys.executable, "-m", "edgegen", *export_line(copy, copy / "new" / "b")]
     for seconds in (2, 4, 6, 8):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        kill_after(command, seconds, subprocess.Popen.kill)
         for manifest in (copy / "new").rglob("manifest.json"):
             load_bundle(manifest.parent)
         shutil.rmtree(copy / "new" / "b", ignore_errors=True)  # one that was done in time
