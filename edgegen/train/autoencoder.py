@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgegen.errors import InputError
 from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
 from edgegen.train.data import to_tensor
+from edgegen.train.ranges import check_ranges
 from edgegen.train.run_state import RunState
 
 
@@ -27,6 +29,9 @@ class AutoencoderTraining:
     latent_noise: float = 0.1  # standard deviation, added to the unit-variance latent before decoding
     seed: int = 0
     bfloat16: bool = False  # autocast; pays only where the processor multiplies bfloat16 natively
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 class NormalisedAutoencoder(nn.Module):
@@ -83,6 +88,9 @@ def train_autoencoder(
     stop_after: int | None = None,
 ) -> Autoencoder:
     """Train on uint8 pictures (M,H,W,3), resuming what `run_dir` holds; `stop_after` ends early, state saved."""
+    if training.crop % config.downscale or training.crop > images.shape[1]:
+        raise InputError(f"crop is {training.crop}; it must be a multiple of {config.downscale} and at most "
+                         f"{images.shape[1]}.")
     torch.manual_seed(training.seed)
     module = NormalisedAutoencoder(config).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay)

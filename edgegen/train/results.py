@@ -84,12 +84,15 @@ def as_shipped_(module: nn.Module) -> nn.Module:
 
 
 def read_log(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of a run's log.jsonl, oldest first; a line that a killed run left half written is passed over."""
+    """The rows of a run's log.jsonl as if it had never been killed: steps done again replace the first try."""
     path = run_dir / "log.jsonl"
-    rows = []
+    rows: list[dict[str, float]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
-            continue
+            continue  # half written when the run was killed
+        if rows and row["step"] < rows[-1]["step"]:
+            rows = [earlier for earlier in rows if earlier["step"] < row["step"]]
+        rows.append(row)
     return rows

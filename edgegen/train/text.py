@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgegen.model.text import ByteTokenizer, TextConfig, TextEncoders, TokenIds, masked_mean
 from edgegen.train.autoencoder import cosine_rate
 from edgegen.train.captions import Saying, common_concepts, unit_hash
+from edgegen.train.ranges import check_ranges
 from edgegen.train.run_state import RunState
 
 WAYS = ("word", "byte", "both")  # which encoders a prompt goes through
@@ -33,6 +34,9 @@ class TextTraining:
     weight_decay: float = 1e-2
     seed: int = 0
     bfloat16: bool = False  # autocast; pays only where the processor multiplies bfloat16 natively
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def train_word_tokenizer(texts: list[str], vocabulary: int, length: int) -> Tokenizer:
