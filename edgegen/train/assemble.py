@@ -36,7 +36,7 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     if size > assembly.limit_mb * 1e6:
         raise InputError(f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
                          "Train a smaller model, or raise limit_mb in a recipe of your own.")
-    card = model_card(config, states, runs_dir)
+    card = model_card(config, states, runs_dir, assembly.note)
     save_checkpoint(out, config, states, tokenizer_files, overwrite)
     (out / CARD).write_text(card, encoding="utf-8")
     for path in out.rglob("*.safetensors"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -21,10 +22,11 @@ from edgegen.train.results import NOTHING, read_log, read_state
 
 PAUSE_S = 600  # between two rows of a log: longer is a run that stood still
 WAYS = ("word", "byte", "both")  # the text stage's losses
+NOT_YET = "not measured yet"
 States = Mapping[str, Mapping[str, Tensor]]
 
 
-def model_card(config: CheckpointConfig, states: States, runs_dir: Path) -> str:
+def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: str = "") -> str:
     """The card of a checkpoint made of the stages in `runs_dir`."""
     template = files("edgegen.train").joinpath("recipes/model_card.md").read_text(encoding="utf-8")
     splits = Counter(assign_splits(common_concepts()).values())
@@ -46,8 +48,9 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path) -> str:
         commands=commands(runs_dir),
         stages=stages_table(runs_dir),
         validation=validation_table(read_log(runs_dir / "elastic")),
-        autoencoder=numbers(last_values(read_log(runs_dir / "autoencoder"), "psnr_"), "PSNR {} {:.1f} dB", "psnr_"),
-        text=numbers(last_values(read_log(runs_dir / "text"), "r1_"), "{} {:.0%}", "r1_"),
+        autoencoder=fidelity(last_values(read_log(runs_dir / "autoencoder"), "psnr_")),
+        text=retrieval_table(last_values(read_log(runs_dir / "text"), "r1_")),
+        note=note,
     )
 
 
@@ -85,10 +88,15 @@ def last_values(rows: Sequence[Mapping[str, float]], prefix: str) -> dict[str, f
     return {name: value for row in rows for name, value in row.items() if name.startswith(prefix)}
 
 
-def numbers(values: Mapping[str, float], form: str, prefix: str) -> str:
-    """Named values in one line."""
-    listed = [form.format(name.removeprefix(prefix).replace("_", ", "), value) for name, value in values.items()]
-    return "; ".join(listed) or "not measured"
+def fidelity(values: Mapping[str, float]) -> str:
+    return f"{values['psnr_mean']:.1f} dB in the mean, {values['psnr_worst']:.1f} dB at worst" if values else NOT_YET
+
+
+def retrieval_table(values: Mapping[str, float]) -> str:
+    """R@1 by what is read and kind of hold-out, from names like r1_word_caption."""
+    kinds = {"caption": "known subject", "subject": "unknown subject"}
+    rows = [(way, *(f"{values.get(f'r1_{way}_{kind}', math.nan):.0%}" for kind in kinds)) for way in WAYS]
+    return table(("read", *kinds.values()), rows).replace("nan%", "") if values else NOT_YET
 
 
 def seconds_of(rows: Sequence[Mapping[str, float]]) -> float:
@@ -113,7 +121,7 @@ def validation_table(rows: Sequence[Mapping[str, float]]) -> str:
     """The validation loss of each width as training went on."""
     rows = [row for row in rows if any(name.startswith("val@") for name in row)]
     if not rows:
-        return "(not measured yet)"
+        return NOT_YET
     names = [name for name in rows[-1] if name.startswith("val@")]
     cells = [[f"{row['step']:,}", *(f"{row[name]:.4f}" for name in names)] for row in rows]
     return table(("step", *(f"width {float(name.removeprefix('val@')):g}" for name in names)), cells)

@@ -48,6 +48,7 @@ class Assembly:
     prompts: tuple[str, ...] = PROMPTS
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     limit_mb: float = 40.0  # all weights together, in fp16
+    note: str = ""  # what else the model card should say of how the weights came about
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))

@@ -20,7 +20,7 @@ from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import SamplerConfig, euler, flow_sigmas, guide, initial_noise
 
-SHEET_WIDTH = 1160  # pixels, at most, unless one tile is wider
+SHEET_WIDTH = 1280  # pixels, at most, unless one tile is wider
 LABEL, HEADING, GAP, LINE = 14, 20, 6, 18  # font sizes, space between pictures, height of a line of label; pixels
 
 
@@ -97,7 +97,7 @@ def describe(variants: Sequence[Variant]) -> str:
     same = [f"{name} {getattr(variants[0], name):g}" for name in names if varies(variants, name) == 1]
     changing = [f"{name} {', '.join(f'{getattr(v, name):g}' for v in variants)}" for name in names
                 if varies(variants, name) > 1]
-    return "; ".join([", ".join(same), *(f"left to right: {change}" for change in changing)]).lstrip("; ")
+    return "; ".join([", ".join(same), *(["left to right: " + " with ".join(changing)] if changing else [])])
 
 
 def varies(variants: Sequence[Variant], name: str) -> int:
