@@ -163,7 +163,8 @@ def verify(bundle: BundleFolder, backend: BackendList = "", checkpoint: Checkpoi
                          "verify": [asdict(row) for row in rows]})
     else:
         show.show_rows(console, rows)
-    work.require(rows, "Export the bundle again.")
+        work.require(rows, "Export the bundle again.")
+    raise typer.Exit(0 if all(row.passed for row in rows) else 1)
 
 
 @app.command(epilog="Example: edgegen inspect out/emoji/low-android --backend coreml")

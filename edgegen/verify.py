@@ -91,9 +91,12 @@ def make_reference(networks: TorchNetworks, shape: Sequence[int], sigmas: Sequen
                    prompts: Sequence[str], large: bool, picture: bool = True, seed: int = 0) -> Reference:
     """Runs the original along the trajectories of a few prompts and keeps what each network was given and gave.
 
-    Latents are taken at 4 sigmas spread over each of 2 trajectories; of a large model at 2 sigmas of one.
+    Latents are taken at 4 sigmas spread over each of 2 trajectories; a large model takes two steps, unguided, and gives
+    the latent of the second.
     """
-    drawn, spread = (1, 2) if large else (2, 4)
+    drawn, spread = (1, 1) if large else (2, 4)
+    if large and not picture:
+        sigmas, guidance = [sigmas[0], sigmas[len(sigmas) // 2], 0.0], 1.0
     transformer: list[Case] = []
     decoder: list[Case] = []
     size = networks.checkpoint.config.transformer.time_features

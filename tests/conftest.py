@@ -41,7 +41,9 @@ def scrambled(config: DiTConfig, seed: int = 0) -> ElasticDiT:
     return model
 
 
-def random_inputs(config: DiTConfig, batch: int = 2, grid: tuple[int, int] | None = None, tokens: int = 7, seed: int = 0):
+def random_inputs(
+    config: DiTConfig, batch: int = 2, grid: tuple[int, int] | None = None, tokens: int = 7, seed: int = 0
+):
     """latent, t, text, mask (the last token of each row but the first masked), pooled."""
     g = torch.Generator().manual_seed(seed)
     grid = grid or config.grid

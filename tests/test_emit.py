@@ -1,6 +1,7 @@
 """What the artifacts contain and what they compute, on a small network through every back end."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -83,6 +84,14 @@ def test_core_ml_computes_the_model(core_ml):
     assert not np.array_equal(exact, rounded)
 
 
+def test_core_ml_weights_keep_their_names(core_ml, model):
+    """coremltools writes `down.0.attn.q.weight` as `p_down_0_attn_q_weight_to_fp16`."""
+    held = {tensor.name for tensor in core_ml[0].constants()}
+    projections = [name for name, p in model.named_parameters() if p.ndim > 1 and name.endswith("weight")]
+    assert len(projections) > 40
+    assert {f"p_{name.replace('.', '_')}_to_fp16" for name in projections} <= held
+
+
 def test_onnx_computes_the_model_and_names_its_tensors(model, tmp_path):
     component, feed, reference = component_and_feed(model, "batched")
     path = tmp_path / "transformer.onnx"
@@ -92,6 +101,8 @@ def test_onnx_computes_the_model_and_names_its_tensors(model, tmp_path):
     assert [list(d.dim_value for d in o.type.tensor_type.shape.dim) for o in graph.output] == [list(reference.shape)]
     session = onnxruntime.InferenceSession(str(path))
     assert decibels(reference, session.run(["velocity"], feed)[0]) >= 100
+    assert {name for name, _ in model.named_parameters()} <= {tensor.name for tensor in graph.initializer}
+    assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()  # no stack traces of this machine
 
 
 def test_executorch_computes_the_model_inside_xnnpack(model, tmp_path):

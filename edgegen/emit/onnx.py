@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import onnx
@@ -12,10 +13,11 @@ from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 
 OPSET = 23  # the first with RMSNormalization; ONNX Runtime 1.23 and later
+KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the module a node comes from: ['', 'down.1', 'down.1.attn', ...]
 
 
 def write(component: Component, path: Path) -> None:
-    """Exports a component to one .onnx file that passes the checker."""
+    """Exports a component to one .onnx file that passes the checker; weights and nodes keep their module's name."""
     with quiet():
         program = torch.onnx.export(
             exported(component),
@@ -25,5 +27,38 @@ def write(component: Component, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-        program.save(str(path), external_data=False)
+    model = program.model_proto
+    name_weights_(model, {name for name, _ in component.module.named_parameters()})
+    strip_(model)
+    onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def name_weights_(model: onnx.ModelProto, names: set[str]) -> None:
+    """Gives transposed projection weights, which the exporter calls `val_12`, the name of their module's weight."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in constants:
+            continue
+        name = f"{module_of(node)}.weight"
+        if name in names and name not in constants:
+            tensor = constants.pop(node.input[1])
+            tensor.name = node.input[1] = name
+            constants[name] = tensor
+
+
+def module_of(node: onnx.NodeProto) -> str:
+    """The dotted name of the module a node comes from."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == KEPT_METADATA), "['', '']")
+    return ast.literal_eval(scopes)[-2]
+
+
+def strip_(model: onnx.ModelProto) -> None:
+    """Drops what the exporter notes for its own debugging: stack traces with local paths, an eighth of a small file."""
+    graph = model.graph
+    holders = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+    for holder in holders:
+        kept = [entry for entry in holder.metadata_props if entry.key == KEPT_METADATA]
+        del holder.metadata_props[:]
+        holder.metadata_props.extend(kept)
+        holder.doc_string = ""

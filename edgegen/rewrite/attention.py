@@ -48,19 +48,23 @@ def quarter_turn(size: int) -> Tensor:
 
 
 class SplitHeadNorm(nn.Module):
-    """RMS norm of each head of (B, H*E, 1, S) without a reshape: a grouped convolution sums, another spreads."""
+    """RMS norm of each head of (B, H*E, 1, S) without a reshape: a grouped convolution sums, another spreads.
+
+    Squares are taken as (x p^2) x, so that fp16 does not overflow and x itself stays the projection's output: a lone
+    product behind a convolution would be fused into its weight, which would lose its name.
+    """
 
     def __init__(self, source: RMSNorm, heads: int, scale: float = 1.0):
         super().__init__()
         size = source.weight.shape[0]
         self.heads, self.eps = heads, source.eps * PRESCALE**2
         self.register_buffer("mean", torch.full((heads, size, 1, 1), 1 / size))
-        self.weight = nn.Parameter((source.weight.detach() * scale).repeat(heads)[:, None, None, None], False)
+        weight = (source.weight.detach() * scale * PRESCALE).repeat(heads)
+        self.weight = nn.Parameter(weight[:, None, None, None], requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * PRESCALE
-        inverse = torch.rsqrt(F.conv2d(x * x, self.mean, groups=self.heads) + self.eps)  # (B, H, 1, S)
-        return x * F.conv2d(inverse, self.weight, groups=self.heads)  # (B, H*E, 1, S)
+        mean = F.conv2d(x * PRESCALE**2 * x, self.mean, groups=self.heads)  # (B, H, 1, S)
+        return x * F.conv2d(torch.rsqrt(mean + self.eps), self.weight, groups=self.heads)  # (B, H*E, 1, S)
 
 
 class SplitRope(nn.Module):
@@ -90,21 +94,26 @@ def attend_split(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) ->
     return torch.einsum("bkhq,bchk->bchq", scores.softmax(1), v)
 
 
-def split_heads(x: Tensor, size: int, axis: int = 1) -> tuple[Tensor, ...]:
-    """Heads of E = size channels along an axis."""
+def pieces(x: Tensor, size: int, axis: int) -> tuple[Tensor, ...]:
+    """Pieces of `size` along an axis, the last maybe shorter; the whole as it is, which no converter calls an alias."""
     return x.split(size, axis) if x.shape[axis] > size else (x,)
+
+
+def cut(x: Tensor, axis: int, span: tuple[int, int]) -> Tensor:
+    """From first to last-plus-one along an axis; the whole as it is."""
+    start, stop = span
+    return x if (start, stop) == (0, x.shape[axis]) else x.narrow(axis, start, stop - start)
 
 
 def attend_heads(q: Tensor, k: Tensor, v: Tensor, size: int, chunk: int, bias: Tensor | None = None) -> Tensor:
     """All heads: q (B, H*E, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, H*E, 1, S)."""
-    queries, keys, values = split_heads(q, size), split_heads(k, size, 3), split_heads(v, size)
+    queries, keys, values = pieces(q, size, 1), pieces(k, size, 3), pieces(v, size, 1)
     group = len(queries) // len(keys)
     heads = []
     for h, query in enumerate(queries):
-        pieces = query.split(chunk, 3) if query.shape[3] > chunk else (query,)  # the last may be shorter
-        out = [attend_split(piece, keys[h // group], values[h // group], bias) for piece in pieces]
+        out = [attend_split(piece, keys[h // group], values[h // group], bias) for piece in pieces(query, chunk, 3)]
         heads.append(torch.cat(out, 3) if len(out) > 1 else out[0])  # (B, E, 1, S)
-    return torch.cat(heads, 1)
+    return torch.cat(heads, 1) if len(heads) > 1 else heads[0]
 
 
 class SplitSelfAttention(nn.Module):
@@ -161,9 +170,9 @@ class SplitSparseSelfAttention(SplitSelfAttention):
         """BNA: each block of queries over its own window of keys."""
         tokens, config = q.shape[3], self.config
         spans = windows(tokens, config.blocks, config.radius)
-        out = [attend_heads(block, k[:, start:stop], v[:, :, :, start:stop], config.head_dim, self.chunk)
-               for block, (start, stop) in zip(q.split(tokens // config.blocks, 3), spans, strict=True)]
-        return torch.cat(out, 3)
+        out = [attend_heads(block, cut(k, 1, span), cut(v, 3, span), config.head_dim, self.chunk)
+               for block, span in zip(pieces(q, tokens // config.blocks, 3), spans, strict=True)]
+        return torch.cat(out, 3) if len(out) > 1 else out[0]
 
 
 class SplitCrossAttention(nn.Module):

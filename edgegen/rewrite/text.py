@@ -93,5 +93,6 @@ class DeployedText(nn.Module):
             texts.append(text * mask[:, None, None])
             masks.append(mask)
         text, mask = torch.cat(texts, 3), torch.cat(masks, 1)  # (B, T, 1, L), (B, L)
-        count = mask.sum(1, keepdim=True)[:, :, None, None].clamp(min=1.0)  # (B, 1, 1, 1)
+        # an upper limit too: without one Core ML's clip holds an infinity
+        count = mask.sum(1, keepdim=True)[:, :, None, None].clamp(1.0, float(mask.shape[1]))  # (B, 1, 1, 1)
         return text, mask[:, :, None, None], text.sum(3, keepdim=True) / count

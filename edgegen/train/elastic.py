@@ -1,4 +1,4 @@
-"""One elastic training step: the full model and one sub-width together, arXiv 2601.08303 section 4.
+"""One elastic training step: the full model and one or more sub-widths together, arXiv 2601.08303 section 4.
 
 L = L_fm(full) + s (L_fm(sub) + |v_sub - stopgrad(v_full)|^2). The paper's "adaptive gradient scaling" is not defined
 there; s here is the running ratio of the two gradients' norms over the shared slice, clipped to [0.25, 4].
@@ -6,7 +6,7 @@ there; s here is the running ratio of the two gradients' norms over the shared s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,13 +42,13 @@ def restricted_norm(gradients: dict[str, Tensor], shapes: dict[str, torch.Size])
 
 def elastic_gradients_(
     model: ElasticDiT,
-    width: float,
+    widths: Sequence[float],
     run: Callable[[float], Tensor],
     x0: Tensor,
     noise: Tensor,
     scale: GradientScale,
 ) -> dict[str, float]:
-    """Fills `.grad` of every parameter used by the full model and by `width`; returns the losses.
+    """Fills `.grad` of every parameter used by the full model and by the sub-widths given; returns the losses.
 
     `run(width)` gives the velocity (B, C, h, w) of the model at a width on this batch.
     """
@@ -56,33 +56,36 @@ def elastic_gradients_(
     v_full = run(1.0).float()
     loss_full = flow_loss(v_full, x0, noise)
     loss_full.backward()
-    full = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-    model.zero_grad(set_to_none=True)
-    v_sub = run(width).float()
-    loss_flow = flow_loss(v_sub, x0, noise)
-    loss_distill = (v_sub - v_full.detach()).square().mean()
-    (loss_flow + loss_distill).backward()
-
-    losses = (loss_full.item(), (loss_flow + loss_distill).item())
-    s = scale.update(*(parallel.average(x) for x in _to_compare(model, width, full, scale.method, losses)))
+    full = take_gradients_(model)
+    total, losses = dict(full), {"loss": loss_full.item()}
+    for width in widths:
+        v_sub = run(width).float()
+        loss_flow, loss_distill = flow_loss(v_sub, x0, noise), (v_sub - v_full.detach()).square().mean()
+        (loss_flow + loss_distill).backward()
+        sub = take_gradients_(model)
+        pair = (loss_full.item(), (loss_flow + loss_distill).item())
+        s = scale.update(*(parallel.average(x) for x in _to_compare(model, width, full, sub, scale.method, pair)))
+        for name, gradient in sub.items():
+            total[name] = total[name] + s * gradient if name in total else s * gradient
+        losses |= {f"loss@{width}": loss_flow.item(), f"distill@{width}": loss_distill.item(), "scale": s}
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(s)
-            if name in full:
-                parameter.grad.add_(full[name])
-        elif name in full:
-            parameter.grad = full[name]
-    return {"loss": loss_full.item(), f"loss@{width}": loss_flow.item(), f"distill@{width}": loss_distill.item(),
-            "scale": s}
+        parameter.grad = total.get(name)
+    return losses
+
+
+def take_gradients_(model: ElasticDiT) -> dict[str, Tensor]:
+    """Moves the gradients off the model's parameters."""
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return gradients
 
 
 def _to_compare(
-    model: ElasticDiT, width: float, full: dict[str, Tensor], method: str, losses: tuple[float, float]
+    model: ElasticDiT, width: float, full: dict[str, Tensor], sub: dict[str, Tensor], method: str,
+    losses: tuple[float, float],
 ) -> tuple[float, float]:
     """The two numbers whose ratio the gradient scale follows."""
     if method != "grad_ratio":
         return losses
     shapes = {f"full.{n}": shape for n, shape in model.shapes_at(width).items() if not is_own(n)}
-    sub = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return restricted_norm(full, shapes), restricted_norm(sub, shapes)

@@ -20,6 +20,7 @@ from edgegen.model.text import masked_mean
 from edgegen.train import parallel
 from edgegen.train.elastic import GradientScale, elastic_gradients_
 from edgegen.train.flow import logit_normal, noised, validation_loss
+from edgegen.train.ranges import check_ranges
 from edgegen.train.run_state import RunState
 
 
@@ -40,6 +41,7 @@ class ElasticTraining:
     drop_encoder: float = 0.1  # each of two text encoders, independently, never both
     shift: float = 1.0
     gradient_scale: str = "grad_ratio"
+    sub_widths: int = 1  # drawn at every step; the paper draws one
     bfloat16: bool = True
     seed: int = 0
     log_every: int = 20
@@ -47,10 +49,9 @@ class ElasticTraining:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        for name, low, high in (("steps", 1, 10**9), ("batch", 1, 10**6), ("ema", 0, 0.999999),
-                                ("drop_caption", 0, 1), ("drop_encoder", 0, 0.5), ("decay_share", 0, 1)):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
+        check_ranges(self)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
         if self.gradient_scale not in ("grad_ratio", "loss_ratio", "none"):
             raise InputError(f"gradient_scale {self.gradient_scale!r} is not one of grad_ratio, loss_ratio, none.")
 
@@ -133,7 +134,7 @@ def train_elastic(
     run = ElasticRun(config, training.seed)
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=training.rate, betas=training.betas,
                                   weight_decay=training.weight_decay)
-    free = ("steps", "decay_share", "log_every", "validate_every", "rate")  # may change between resumptions
+    free = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths")  # may change on resuming
     settings = {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in free}}
     state = RunState(run_dir, run, optimizer, settings)
     end = min(training.steps, stop_after or training.steps)
@@ -159,16 +160,16 @@ def step_(run: ElasticRun, optimizer: torch.optim.Optimizer, data: CaptionedLate
         group["lr"] = learning_rate(training, step)
     x0, noise, t, *condition = data.batch(training, step, parallel.rank(), parallel.world_size())
     x_t = noised(x0, noise, t)
-    widths = run.model.sub_widths
-    chosen = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-    width = widths[int(torch.randint(len(widths), (), generator=chosen))]
+    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+    order = torch.randperm(len(run.model.sub_widths), generator=generator).tolist()
+    widths = [run.model.sub_widths[i] for i in order[: training.sub_widths]]
     scale = GradientScale(training.gradient_scale, value=float(run.scale))
 
     def velocity(at: float) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
             return run.model(at, x_t, t, *condition)
 
-    losses = elastic_gradients_(run.model, width, velocity, x0, noise, scale)
+    losses = elastic_gradients_(run.model, widths, velocity, x0, noise, scale)
     run.scale.fill_(scale.value)
     parallel.average_gradients_(run.model.parameters())
     losses["norm"] = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
