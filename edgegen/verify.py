@@ -130,7 +130,9 @@ class Recorder:
 
 
 def spread_over(items: Sequence, count: int) -> list:
-    """`count` items from first to last, evenly spread."""
+    """`count` items from first to last, evenly spread; one is the last."""
+    if count == 1:
+        return [items[-1]]
     return [items[i] for i in sorted({round(i) for i in np.linspace(0, len(items) - 1, count)})]
 
 
