@@ -21,7 +21,7 @@ from edgegen.train.loop import ElasticTraining
 from edgegen.train.text import TextTraining
 
 STAGES = ("autoencoder", "text", "elastic")  # in the order they are trained
-KINDS = {
+KINDS: dict[str, tuple[type, type]] = {
     "autoencoder": (AutoencoderConfig, AutoencoderTraining),
     "text": (TextConfig, TextTraining),
     "elastic": (DiTConfig, ElasticTraining),
@@ -30,11 +30,11 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage: the network's configuration and the training's."""
+    """One stage: the network's configuration and the training's, of the kinds that KINDS lists."""
 
     stage: str
-    model: AutoencoderConfig | TextConfig | DiTConfig
-    training: AutoencoderTraining | TextTraining | ElasticTraining
+    model: Any
+    training: Any
 
     def to_dict(self) -> dict[str, Any]:
         return {"stage": self.stage, "model": asdict(self.model), "training": asdict(self.training)}

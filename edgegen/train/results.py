@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from edgegen.train.autoencoder import NormalisedAutoencoder
 
 NOTHING = "no tensor begins so"  # as a prefix: read the step and the settings alone
 TOKENIZER_FILES = ("word.json", "byte.json")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def elastic_result(run_dir: Path) -> tuple[DiTConfig, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def as_shipped_(module: nn.Module) -> nn.Module:
+def as_shipped_(module: Module) -> Module:
     """Rounds every weight to fp16, as a checkpoint stores it, so that later stages see what users get."""
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.copy_(tensor.half())

@@ -110,8 +110,10 @@ def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
         render_emoji(fetch_emoji(data_dir))
     parallel.wait()  # the others read what the first has fetched
     data = EmojiData.load(data_dir)
-    frozen = as_shipped_(autoencoder.encoder), Tokenizers.load(runs_dir / "text" / "tokenizer"), as_shipped_(encoders)
-    seen, watched = (captioned_latents(data.subset(split), *frozen) for split in ("train", VALIDATION))
+    encoder, tokenizers = as_shipped_(autoencoder.encoder), Tokenizers.load(runs_dir / "text" / "tokenizer")
+    text = as_shipped_(encoders)
+    seen = captioned_latents(data.subset("train"), encoder, tokenizers, text)
+    watched = captioned_latents(data.subset(VALIDATION), encoder, tokenizers, text)
     return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training)
 
 
