@@ -77,6 +77,8 @@ def test_a_recipe_file_with_a_preset_and_nested_overrides(tmp_path):
     assert recipe.model.hidden == 320 and recipe.model.radius == 2 and recipe.model.widths == (0.5, 1.0)
     assert recipe.training.gradient_scale == "none" and recipe.training.rate == 1
     assert load_recipe("text", ["model.word.depth=1"]).model.word.depth == 1
+    noted = load_assembly(overrides=["note=Made in two parts.", "limit_mb=20", "steps=3"])
+    assert (noted.note, noted.limit_mb, noted.sampler.steps) == ("Made in two parts.", 20, 3)
     assert load_assembly(overrides=["guidance=4", "sampler.steps=9"]).sampler == SamplerConfig(9, 1.0, 4.0)
 
 

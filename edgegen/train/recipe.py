@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def load_assembly(source: str | Path = "assemble", overrides: Sequence[str] = ()) -> Assembly:
     """The settings of `edgegen train assemble`, bundled or from a .toml file."""
     path, values = read_toml(source, ("assemble",))
-    values = override(values, overrides, "sampler")
+    values = override(values, overrides, "sampler", top=[f.name for f in fields(Assembly)])
     sampler = checked(path, SamplerConfig, values.get("sampler", {}), "sampler")
     return checked(path, Assembly, values | {"sampler": sampler}, "")
 
@@ -125,15 +125,17 @@ def read_file(path: Path) -> str:
         raise InputError(f"cannot read {path}: {error}.", "Give an existing .toml file.") from None
 
 
-def override(values: dict[str, Any], overrides: Sequence[str], table: str) -> dict[str, Any]:
-    """The values with each `key=value` put in; a key without a dot belongs to `table`."""
+def override(
+    values: dict[str, Any], overrides: Sequence[str], table: str, top: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The values with each `key=value` put in; a key without a dot belongs to `table`, unless it is one of `top`."""
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key.strip():
             raise InputError(f"cannot read {item!r}.", "Write key=value, such as steps=100.")
-        where, _, name = key.strip().rpartition(".")
-        put_(values, [*(where or table).split("."), name], parse_value(text.strip()))
+        path = key.strip().split(".")
+        put_(values, path if len(path) > 1 or path[0] in top else [table, *path], parse_value(text.strip()))
     return values
 
 
