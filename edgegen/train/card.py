@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -50,7 +51,7 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
         validation=validation_table(read_log(runs_dir / "elastic")),
         autoencoder=fidelity(last_values(read_log(runs_dir / "autoencoder"), "psnr_")),
         text=retrieval_table(last_values(read_log(runs_dir / "text"), "r1_")),
-        note=note,
+        note="\n\n" + textwrap.fill(note, 120) if note else "",
     )
 
 
