@@ -27,6 +27,7 @@ def write(component: Component, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # only without dynamo
     model = program.model_proto
     name_weights_(model, {name for name, _ in component.module.named_parameters()})
     strip_(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from edgegen.errors import InputError
 
@@ -172,8 +173,8 @@ def ladder(step: str, base: DiTConfig = PAPER) -> DiTConfig:
     layers = sum(base.depths)
     moved = max(1, layers // 14)
     down, middle, up = base.depths[0] - moved, base.depths[1] + 2 * moved, base.depths[2] - moved
-    plain = dict(ffn_ratios=(3, 3, 3), queries_per_kv=0, long_skips=False)
-    steps = {
+    plain: dict[str, Any] = dict(ffn_ratios=(3, 3, 3), queries_per_kv=0, long_skips=False)
+    steps: dict[str, dict[str, Any]] = {
         "A": dict(plain, depths=(layers,), ffn_ratios=(3,), sparse=False),
         "B": dict(plain, depths=(down, middle, up), sparse=False),
         "C": dict(plain, depths=(down, middle, up)),

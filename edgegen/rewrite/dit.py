@@ -104,11 +104,11 @@ class DeployedDiT(nn.Module):
         config = self.config = source.config
         layout = self.layout = layout_of(form.attention)
         self.grid = config.grid_of(latent_size)
-        self.half = (self.grid[0] // 2, self.grid[1] // 2)
+        self.half_grid = (self.grid[0] // 2, self.grid[1] // 2)
         self.modulation = DeployedModulation(source.modulation, layout)
         self.patch = stride_conv(source.patch, config.in_channels, config.patch)
         for stage in config.stages:
-            grid = self.half if stage == "middle" and len(config.stages) == 3 else self.grid
+            grid = self.half_grid if stage == "middle" and len(config.stages) == 3 else self.grid
             blocks = (DeployedBlock(block, grid, form, layout) for block in getattr(source, stage))
             setattr(self, stage, nn.ModuleList(blocks))
         if len(config.stages) == 3:
@@ -138,7 +138,7 @@ class DeployedDiT(nn.Module):
         skipped = x
         x = layout.flatten(self.downsample["proj"](layout.unflatten(x, self.grid)))
         x = self.run_middle(x, *condition)
-        x = layout.flatten(F.pixel_shuffle(layout.unflatten(self.upsample["proj"](x), self.half), 2))
+        x = layout.flatten(F.pixel_shuffle(layout.unflatten(self.upsample["proj"](x), self.half_grid), 2))
         if self.skip is not None:
             x = self.skip(torch.cat([x, skipped], layout.channel))
         for block in self.up:

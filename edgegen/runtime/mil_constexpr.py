@@ -62,8 +62,8 @@ def lookup(indices: Tensor, lut: Tensor, vector_axis: int | None) -> Tensor:
     values = values.reshape(*indices.shape, vector)
     if vector == 1:
         return values.squeeze(-1)
-    vector_axis %= indices.dim()
-    return values.movedim(-1, vector_axis + 1).flatten(vector_axis, vector_axis + 1)
+    axis = (vector_axis or 0) % indices.dim()
+    return values.movedim(-1, axis + 1).flatten(axis, axis + 1)
 
 
 def _repeat_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:

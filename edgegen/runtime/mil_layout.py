@@ -4,6 +4,7 @@ Legend of shapes: n batch, C channels, H W height and width, f or b the block of
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def _slice_by_index(call: Call) -> Run:
     cuts = window(call.ints("begin"), call.ints("end")) if fixed else None
 
     def run(x: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-        for cut in cuts if fixed else window(begin.tolist(), end.tolist()):
+        for cut in window(begin.tolist(), end.tolist()) if cuts is None else cuts:
             x = _strided(x, *cut)
         return x.squeeze(squeezed) if squeezed else x
 
@@ -272,7 +273,7 @@ def _one_hot(call: Call) -> Run:
 
 # --- scatters ------------------------------------------------------------------------------------------------------
 
-COMBINE = {
+COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "update": lambda old, new: new,
     "add": torch.add,
     "sub": torch.sub,

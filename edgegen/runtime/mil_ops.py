@@ -242,7 +242,7 @@ def _prod(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x
 
 
-REDUCTIONS = {
+REDUCTIONS: dict[str, Run] = {
     "reduce_mean": lambda x, axes, keep: torch.mean(x.float(), axes, keep),
     "reduce_sum": torch.sum,
     "reduce_max": torch.amax,
