@@ -31,6 +31,10 @@ class GradientScale:
         """Follows the ratio full / sub and returns the clipped factor."""
         if self.method != "none" and sub > 0:
             self.value = self.decay * self.value + (1 - self.decay) * full / sub
+        return self.factor
+
+    @property
+    def factor(self) -> float:
         return min(max(self.value, SCALE_RANGE[0]), SCALE_RANGE[1])
 
 
@@ -47,15 +51,19 @@ def elastic_gradients_(
     x0: Tensor,
     noise: Tensor,
     scale: GradientScale,
+    train_full: bool = True,
 ) -> dict[str, float]:
     """Fills `.grad` of every parameter used by the full model and by the sub-widths given; returns the losses.
 
-    `run(width)` gives the velocity (B, C, h, w) of the model at a width on this batch.
+    `run(width)` gives the velocity (B, C, h, w) of the model at a width on this batch. Without `train_full` the full
+    model only teaches.
     """
     model.zero_grad(set_to_none=True)
-    v_full = run(1.0).float()
-    loss_full = flow_loss(v_full, x0, noise)
-    loss_full.backward()
+    with torch.set_grad_enabled(train_full):
+        v_full = run(1.0).float()
+        loss_full = flow_loss(v_full, x0, noise)
+    if train_full:
+        loss_full.backward()
     full = take_gradients_(model)
     total, losses = dict(full), {"loss": loss_full.item()}
     for width in widths:
@@ -64,7 +72,9 @@ def elastic_gradients_(
         (loss_flow + loss_distill).backward()
         sub = take_gradients_(model)
         pair = (loss_full.item(), (loss_flow + loss_distill).item())
-        s = scale.update(*(parallel.average(x) for x in _to_compare(model, width, full, sub, scale.method, pair)))
+        if train_full:
+            scale.update(*(parallel.average(x) for x in _to_compare(model, width, full, sub, scale.method, pair)))
+        s = scale.factor
         for name, gradient in sub.items():
             total[name] = total[name] + s * gradient if name in total else s * gradient
         losses |= {f"loss@{width}": loss_flow.item(), f"distill@{width}": loss_distill.item(), "scale": s}

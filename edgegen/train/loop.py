@@ -42,6 +42,7 @@ class ElasticTraining:
     shift: float = 1.0
     gradient_scale: str = "grad_ratio"
     sub_widths: int = 1  # drawn at every step; the paper draws one
+    full_every: int = 1  # steps between those that train the full model; in the others it only teaches
     bfloat16: bool = True
     seed: int = 0
     log_every: int = 20
@@ -134,6 +135,7 @@ def train_elastic(
     run = ElasticRun(config, training.seed)
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=training.rate, betas=training.betas,
                                   weight_decay=training.weight_decay)
+    # these may change when a run is resumed
     free = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths")  # may change on resuming
     settings = {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in free}}
     state = RunState(run_dir, run, optimizer, settings)
@@ -169,7 +171,7 @@ def step_(run: ElasticRun, optimizer: torch.optim.Optimizer, data: CaptionedLate
         with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
             return run.model(at, x_t, t, *condition)
 
-    losses = elastic_gradients_(run.model, widths, velocity, x0, noise, scale)
+    losses = elastic_gradients_(run.model, widths, velocity, x0, noise, scale, step % training.full_every == 0)
     run.scale.fill_(scale.value)
     parallel.average_gradients_(run.model.parameters())
     losses["norm"] = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))

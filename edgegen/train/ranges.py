@@ -23,6 +23,7 @@ LIMITS = {  # name: least and most, both allowed
     "drop_encoder": (0, 0.5),
     "shift": (1e-3, 1000),
     "sub_widths": (1, 100),
+    "full_every": (1, 10**6),
     "seed": (0, 2**31 - 1),
     "log_every": (1, 10**9),
     "validate_every": (1, 10**9),
