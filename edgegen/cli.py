@@ -60,6 +60,8 @@ def run(arguments: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         code = getattr(error, "exit_code", 2)
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed: nothing is wrong but the missing word
+            return code
         if code or str(error):
             print_error(error.format_message(), "Try --help.", code, as_json)
         return code

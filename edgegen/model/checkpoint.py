@@ -207,7 +207,9 @@ def save_checkpoint(folder: str | Path, config: CheckpointConfig, states: Mappin
             if found != expected:
                 wrong = sorted(set(found.items()) ^ set(expected.items()))
                 raise InputError(f"{part} does not fit its configuration at {wrong[0][0]}.", "Save what was trained.")
-            save_file({name: as_half(state[name], name) for name in expected}, partial / f"{part}.safetensors")
+            path = partial / f"{part}.safetensors"
+            save_file({name: as_half(state[name], name) for name in expected}, path)
+            path.chmod(0o644)  # safetensors leaves a file to its owner alone; an installed package is for all
         (partial / "tokenizer").mkdir()
         for name, data in tokenizer_files.items():
             (partial / "tokenizer" / name).write_bytes(data)

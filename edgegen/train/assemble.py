@@ -39,8 +39,6 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     card = model_card(config, states, runs_dir, assembly.note)
     save_checkpoint(out, config, states, tokenizer_files, overwrite)
     (out / CARD).write_text(card, encoding="utf-8")
-    for path in out.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors leaves files that only their owner may read; an installed package is for all
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
 

@@ -136,7 +136,7 @@ def train_elastic(
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=training.rate, betas=training.betas,
                                   weight_decay=training.weight_decay)
     # these may change when a run is resumed
-    free = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths")  # may change on resuming
+    free = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths", "full_every")
     settings = {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in free}}
     state = RunState(run_dir, run, optimizer, settings)
     end = min(training.steps, stop_after or training.steps)
