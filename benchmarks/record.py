@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("edgegen", "torch", "coremltools", "onnxruntime", "executorch")
+import edgegen
+
+PACKAGES = ("torch", "coremltools", "onnxruntime", "executorch")
 
 
 def processor() -> str:
@@ -30,10 +32,11 @@ def commit() -> str:
 
 def append(path: Path, settings: dict, results: dict) -> dict:
     """Appends a measured row and returns it."""
+    versions = {"edgegen": edgegen.__version__, **{name: version(name) for name in PACKAGES}}
     row = {
         "source": "measured", "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(),
         "machine": {"processor": processor(), "system": platform.platform(terse=True)},
-        "versions": {name: version(name) for name in PACKAGES}, "settings": settings, "results": results,
+        "versions": versions, "settings": settings, "results": results,
     }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
