@@ -36,8 +36,15 @@ BundleFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.", s
 
 def main() -> None:
     """The entry point of the command `edgegen`; ends in good order when asked to terminate."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.exit(run(sys.argv[1:]))
+    asked: list[int] = []  # kept, since a library that catches everything can turn the exit into an error of its own
+
+    def end(number: int, frame: object) -> None:
+        asked.append(128 + number)
+        sys.exit(asked[0])
+
+    signal.signal(signal.SIGTERM, end)
+    code = run(sys.argv[1:])
+    sys.exit(asked[0] if asked else code)
 
 
 def run(arguments: list[str]) -> int:
