@@ -1,6 +1,8 @@
 """Batched against split form of the bundled transformer, on the two CPU runtimes, interleaved in one run.
 
-usage: python benchmarks/forms/run.py [--widths 0.375,0.5,1.0] [--backends onnx,executorch] [--runs 30]
+usage: python benchmarks/forms/run.py [--widths 0.375,0.5,1.0] [--backends onnx,executorch] [--grids 8,32] [--runs 30]
+
+A grid of 8 is 64 tokens, the bundled model's 128x128 pixels; 32 is 1,024 tokens, 512x512 pixels.
 
 Lowers the transformer in both forms, checks both against PyTorch, then times single-thread inferences in turn
 (split, batched, split, ...) and appends the medians and their ratio to measurements.jsonl.
@@ -74,10 +76,10 @@ def prepare(backend: str, component: Component, folder: Path) -> tuple[Callable[
     return run, seconds, float(10 * np.log10(np.ptp(reference) ** 2 / error))
 
 
-def compare(backend: str, width: float, runs: int) -> dict:
+def compare(backend: str, width: float, grid: int, runs: int) -> dict:
     """Median milliseconds of both forms and the ratio, from interleaved runs."""
     dit = load_checkpoint(bundled_folder()).transformer(width)
-    size = tuple(dit.config.patch * n for n in dit.config.grid)
+    size = (dit.config.patch * grid, dit.config.patch * grid)
     with tempfile.TemporaryDirectory() as folder:
         prepared = {name: prepare(backend, transformer_component(dit, size, TOKENS, form), Path(folder))
                     for name, form in (("split", SPLIT), ("batched", BATCHED[backend]))}
@@ -100,15 +102,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", default="0.375,0.5,1.0")
     parser.add_argument("--backends", default="onnx,executorch")
+    parser.add_argument("--grids", default="8,32")
     parser.add_argument("--runs", type=int, default=30)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for backend in arguments.backends.split(","):
         for width in map(float, arguments.widths.split(",")):
-            settings = {"backend": backend, "width": width, "runs": arguments.runs, "threads": 1, "text_tokens": TOKENS}
-            row = append(Path(__file__).with_name("measurements.jsonl"), settings,
-                         compare(backend, width, arguments.runs))
-            print(backend, width, row["results"])
+            for grid in map(int, arguments.grids.split(",")):
+                settings = {"backend": backend, "width": width, "tokens": grid**2, "runs": arguments.runs,
+                            "text_tokens": TOKENS, "threads": {"onnx": 1, "executorch": "default"}[backend]}
+                results = compare(backend, width, grid, arguments.runs)
+                append(Path(__file__).with_name("measurements.jsonl"), settings, results)
+                print(backend, width, grid**2, results, flush=True)
 
 
 if __name__ == "__main__":
