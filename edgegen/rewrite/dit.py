@@ -24,7 +24,6 @@ class DeployedModulation(nn.Module):
 
     def __init__(self, source: Modulation, layout: Layout):
         super().__init__()
-        self.layout = layout
         self.embed, self.hidden = layout.linear(source.embed), layout.linear(source.hidden)
         self.pooled = None if source.pooled is None else layout.linear(source.pooled)
         self.out = layout.linear(source.out)

@@ -22,9 +22,9 @@ def weightless(module: nn.Module) -> nn.Module:
 
 
 class ChannelsFirst:
-    """(B, C, 1, S): channel axis 1, token axis 3."""
+    """(B, C, 1, S): the channel axis is 1."""
 
-    channel, token = 1, 3
+    channel = 1
 
     @staticmethod
     def linear(source: nn.Linear) -> nn.Module:
@@ -62,9 +62,9 @@ class ChannelsFirst:
 
 
 class ChannelsLast:
-    """(B, S, C): channel axis 2, token axis 1."""
+    """(B, S, C): the channel axis is 2."""
 
-    channel, token = 2, 1
+    channel = 2
 
     @staticmethod
     def linear(source: nn.Linear) -> nn.Module:
