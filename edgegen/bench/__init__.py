@@ -1,0 +1,1 @@
+"""What a model costs: measured where it runs, predicted, with the error, where it cannot run."""
