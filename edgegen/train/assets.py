@@ -149,7 +149,7 @@ def render_emoji(data_dir: Path) -> Path:
     path = data_dir / "rendered.npz"
     if path.is_file():
         return path
-    rows = sorted(_sources(data_dir), key=lambda row: row[:2])
+    rows = sorted(emoji_sources(data_dir), key=lambda row: row[:2])
     images = np.stack([on_white(picture()) for _, _, picture in rows])  # (M,128,128,3)
     temporary = path.with_suffix(".tmp.npz")
     styles, keys = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
@@ -160,14 +160,25 @@ def render_emoji(data_dir: Path) -> Path:
 
 def on_white(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """Composite an RGBA picture on white, centred in a square; uint8 (size,size,3)."""
-    side = max(picture.size)
-    square = Image.new("RGBA", (side, side), (255, 255, 255, 255))
-    corner = ((side - picture.width) // 2, (side - picture.height) // 2)
-    square.alpha_composite(picture.convert("RGBA"), corner)
+    square = squared(picture, (255, 255, 255, 255))
     return np.asarray(square.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _sources(data_dir: Path) -> Iterator[tuple[str, str, Callable[[], Image.Image]]]:
+def cut_out(picture: Image.Image, size: int = SIZE) -> np.ndarray:
+    """A picture in a square with its transparency kept; uint8 (size,size,4), straight alpha."""
+    square = squared(picture, (0, 0, 0, 0)).convert("RGBa")
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS).convert("RGBA"))
+
+
+def squared(picture: Image.Image, ground: tuple[int, int, int, int]) -> Image.Image:
+    """A picture as RGBA, centred on a square ground."""
+    side = max(picture.size)
+    square = Image.new("RGBA", (side, side), ground)
+    square.alpha_composite(picture.convert("RGBA"), ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
+
+
+def emoji_sources(data_dir: Path) -> Iterator[tuple[str, str, Callable[[], Image.Image]]]:
     """(style, key, function that opens the picture) of every emoji that has a name."""
     named = emoji_names(data_dir)
     for path in (data_dir / FLUENT_3D.folder / "assets").glob("*.webp"):
