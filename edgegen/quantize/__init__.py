@@ -1,0 +1,1 @@
+"""Fewer bits a weight: palettes found by clustering, bits given to the layers that need them."""
