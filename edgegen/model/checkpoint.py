@@ -1,7 +1,8 @@
 """A checkpoint: a folder with everything a text-to-image model is, and the same made of random numbers.
 
   config.json                 {format_version, name, transformer, text, autoencoder, sampler[, prompts]}
-  transformer.safetensors     the supernet's names (elastic.py): `x.y.weight`, and `x.y.weight@0.375` for own parameters
+  transformer.safetensors     the supernet's names (elastic.py): `x.y.weight`, and `x.y.weight@0.375` of its own;
+                              maybe low-rank adapters of a width (adapters.py): `x.y.lora_a@0.375`
   text_encoder.safetensors    decoder.safetensors    [encoder.safetensors]
   tokenizer/                  word.json and byte.json, either of which may be missing
 """
@@ -57,11 +58,14 @@ class Checkpoint:
 
     def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """Name to shape of every tensor of a part."""
-        return part_shapes(part, self.config.transformer, self.config.text, self.config.autoencoder)
+        return part_shapes(part, *shape_configs(self.config))
 
-    def transformer(self, width: float) -> DiT:
-        """The plain transformer of one width; an unknown width is an error."""
-        state = materialize_state(self.states["transformer"], self.config.transformer, width)
+    def transformer(self, width: float, adapters: bool = True) -> DiT:
+        """The plain transformer of one width, its adapters merged; an unknown width is an error.
+
+        Without `adapters` it is the base they were trained on, which wants many steps.
+        """
+        state = materialize_state(self.states["transformer"], self.config.transformer, width, adapters)
         return filled(skeleton(self.config.transformer.at(width)), state)
 
     def text_encoders(self) -> TextEncoders:
@@ -78,6 +82,11 @@ class Checkpoint:
 
     def tokenizers(self) -> Tokenizers:
         return make_tokenizers(self.tokenizer_files)
+
+
+def shape_configs(config: CheckpointConfig) -> tuple[Any, ...]:
+    """What `part_shapes` needs of a configuration."""
+    return config.transformer, config.text, config.autoencoder, config.adapters
 
 
 def make_tokenizers(files: Mapping[str, bytes]) -> Tokenizers:
@@ -104,7 +113,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     check_folder(folder)
     config = read_config(folder / "config.json")
-    shapes = (config.transformer, config.text, config.autoencoder)
+    shapes = shape_configs(config)
     parts = [*PARTS, *(["encoder"] if (folder / "encoder.safetensors").is_file() else [])]
     states = {part: FileState(weights_path(folder, part), part_shapes(part, *shapes)) for part in parts}
     files = {path.name: path.read_bytes() for path in sorted((folder / "tokenizer").glob("*.json"))}
@@ -199,7 +208,7 @@ def reopen_folder(origin: Mapping[str, Any]) -> Checkpoint:
 def save_checkpoint(folder: str | Path, config: CheckpointConfig, states: Mapping[str, Mapping[str, Tensor]],
                     tokenizer_files: Mapping[str, bytes], overwrite: bool = False) -> None:
     """Writes a checkpoint in fp16, whole or not at all; `states` has the parts and maybe "encoder"."""
-    shapes = (config.transformer, config.text, config.autoencoder)
+    shapes = shape_configs(config)
     with new_folder(Path(folder), "config.json", overwrite) as partial:
         for part, state in states.items():
             expected = part_shapes(part, *shapes)

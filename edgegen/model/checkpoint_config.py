@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edgegen.errors import InputError
+from edgegen.model.adapters import AdapterConfig
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.config import DiTConfig
 from edgegen.model.sampler import SamplerConfig
@@ -26,6 +27,7 @@ class CheckpointConfig:
     autoencoder: AutoencoderConfig
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     prompts: tuple[str, ...] = PROMPTS
+    adapters: AdapterConfig | None = None  # few-step distillation, beside the base's weights
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))
@@ -35,6 +37,8 @@ class CheckpointConfig:
         if self.transformer.in_channels != self.autoencoder.latent_channels:
             raise InputError(f"transformer.in_channels {self.transformer.in_channels} differs from "
                              f"autoencoder.latent_channels {self.autoencoder.latent_channels}.", "Make them equal.")
+        for width in self.adapters.widths if self.adapters else ():
+            self.transformer.at(width)  # refuses an unknown one
 
     @property
     def pixels_per_token(self) -> int:
@@ -61,9 +65,10 @@ class CheckpointConfig:
         return grid[0] * self.transformer.patch, grid[1] * self.transformer.patch
 
     def to_dict(self) -> dict:
+        adapters = {} if self.adapters is None else {"adapters": asdict(self.adapters)}
         return {"format_version": FORMAT_VERSION, "name": self.name, "transformer": self.transformer.to_dict(),
                 "text": asdict(self.text), "autoencoder": asdict(self.autoencoder), "sampler": asdict(self.sampler),
-                "prompts": list(self.prompts)}
+                "prompts": list(self.prompts), **adapters}
 
     @classmethod
     def from_dict(cls, values: dict) -> CheckpointConfig:
@@ -74,7 +79,7 @@ class CheckpointConfig:
             raise InputError(f"format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
                              "Use the edgegen that wrote it.")
         for key, kind in (("transformer", DiTConfig), ("text", TextConfig), ("autoencoder", AutoencoderConfig),
-                          ("sampler", SamplerConfig)):
+                          ("sampler", SamplerConfig), ("adapters", AdapterConfig)):
             if key in values:
                 values[key] = from_values(kind, values[key], key)
         return from_values(cls, values, "")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgegen.errors import InputError
+from edgegen.model.adapters import merge_adapters_, without_adapters
 from edgegen.model.config import DiTConfig
 from edgegen.model.dit import DiT, init_
 
@@ -117,8 +118,13 @@ def elastic_state(model: ElasticDiT) -> dict[str, Tensor]:
     return state
 
 
-def materialize_state(state: Mapping[str, Tensor], config: DiTConfig, width: float) -> dict[str, Tensor]:
-    """The state of one width's plain model, taken from a checkpoint's state; missing names are an error."""
+def materialize_state(
+    state: Mapping[str, Tensor], config: DiTConfig, width: float, adapters: bool = True
+) -> dict[str, Tensor]:
+    """The state of one width's plain model, taken from a checkpoint's state; missing names are an error.
+
+    The width's low-rank adapters, where the state has some, are added to the weights unless `adapters` is False.
+    """
     plain, picked, missing = skeleton(config.at(width)), {}, []
     for name, parameter in plain.named_parameters():
         source = f"{name}@{width}" if width != 1.0 and is_own(name) else name
@@ -130,12 +136,15 @@ def materialize_state(state: Mapping[str, Tensor], config: DiTConfig, width: flo
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise InputError(f"the checkpoint lacks {', '.join(missing[:4])}{more} for width {width}.",
                          "Use a checkpoint trained at this width, or a tier of another width.")
+    if adapters:
+        merge_adapters_(picked, state, width)
     return picked
 
 
-def load_elastic_(model: ElasticDiT, state: dict[str, Tensor]) -> None:
-    """Fills a supernet from its checkpoint state."""
+def load_elastic_(model: ElasticDiT, state: Mapping[str, Tensor]) -> None:
+    """Fills a supernet from its checkpoint state; adapters, which are no part of it, are left out."""
     own = elastic_state(model)
+    state = {name: state[name] for name in without_adapters(state)}
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unexpected:
         raise InputError(f"the checkpoint does not fit: missing {missing[:4]}, unexpected {unexpected[:4]}.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgegen.errors import InputError
 from edgegen.model.autoencoder import AutoencoderConfig
-from edgegen.model.checkpoint import PARTS, Checkpoint, reopen_folder
+from edgegen.model.checkpoint import PARTS, Checkpoint, reopen_folder, shape_configs
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.config import PRESETS
 from edgegen.model.sampler import SamplerConfig
@@ -42,7 +42,7 @@ def random_preset(name: str, seed: int = 0) -> Checkpoint:
 
 def random_checkpoint(config: CheckpointConfig, seed: int = 0) -> Checkpoint:
     """A checkpoint of random weights; its text configuration must have no word encoder, which needs a vocabulary."""
-    shapes = (config.transformer, config.text, config.autoencoder)
+    shapes = shape_configs(config)
     states = {part: RandomState(part_shapes(part, *shapes), seed) for part in (*PARTS, "encoder")}
     if config.text.word is not None or config.text.byte is None:
         raise InputError("random weights have no vocabulary for a word encoder.", "Configure a byte encoder alone.")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.model.adapters import AdapterConfig, adapter_shapes
 from edgegen.model.autoencoder import AutoencoderConfig, Decoder, Encoder
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import is_own, skeleton
@@ -30,20 +31,24 @@ def module_shapes(make: Callable[[], nn.Module]) -> Shapes:
         return {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
 
 
-def transformer_shapes(config: DiTConfig) -> Shapes:
-    """What transformer.safetensors holds: the full model, and `name@width` for what belongs to a sub-width alone."""
+def transformer_shapes(config: DiTConfig, adapters: AdapterConfig | None = None) -> Shapes:
+    """What transformer.safetensors holds: the full model, and `name@width` for what belongs to a width alone."""
     shapes = {n: tuple(p.shape) for n, p in skeleton(config.at(1.0)).named_parameters()}
     for width in config.widths:
         if width != 1.0:
             own = skeleton(config.at(width)).named_parameters()
             shapes |= {f"{n}@{width}": tuple(p.shape) for n, p in own if is_own(n)}
+    if adapters is not None:
+        for width in adapters.widths:
+            shapes |= adapter_shapes(skeleton(config.at(width)), adapters.targets, adapters.rank, width)
     return shapes
 
 
-def part_shapes(part: str, transformer: DiTConfig, text: TextConfig, autoencoder: AutoencoderConfig) -> Shapes:
+def part_shapes(part: str, transformer: DiTConfig, text: TextConfig, autoencoder: AutoencoderConfig,
+                adapters: AdapterConfig | None = None) -> Shapes:
     """What the file of one part of a checkpoint must hold."""
     if part == "transformer":
-        return transformer_shapes(transformer)
+        return transformer_shapes(transformer, adapters)
     if part == "text_encoder":
         return module_shapes(lambda: TextEncoders(text))
     if part == "decoder":
@@ -82,6 +87,9 @@ class FileState(Mapping[str, Tensor]):
         check_finite(tensor, f"{self.path}: {name}")
         return tensor.float()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
@@ -104,6 +112,9 @@ class RandomState(Mapping[str, Tensor]):
         generator = torch.Generator().manual_seed(int.from_bytes(mixed[:4], "little"))
         noise = torch.empty(shape, dtype=torch.float32).normal_(generator=generator)
         return scaled_(noise, name.split("@")[0]).half().float()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
