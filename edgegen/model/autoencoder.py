@@ -22,6 +22,7 @@ class AutoencoderConfig:
     encoder_depths: tuple[int, ...] = (2, 2)  # residual blocks at each width
     decoder_widths: tuple[int, ...] = (128, 64, 24)  # each width is followed by a doubling of the grid
     decoder_depths: tuple[int, ...] = (2, 2, 1)
+    separable_decoder: bool = False  # depthwise and 1x1 convolutions instead of full ones: a fifth of the weights
 
     def __post_init__(self):
         for name in ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths"):
@@ -52,6 +53,22 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class SeparableBlock(nn.Module):
+    """x + project(relu(depthwise(relu(expand(x))))), an inverted residual without norms, starting as the identity."""
+
+    def __init__(self, width: int, expansion: int = 2):
+        super().__init__()
+        inner = expansion * width
+        self.expand = nn.Conv2d(width, inner, 1)
+        self.depthwise = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.project = nn.Conv2d(inner, width, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(F.relu(self.depthwise(F.relu(self.expand(x)))))
 
 
 class Encoder(nn.Module):
@@ -85,14 +102,22 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         widths = config.decoder_widths
+        block = SeparableBlock if config.separable_decoder else ResidualBlock
         layers = [nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)]
         for width, depth, following in zip(widths, config.decoder_depths, (*widths[1:], 3), strict=True):
-            layers += [ResidualBlock(width) for _ in range(depth)]
-            layers += [nn.Conv2d(width, 4 * following, 3, padding=1), nn.PixelShuffle(2)]
+            layers += [block(width) for _ in range(depth)]
+            layers += [growth(width, 4 * following, config.separable_decoder and following != 3), nn.PixelShuffle(2)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.layers(latent)  # (B,3,H,W)
+
+
+def growth(width: int, channels: int, separable: bool) -> nn.Module:
+    """The 3x3 convolution before a pixel shuffle; the last one, to the picture, is small and never separated."""
+    if not separable:
+        return nn.Conv2d(width, channels, 3, padding=1)
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, channels, 1))
 
 
 class Autoencoder(nn.Module):

@@ -12,7 +12,7 @@ from edgegen.model.checkpoint import save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.card import model_card, total_bytes
 from edgegen.train.recipe import Assembly
-from edgegen.train.results import autoencoder_result, elastic_result, text_result
+from edgegen.train.results import autoencoder_result, decoder_result, elastic_result, text_result
 
 CARD = "MODEL_CARD.md"
 
@@ -46,8 +46,11 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
 def collect(
     runs_dir: Path, assembly: Assembly
 ) -> tuple[CheckpointConfig, dict[str, dict[str, Tensor]], dict[str, bytes]]:
-    """The configuration, the weights of each part by name, and the tokenizer files."""
+    """The configuration, the weights of each part by name, and the tokenizer files; a small decoder if there is one."""
     picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
+    decoder = autoencoder.decoder
+    if (runs_dir / "decoder" / "state.safetensors").is_file():
+        picture_config, decoder = decoder_result(runs_dir / "decoder")
     text_config, encoders, tokenizer_files = text_result(runs_dir / "text")
     transformer_config, transformer = elastic_result(runs_dir / "elastic")
     config = CheckpointConfig(
@@ -56,7 +59,7 @@ def collect(
     states = {
         "transformer": transformer,
         "text_encoder": encoders.state_dict(),
-        "decoder": autoencoder.decoder.state_dict(),
+        "decoder": decoder.state_dict(),
         "encoder": autoencoder.encoder.state_dict(),
     }
     return config, states, tokenizer_files

@@ -23,11 +23,13 @@ DATA, RUNS = Path("data"), Path("runs")
 
 STAGE_HELP = {
     "autoencoder": "Trains the picture autoencoder, or resumes it.",
+    "decoder": "Distils a small decoder from the autoencoder's, or resumes it.",
     "text": "Distils the text encoders, or resumes them.",
     "elastic": "Trains the transformer at all widths, or resumes it; data parallel under torchrun.",
 }
 STAGE_EXAMPLE = {
     "autoencoder": "edgegen train autoencoder --set steps=2000",
+    "decoder": "edgegen train decoder --set model.widths=[128,64,32]",
     "text": "edgegen train text --set model.width=192",
     "elastic": "torchrun --nproc-per-node 2 -m edgegen train elastic --data data --runs runs",
 }

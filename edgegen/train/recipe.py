@@ -17,12 +17,14 @@ from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import TextConfig
 from edgegen.target import unknown
 from edgegen.train.autoencoder import AutoencoderTraining
+from edgegen.train.decoder import DecoderConfig, DecoderTraining
 from edgegen.train.loop import ElasticTraining
 from edgegen.train.text import TextTraining
 
-STAGES = ("autoencoder", "text", "elastic")  # in the order they are trained
+STAGES = ("autoencoder", "decoder", "text", "elastic")  # in the order they are trained
 KINDS: dict[str, tuple[type, type]] = {
     "autoencoder": (AutoencoderConfig, AutoencoderTraining),
+    "decoder": (DecoderConfig, DecoderTraining),
     "text": (TextConfig, TextTraining),
     "elastic": (DiTConfig, ElasticTraining),
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
-from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
+from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig, Decoder
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import ElasticDiT, elastic_state
 from edgegen.model.states import open_safetensors
@@ -55,6 +55,15 @@ def autoencoder_result(run_dir: Path) -> tuple[AutoencoderConfig, Autoencoder]:
     module = NormalisedAutoencoder(config)
     module.load_state_dict(state.tensors)
     return config, module.folded(config)
+
+
+def decoder_result(run_dir: Path) -> tuple[AutoencoderConfig, Decoder]:
+    """The small decoder, and the autoencoder's configuration with it in place."""
+    state = read_state(run_dir, "module.")
+    config = AutoencoderConfig(**state.settings["model"])
+    decoder = Decoder(config)
+    decoder.load_state_dict(state.tensors)
+    return config, decoder.eval()
 
 
 def text_result(run_dir: Path) -> tuple[TextConfig, TextEncoders, dict[str, bytes]]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgegen.errors import InputError
@@ -20,14 +21,18 @@ from edgegen.train import parallel
 from edgegen.train.assets import SIZE, fetch_emoji, render_emoji
 from edgegen.train.autoencoder import train_autoencoder
 from edgegen.train.data import EmojiData, autoencoder_split, load_rendered
+from edgegen.train.decoder import train_decoder
 from edgegen.train.elastic_data import captioned_latents
 from edgegen.train.loop import train_elastic
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
 from edgegen.train.results import NOTHING, as_shipped_, autoencoder_result, read_log, read_state, text_result
+from edgegen.train.scene_pictures import Sprites
+from edgegen.train.scenes import SceneSource
 from edgegen.train.teacher import fetch_teacher
 from edgegen.train.text import train_text
 from edgegen.train.text_data import load_text_data
 
+SCENES = 1_000_000  # different ones that the small decoder may see
 VALIDATION = "unseen_style"  # the split whose loss is watched: known things in a style they were never seen in
 
 
@@ -97,6 +102,19 @@ def prepare_autoencoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir:
     return partial(train_autoencoder, images, held_out, run_dir, recipe.model, recipe.training)
 
 
+def prepare_decoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
+    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
+    config = recipe.model.within(picture_config)
+    rendered, sprites = load_rendered(data_dir), Sprites.load(data_dir)
+    seen = autoencoder_split(rendered.keys)
+    singles, scenes, unseen = rendered.images[seen], SceneSource("train"), SceneSource("combinations")
+    sources = {"singles": (singles.__getitem__, len(singles)),
+               "scenes": (lambda index: sprites.render(scenes[index]), SCENES)}
+    held_out = {"singles": rendered.images[~seen],  # (M,128,128,3) each
+                "scenes": np.stack([sprites.render(unseen[index]) for index in range(200)])}
+    return partial(train_decoder, sources, held_out, as_shipped_(autoencoder), run_dir, config, recipe.training)
+
+
 def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
     data = load_text_data(fetch_emoji(data_dir), fetch_teacher(data_dir), run_dir, recipe.model)
     return partial(train_text, data.tokens, data.targets, data.split, run_dir, recipe.model, recipe.training)
@@ -117,7 +135,8 @@ def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
     return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training)
 
 
-PREPARE = {"autoencoder": prepare_autoencoder, "text": prepare_text, "elastic": prepare_elastic}
+PREPARE = {"autoencoder": prepare_autoencoder, "decoder": prepare_decoder, "text": prepare_text,
+           "elastic": prepare_elastic}
 
 
 def check_processes(stage: str) -> None:
