@@ -2,7 +2,8 @@
 
   config.json                 {format_version, name, transformer, text, autoencoder, sampler[, prompts]}
   transformer.safetensors     the supernet's names (elastic.py): `x.y.weight`, and `x.y.weight@0.375` of its own;
-                              maybe low-rank adapters of a width (adapters.py): `x.y.lora_a@0.375`
+                              maybe low-rank adapters of a width (adapters.py): `x.y.lora_a@0.375`;
+                              of a quantized checkpoint, one width alone (quantization.py): `x.y.weight.palette`
   text_encoder.safetensors    decoder.safetensors    [encoder.safetensors]
   tokenizer/                  word.json and byte.json, either of which may be missing
 """
@@ -26,6 +27,7 @@ from edgegen.model.autoencoder import Decoder, Encoder
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.dit import DiT
 from edgegen.model.elastic import materialize_state, skeleton
+from edgegen.model.quantization import QuantizedState
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.states import FileState, as_half, part_shapes, pickle_error
 from edgegen.model.text import ByteTokenizer, TextEncoders, Tokenizers
@@ -63,10 +65,22 @@ class Checkpoint:
     def transformer(self, width: float, adapters: bool = True) -> DiT:
         """The plain transformer of one width, its adapters merged; an unknown width is an error.
 
-        Without `adapters` it is the base they were trained on, which wants many steps.
+        Without `adapters` it is the base they were trained on, which wants many steps. A quantized checkpoint has one
+        width; its weights come dense, as their codes say.
         """
+        if self.config.quantization is not None:
+            self.check_width(width)
+            return filled(skeleton(self.config.transformer.at(width)), self.states["transformer"])
         state = materialize_state(self.states["transformer"], self.config.transformer, width, adapters)
         return filled(skeleton(self.config.transformer.at(width)), state)
+
+    def check_width(self, width: float) -> None:
+        """Refuses a width the checkpoint does not have."""
+        self.config.transformer.at(width)
+        stored = width if self.config.quantization is None else self.config.quantization.width
+        if width != stored:
+            raise InputError(f"checkpoint {self.config.name} was quantized at width {stored:g}; it has no {width:g}.",
+                             f"Use a tier of width {stored:g}, or quantize again with --width {width:g}.")
 
     def text_encoders(self) -> TextEncoders:
         return filled(meta(TextEncoders, self.config.text), self.states["text_encoder"])
@@ -115,7 +129,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     config = read_config(folder / "config.json")
     shapes = shape_configs(config)
     parts = [*PARTS, *(["encoder"] if (folder / "encoder.safetensors").is_file() else [])]
-    states = {part: FileState(weights_path(folder, part), part_shapes(part, *shapes)) for part in parts}
+    states = {part: FileState(weights_path(folder, part), part_shapes(part, *shapes)) for part in parts
+              if part != "transformer" or config.quantization is None}
+    if config.quantization is not None:
+        path = weights_path(folder, "transformer")
+        states["transformer"] = QuantizedState(path, config.transformer, config.quantization)
     files = {path.name: path.read_bytes() for path in sorted((folder / "tokenizer").glob("*.json"))}
     check_tokenizers(config, files, folder / "tokenizer")
     return Checkpoint(config, states, files, origin_of(folder, config.name))

@@ -10,6 +10,7 @@ from edgegen.errors import InputError
 from edgegen.model.adapters import AdapterConfig
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.config import DiTConfig
+from edgegen.model.quantization import QuantizationConfig
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import EncoderConfig, TextConfig
 
@@ -28,6 +29,7 @@ class CheckpointConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     prompts: tuple[str, ...] = PROMPTS
     adapters: AdapterConfig | None = None  # few-step distillation, beside the base's weights
+    quantization: QuantizationConfig | None = None  # the transformer is stored at one width, in fewer bits
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))
@@ -39,6 +41,8 @@ class CheckpointConfig:
                              f"autoencoder.latent_channels {self.autoencoder.latent_channels}.", "Make them equal.")
         for width in self.adapters.widths if self.adapters else ():
             self.transformer.at(width)  # refuses an unknown one
+        if self.quantization is not None:
+            self.transformer.at(self.quantization.width)
 
     @property
     def pixels_per_token(self) -> int:
@@ -66,9 +70,10 @@ class CheckpointConfig:
 
     def to_dict(self) -> dict:
         adapters = {} if self.adapters is None else {"adapters": asdict(self.adapters)}
+        quantization = {} if self.quantization is None else {"quantization": asdict(self.quantization)}
         return {"format_version": FORMAT_VERSION, "name": self.name, "transformer": self.transformer.to_dict(),
                 "text": asdict(self.text), "autoencoder": asdict(self.autoencoder), "sampler": asdict(self.sampler),
-                "prompts": list(self.prompts), **adapters}
+                "prompts": list(self.prompts), **adapters, **quantization}
 
     @classmethod
     def from_dict(cls, values: dict) -> CheckpointConfig:
@@ -79,7 +84,8 @@ class CheckpointConfig:
             raise InputError(f"format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
                              "Use the edgegen that wrote it.")
         for key, kind in (("transformer", DiTConfig), ("text", TextConfig), ("autoencoder", AutoencoderConfig),
-                          ("sampler", SamplerConfig), ("adapters", AdapterConfig)):
+                          ("sampler", SamplerConfig), ("adapters", AdapterConfig),
+                          ("quantization", QuantizationConfig)):
             if key in values:
                 values[key] = from_values(kind, values[key], key)
         return from_values(cls, values, "")
@@ -119,6 +125,12 @@ def check_type(value: Any, kind: Any, where: str) -> None:
             raise InputError(f"{where} must be a list of {inner.__name__}, found {value!r}.")
         for item in value:
             check_type(item, inner, f"each of {where}")
+        return
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be an object, found {value!r}.")
+        for name, item in value.items():
+            check_type(item, get_args(kind)[1], f"{where}.{name}")
         return
     numbers: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
     accepted = numbers.get(kind)

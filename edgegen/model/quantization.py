@@ -73,7 +73,7 @@ class QuantizedState(FileState):
     def _check_names(self) -> None:
         strangers = sorted(self.quantization.plan.keys() - self.shapes.keys())
         if strangers:
-            raise InputError(f"{self.path.parent / 'config.json'}: quantization.plan names {some(strangers)}, which the "
+            raise InputError(f"{self.path.parent}/config.json: quantization.plan names {some(strangers)}, which the "
                              f"transformer of width {self.quantization.width:g} does not have.", "Quantize again.")
         found = set(self.file.keys())
         expected = {stored for name in self.shapes for stored in self.stored_names(name)}
