@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tempfile
@@ -148,7 +149,12 @@ def read_program(path: Path) -> tuple[Any, Any]:
 
 
 def xnnpack_operations(payload: bytes) -> Counter[str]:
-    """Operations of one XNNPACK graph, decoded with the schema and the flatc that ExecuTorch installs."""
+    """Operations of one XNNPACK graph."""
+    return Counter(node["xnode_union_type"].removeprefix("_") for node in xnnpack_graph(payload)["xnodes"])
+
+
+def xnnpack_graph(payload: bytes) -> dict[str, Any]:
+    """One XNNPACK graph, decoded with the schema and the flatc that ExecuTorch installs."""
     import executorch
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
 
@@ -165,7 +171,7 @@ def xnnpack_operations(payload: bytes) -> Counter[str]:
         if done.returncode:
             raise EdgegenError(f"flatc cannot read an XNNPACK graph: {done.stderr.strip()[:200]}.")
         text = (Path(folder) / "graph.json").read_text()
-    return Counter(re.findall(r'"xnode_union_type": "_?(\w+)"', text))  # flatc writes infinities, which JSON has not
+    return json.loads(re.sub(r": (-?inf|nan)\b", ": null", text))  # flatc writes infinities, which JSON has not
 
 
 READERS = {"coreml": read_coreml, "onnx": read_onnx, "executorch": read_executorch}
