@@ -40,7 +40,7 @@ from edgegen.train.text import TextTraining, save_tokenizers, train_text
 from edgegen.train.text_data import make_tokenizers_
 
 CONFIG = small_config()
-FAST = ElasticTraining(steps=6, batch=4, warmup=2, bfloat16=False, log_every=1, validate_every=3)
+FAST = ElasticTraining(steps=6, batch=4, warmup=2, precision="float32", log_every=1, validate_every=3)
 PICTURES = AutoencoderConfig(
     latent_channels=4, encoder_widths=(8, 8), encoder_depths=(1, 1), decoder_widths=(8, 8, 8), decoder_depths=(1, 1, 1)
 )
@@ -90,7 +90,8 @@ def test_a_recipe_file_with_a_preset_and_nested_overrides(tmp_path):
         ("text", "model.word.dept=3", ["model.word.dept", "Did you mean depth?"]),
         ("elastic", "steps=many", ["training.steps", "int", "'many'"]),
         ("elastic", "steps=1.5", ["training.steps", "int", "1.5"]),
-        ("elastic", "bfloat16=1", ["training.bfloat16", "bool"]),
+        ("text", "bfloat16=1", ["training.bfloat16", "bool"]),
+        ("elastic", "precision=fast", ["'fast'", "bfloat16"]),
         ("elastic", "betas=0.9", ["training.betas", "list"]),
         ("elastic", "betas=[0.9, 1.0]", ["betas"]),
         ("elastic", "rate=nan", ["rate is nan"]),
@@ -265,7 +266,7 @@ def test_every_width_learns_a_tiny_set_by_heart(tmp_path):
 
 
 def test_a_stage_writes_its_recipe_and_returns_its_last_numbers(tmp_path, monkeypatch):
-    recipe = load_recipe("elastic", ["steps=2", "batch=2", "bfloat16=false", "log_every=1"])
+    recipe = load_recipe("elastic", ["steps=2", "batch=2", "precision=float32", "log_every=1"])
     data = captioned()
 
     def prepare(recipe, data_dir, runs_dir, run_dir):

@@ -6,13 +6,13 @@ there; s here is the running ratio of the two gradients' norms over the shared s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgegen.model.elastic import ElasticDiT, is_own, slice_parameter
+from edgegen.model.elastic import ElasticDiT, is_own
 from edgegen.train import parallel
 from edgegen.train.flow import flow_loss
 
@@ -38,10 +38,8 @@ class GradientScale:
         return min(max(self.value, SCALE_RANGE[0]), SCALE_RANGE[1])
 
 
-def restricted_norm(gradients: dict[str, Tensor], shapes: dict[str, torch.Size]) -> float:
-    """Norm of the shared parameters' gradients, restricted to the slice that a narrower model uses."""
-    squares = [slice_parameter(n, gradients[n], shape).square().sum() for n, shape in shapes.items() if n in gradients]
-    return float(torch.stack(squares).sum().sqrt())
+Task = Callable[[float], tuple[Tensor, Tensor, dict[str, Tensor]]]
+"""Runs the model at a width on a fixed batch: loss to minimise, velocity (B, C, h, w), numbers to log by name."""
 
 
 def elastic_gradients_(
@@ -53,49 +51,98 @@ def elastic_gradients_(
     scale: GradientScale,
     train_full: bool = True,
 ) -> dict[str, float]:
-    """Fills `.grad` of every parameter used by the full model and by the sub-widths given; returns the losses.
+    """`joint_gradients_` of the flow-matching loss on one batch; `run(width)` gives the velocity (B, C, h, w)."""
 
-    `run(width)` gives the velocity (B, C, h, w) of the model at a width on this batch. Without `train_full` the full
-    model only teaches.
+    def task(width: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        velocity = run(width).float()
+        loss = flow_loss(velocity, x0, noise)
+        return loss, velocity, {"loss": loss}
+
+    return joint_gradients_(model, dict(model.named_parameters()), widths, [task], scale, train_full)
+
+
+def joint_gradients_(
+    model: ElasticDiT,
+    parameters: Mapping[str, nn.Parameter],
+    widths: Sequence[float],
+    tasks: Sequence[Task],
+    scale: GradientScale,
+    train_full: bool = True,
+) -> dict[str, float]:
+    """Fills `.grad` of every parameter used by the full model and by the sub-widths given; returns what to log.
+
+    `parameters` are the model's by name and maybe others that the tasks use. Each task is one of the equal parts that
+    a batch is worked through in. Gradients and numbers are means over tasks and processes. Without `train_full` the
+    full model only teaches.
     """
-    model.zero_grad(set_to_none=True)
-    with torch.set_grad_enabled(train_full):
-        v_full = run(1.0).float()
-        loss_full = flow_loss(v_full, x0, noise)
-    if train_full:
-        loss_full.backward()
-    full = take_gradients_(model)
-    total, losses = dict(full), {"loss": loss_full.item()}
+    take_gradients_(parameters)
+    follows_norms = scale.method == "grad_ratio" and train_full
+    full, taught, numbers, loss_full = _full_pass_(parameters, tasks, train_full)
+    if follows_norms:  # the norm of the mean gradient is not the mean of the norms
+        parallel.average_gradients_(full.values())
+    total = dict(full)
     for width in widths:
-        v_sub = run(width).float()
-        loss_flow, loss_distill = flow_loss(v_sub, x0, noise), (v_sub - v_full.detach()).square().mean()
-        (loss_flow + loss_distill).backward()
-        sub = take_gradients_(model)
-        pair = (loss_full.item(), (loss_flow + loss_distill).item())
-        if train_full:
-            scale.update(*(parallel.average(x) for x in _to_compare(model, width, full, sub, scale.method, pair)))
+        sub, of_width, loss_sub = _sub_pass_(parameters, tasks, width, taught)
+        if follows_norms:
+            parallel.average_gradients_(sub.values())
+            shapes = {f"full.{n}": shape for n, shape in model.shapes_at(width).items() if not is_own(n)}
+            scale.update(parallel.norm_of_slices(full, shapes), parallel.norm_of_slices(sub, shapes))
+        elif train_full:
+            pair = parallel.average({"full": loss_full, "sub": loss_sub})
+            scale.update(pair["full"], pair["sub"])
         s = scale.factor
         for name, gradient in sub.items():
             total[name] = total[name] + s * gradient if name in total else s * gradient
-        losses |= {f"loss@{width}": loss_flow.item(), f"distill@{width}": loss_distill.item(), "scale": s}
-    for name, parameter in model.named_parameters():
+        numbers |= of_width | {"scale": s}
+    if not follows_norms:
+        parallel.average_gradients_(total.values())
+    for name, parameter in parameters.items():
         parameter.grad = total.get(name)
-    return losses
+    return parallel.average(numbers)
 
 
-def take_gradients_(model: ElasticDiT) -> dict[str, Tensor]:
-    """Moves the gradients off the model's parameters."""
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
+def _full_pass_(
+    parameters: Mapping[str, nn.Parameter], tasks: Sequence[Task], train: bool
+) -> tuple[dict[str, Tensor], list[Tensor], dict[str, float], float]:
+    """Gradients of the full model, what it teaches for each task, its numbers and its loss."""
+    taught, numbers, total = [], {}, 0.0
+    for task in tasks:
+        with torch.set_grad_enabled(train):
+            loss, velocity, found = task(1.0)
+        if train:
+            (loss / len(tasks)).backward()
+        taught.append(velocity.detach())
+        total += loss.item() / len(tasks)
+        add_mean_(numbers, found, len(tasks))
+    return take_gradients_(parameters), taught, numbers, total
+
+
+def _sub_pass_(
+    parameters: Mapping[str, nn.Parameter], tasks: Sequence[Task], width: float, taught: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], dict[str, float], float]:
+    """Gradients of a sub-width that learns its task and the full model's velocities, its numbers and its loss."""
+    numbers: dict[str, float] = {}
+    total = 0.0
+    for task, target in zip(tasks, taught, strict=True):
+        loss, velocity, found = task(width)
+        distill = (velocity - target).square().mean()
+        ((loss + distill) / len(tasks)).backward()
+        total += (loss + distill).item() / len(tasks)
+        add_mean_(numbers, {f"{name}@{width}": value for name, value in found.items()}, len(tasks))
+        add_mean_(numbers, {f"distill@{width}": distill}, len(tasks))
+    return take_gradients_(parameters), numbers, total
+
+
+def add_mean_(numbers: dict[str, float], found: Mapping[str, Tensor], count: int) -> None:
+    """Adds one of `count` parts of a mean."""
+    for name, value in found.items():
+        numbers[name] = numbers.get(name, 0.0) + value.item() / count
+
+
+def take_gradients_(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Moves the gradients off the parameters."""
+    gradients = {}
+    for name, parameter in parameters.items():
+        if parameter.grad is not None:
+            gradients[name], parameter.grad = parameter.grad, None
     return gradients
-
-
-def _to_compare(
-    model: ElasticDiT, width: float, full: dict[str, Tensor], sub: dict[str, Tensor], method: str,
-    losses: tuple[float, float],
-) -> tuple[float, float]:
-    """The two numbers whose ratio the gradient scale follows."""
-    if method != "grad_ratio":
-        return losses
-    shapes = {f"full.{n}": shape for n, shape in model.shapes_at(width).items() if not is_own(n)}
-    return restricted_norm(full, shapes), restricted_norm(sub, shapes)

@@ -1,4 +1,4 @@
-"""The elastic training run: batches that depend on (seed, step, rank) alone, EMA, exact resume.
+"""The elastic training run: batches that depend on (seed, step) alone, EMA, exact resume.
 
 Shapes: M pictures, K captions, C latent channels, h x w latent grid, L text tokens, T text channels, B batch.
 """
@@ -6,10 +6,14 @@ Shapes: M pictures, K captions, C latent channels, h x w latent grid, L text tok
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +22,18 @@ from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import ElasticDiT, elastic_state
 from edgegen.model.text import masked_mean
 from edgegen.train import parallel
-from edgegen.train.elastic import GradientScale, elastic_gradients_
-from edgegen.train.flow import logit_normal, noised, validation_loss
+from edgegen.train.blockwise import BlockwiseElastic
+from edgegen.train.device import PRECISIONS, choose_precision
+from edgegen.train.elastic import GradientScale, joint_gradients_
+from edgegen.train.flow import flow_loss, logit_normal, noised, validation_loss
 from edgegen.train.ranges import check_ranges
-from edgegen.train.run_state import RunState
+from edgegen.train.run_state import RunState, saved_settings
+from edgegen.train.scalars import Scalars
+
+DISTRIBUTIONS = ("auto", "replicate", "shard")
+# settings that may change when a run is resumed
+FREE = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths", "full_every", "accumulate",
+        "activation_checkpointing", "distribution", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class ElasticTraining:
 
     steps: int = 5000
     batch: int = 32
+    accumulate: int = 1  # equal parts that a process works its rows through in, to save memory
     rate: float = 1e-3
     warmup: int = 200
     decay_share: float = 0.25  # of the steps, at the end: the rate falls linearly to zero
@@ -43,7 +56,10 @@ class ElasticTraining:
     gradient_scale: str = "grad_ratio"
     sub_widths: int = 1  # drawn at every step; the paper draws one
     full_every: int = 1  # steps between those that train the full model; in the others it only teaches
-    bfloat16: bool = True
+    precision: str = "auto"  # float32 or bfloat16 autocast; auto: the faster on this device, measured at the start
+    activation_checkpointing: bool = False  # blocks are recomputed in the backward pass, to save memory
+    distribution: str = "auto"  # replicate or shard (FSDP2) over the processes; auto: shard on GPUs, replicate on CPUs
+    tensorboard: bool = False  # scalars, and a grid of fixed prompts for each width, in the run's folder
     seed: int = 0
     log_every: int = 20
     validate_every: int = 500
@@ -53,8 +69,53 @@ class ElasticTraining:
         check_ranges(self)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
-        if self.gradient_scale not in ("grad_ratio", "loss_ratio", "none"):
-            raise InputError(f"gradient_scale {self.gradient_scale!r} is not one of grad_ratio, loss_ratio, none.")
+        check_choice("gradient_scale", self.gradient_scale, ("grad_ratio", "loss_ratio", "none"))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("distribution", self.distribution, DISTRIBUTIONS)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a setting that is not one of its choices."""
+    if value not in choices:
+        raise InputError(f"{name} {value!r} is not one of {', '.join(choices)}.")
+
+
+class TrainingData(Protocol):
+    """What a run draws its batches from."""
+
+    def batch(self, training: ElasticTraining, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
+        """One process's rows of x0, noise, t, text, mask, pooled; together a function of (seed, step)."""
+
+
+@dataclass
+class Batch:
+    """Rows of a step on a device; `taught` is room for what a teacher says of them."""
+
+    x0: Tensor  # (B, C, h, w)
+    noise: Tensor  # (B, C, h, w)
+    t: Tensor  # (B,)
+    text: Tensor  # (B, L, T)
+    mask: Tensor  # (B, L)
+    pooled: Tensor  # (B, T)
+    taught: tuple[Tensor, ...] = field(default=())
+
+    @property
+    def x_t(self) -> Tensor:
+        return noised(self.x0, self.noise, self.t)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The arguments of a model after the width."""
+        return self.x_t, self.t, self.text, self.mask, self.pooled
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.x0, self.noise, self.t, self.text, self.mask, self.pooled
+
+    def parts(self, count: int, device: str) -> list[Batch]:
+        """The rows in equal parts on a device."""
+        return [Batch(*(part.to(device) for part in parts))
+                for parts in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -71,19 +132,22 @@ class CaptionedLatents:
     word_tokens: int
 
     def batch(self, training: ElasticTraining, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
-        """x0, noise, t, text, mask, pooled of one step on one process; a function of (seed, step, rank)."""
-        g = torch.Generator().manual_seed((training.seed * 1_000_003 + step) * 4099 + rank)
-        count = max(1, training.batch // world)
-        pictures = torch.randint(len(self.latents), (count,), generator=g).tolist()
+        """x0, noise, t, text, mask, pooled of one step: a process's rows of a batch that depends on (seed, step)."""
+        g = torch.Generator().manual_seed((training.seed * 1_000_003 + step) * 4099)
+        count = training.batch
+        pictures = torch.randint(len(self.latents), (count,), generator=g)
         draws = torch.rand(count, generator=g).tolist()
-        picked = [self.captions[m][int(d * len(self.captions[m]))] for m, d in zip(pictures, draws, strict=True)]
+        captions = [self.captions[m] for m in pictures.tolist()]
+        picked = [words[int(draw * len(words))] for words, draw in zip(captions, draws, strict=True)]
         dropped = torch.rand(count, generator=g) < training.drop_caption
-        rows = torch.where(dropped, 0, torch.tensor(picked))
-        mask = self.drop_encoders(self.mask[rows].float(), training.drop_encoder, g)  # (B, L)
-        text = self.text[rows].float() * mask[..., None]  # (B, L, T)
-        x0 = self.latents[pictures]
-        noise = torch.randn(x0.shape, generator=g)
-        return x0, noise, logit_normal(count, g, training.shift), text, mask, masked_mean(text, mask)
+        captioned = torch.where(dropped, 0, torch.tensor(picked))
+        mask = self.drop_encoders(self.mask[captioned].float(), training.drop_encoder, g)  # (B, L)
+        noise = torch.randn(count, *self.latents.shape[1:], generator=g)
+        t = logit_normal(count, g, training.shift)
+        rows = slice(rank * count // world, (rank + 1) * count // world)
+        mask = mask[rows]
+        text = self.text[captioned[rows]].float() * mask[..., None]  # (B, L, T)
+        return self.latents[pictures[rows]], noise[rows], t[rows], text, mask, masked_mean(text, mask)
 
     def drop_encoders(self, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
         """Masks all tokens of one encoder in a share of the rows (B, L), each encoder as often, never both."""
@@ -103,13 +167,41 @@ def learning_rate(training: ElasticTraining, step: int) -> float:
 
 
 class ElasticRun(nn.Module):
-    """What a run saves: the supernet, its moving average, and the gradient scale."""
+    """What a run saves: the supernet, its moving average, and the gradient scale; and how its loss is computed.
 
-    def __init__(self, config: DiTConfig, seed: int):
+    `blockwise` makes the supernet one that can be sharded, `recompute` one that recomputes its blocks.
+    """
+
+    def __init__(self, config: DiTConfig, seed: int, blockwise: bool = False, recompute: bool = False):
         super().__init__()
-        self.model = ElasticDiT(config, seed)
+        blocks = blockwise or recompute
+        self.model = BlockwiseElastic(config, seed, recompute) if blocks else ElasticDiT(config, seed)
         self.average = deepcopy(self.model).requires_grad_(False)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.precision = "float32"
+
+    @property
+    def device(self) -> str:
+        return str(self.scale.device)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that is trained, by name."""
+        return dict(self.model.named_parameters())
+
+    def shard_(self) -> None:
+        """Shards the supernet and its moving average over the processes."""
+        parallel.shard_(self.model)
+        parallel.shard_(self.average)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def task(self, width: float, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The loss to minimise on a batch, the velocity (B, C, h, w), and numbers to log."""
+        with self.autocast():
+            velocity = self.model(width, *batch.inputs)
+        loss = flow_loss(velocity.float(), batch.x0, batch.noise)
+        return loss, velocity.float(), {"loss": loss}
 
     @torch.no_grad()
     def follow_(self, decay: float, step: int) -> None:
@@ -120,71 +212,164 @@ class ElasticRun(nn.Module):
             averaged.lerp_(current, weight)
 
 
+MakeRun = Callable[[bool, bool], ElasticRun]  # (blockwise, recompute) -> the run at its first step
+Draw = Callable[[ElasticDiT], Mapping[str, np.ndarray]]  # pictures (H, W, 3) uint8 of fixed prompts by name
+
+
 def train_elastic(
-    data: CaptionedLatents,
+    data: TrainingData,
     validation: CaptionedLatents,
     run_dir: Path,
     config: DiTConfig,
     training: ElasticTraining,
     stop_after: int | None = None,
+    device: str = "cpu",
+    draw: Draw | None = None,
 ) -> dict[str, Tensor]:
     """Trains a supernet, resuming what `run_dir` holds; returns the averaged weights by checkpoint name.
 
     Raises EdgegenError on a loss that is not finite: the last saved state stays as it was.
     """
-    run = ElasticRun(config, training.seed)
-    optimizer = torch.optim.AdamW(run.model.parameters(), lr=training.rate, betas=training.betas,
+
+    def make(blockwise: bool, recompute: bool) -> ElasticRun:
+        return ElasticRun(config, training.seed, blockwise, recompute)
+
+    return train_run(make, data, validation, run_dir, config, training, stop_after, device, draw)
+
+
+def train_run(make: MakeRun, data: TrainingData, validation: CaptionedLatents, run_dir: Path, config: DiTConfig,
+              training: ElasticTraining, stop_after: int | None = None, device: str = "cpu",
+              draw: Draw | None = None) -> dict[str, Tensor]:
+    """Trains what `make` makes, resuming what `run_dir` holds; see `train_elastic`."""
+    parallel.share_of_batch(training.batch, training.accumulate)  # refuses before anything is written
+    sharded = is_sharded(training.distribution, device)
+    run = make(sharded, training.activation_checkpointing).to(device)
+    training, measured = with_precision(run, data, training, run_dir)
+    if sharded:
+        run.shard_()
+    optimizer = torch.optim.AdamW(run.trained().values(), lr=training.rate, betas=training.betas,
                                   weight_decay=training.weight_decay)
-    # these may change when a run is resumed
-    free = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths", "full_every")
-    settings = {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in free}}
-    state = RunState(run_dir, run, optimizer, settings)
+    scalars = Scalars(run_dir / "tensorboard") if training.tensorboard and parallel.rank() == 0 else None
+    state = RunState(run_dir, run, optimizer, settings_of(config, training), modernised=partial(modernised, training),
+                     sharded=sharded, scalars=scalars)
+    if measured and parallel.rank() == 0:
+        state.log(0, **{f"{name}_s": seconds for name, seconds in measured.items()})
     end = min(training.steps, stop_after or training.steps)
     for step in state.steps(end):
         losses = step_(run, optimizer, data, training, step)
-        if not all(math.isfinite(v) for v in losses.values()):
-            raise EdgegenError(f"the loss is not finite at step {step}: {losses}.",
-                               f"The last good state is in {run_dir}; lower the rate and resume.")
-        done = step + 1
-        if parallel.rank() == 0:
-            if done % training.log_every == 0:
-                state.log(done, rate=learning_rate(training, step), **losses)
-            if done % training.validate_every == 0 or done == end:
-                state.log(done, **validate(run.average, validation))
-            state.save(done, force=done == end)
-    return elastic_state(run.average)
+        report(state, run, validation, training, step, end, losses, draw)
+        state.save(step + 1, force=step + 1 == end)
+    state.finish(end)
+    return {name: parallel.whole(tensor) for name, tensor in elastic_state(run.average).items()}
 
 
-def step_(run: ElasticRun, optimizer: torch.optim.Optimizer, data: CaptionedLatents, training: ElasticTraining,
+def is_sharded(distribution: str, device: str) -> bool:
+    """Whether the model is sharded: it needs several processes; where gathering is slow the default is not to."""
+    shard = distribution == "shard" or distribution == "auto" and device.startswith("cuda")
+    return shard and parallel.world_size() > 1
+
+
+def settings_of(config: DiTConfig, training: ElasticTraining) -> dict[str, Any]:
+    """What may not change when a run is resumed."""
+    return {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in FREE}}
+
+
+def modernised(training: ElasticTraining, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version saved, as this one would: what it did not know has its default."""
+    saved = dict(settings["training"])
+    if "bfloat16" in saved:
+        saved["precision"] = "bfloat16" if saved.pop("bfloat16") else "float32"
+    defaults = {k: v for k, v in asdict(type(training)()).items() if k not in FREE}
+    known = {k: v for k, v in saved.items() if k not in FREE}
+    return settings | {"model": DiTConfig().to_dict() | settings["model"], "training": defaults | known}
+
+
+def with_precision(run: ElasticRun, data: TrainingData, training: ElasticTraining,
+                   run_dir: Path) -> tuple[ElasticTraining, dict[str, float]]:
+    """The training with `auto` replaced by the faster precision, and the seconds measured; a resumed run keeps its."""
+    measured: dict[str, float] = {}
+    if training.precision == "auto":
+        saved = saved_settings(run_dir)
+        if saved is not None:
+            training = replace(training, precision=modernised(training, saved)["training"]["precision"])
+        else:
+            chosen, measured = parallel.broadcast(choose_precision(partial(trial, run, data, training)))
+            training = replace(training, precision=chosen)
+    run.precision = training.precision
+    return training, measured
+
+
+def trial(run: ElasticRun, data: TrainingData, training: ElasticTraining, precision: str) -> float:
+    """The loss of a forward and backward pass of the full model, to be timed; leaves nothing behind."""
+    run.precision = precision
+    batch = Batch(*data.batch(training, 0, parallel.rank(), parallel.world_size())).parts(
+        training.accumulate, run.device)[0]
+    loss, _, _ = run.task(1.0, batch)
+    loss.backward()
+    run.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def report(state: RunState, run: ElasticRun, validation: CaptionedLatents, training: ElasticTraining, step: int,
+           end: int, losses: dict[str, float], draw: Draw | None) -> None:
+    """Logs and validates when it is time; sharded models validate on all processes together."""
+    done, first = step + 1, parallel.rank() == 0
+    if first and done % training.log_every == 0:
+        state.log(done, rate=learning_rate(training, step), **losses)
+    if done % training.validate_every and done != end or not (first or state.sharded):
+        return
+    numbers = validate(run.average, validation)
+    pictures = draw(run.average) if draw is not None and training.tensorboard else {}
+    if first:
+        state.log(done, **numbers)
+        for name, picture in pictures.items():
+            state.picture(done, name, picture)
+
+
+def step_(run: ElasticRun, optimizer: torch.optim.Optimizer, data: TrainingData, training: ElasticTraining,
           step: int) -> dict[str, float]:
-    """One optimizer step in place; every process draws the same sub-width."""
+    """One optimizer step in place; every process draws the same sub-width.
+
+    Raises EdgegenError before anything has changed when the loss or its gradient is not finite.
+    """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(training, step)
-    x0, noise, t, *condition = data.batch(training, step, parallel.rank(), parallel.world_size())
-    x_t = noised(x0, noise, t)
+    batch = Batch(*data.batch(training, step, parallel.rank(), parallel.world_size()))
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
     order = torch.randperm(len(run.model.sub_widths), generator=generator).tolist()
     widths = [run.model.sub_widths[i] for i in order[: training.sub_widths]]
     scale = GradientScale(training.gradient_scale, value=float(run.scale))
-
-    def velocity(at: float) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
-            return run.model(at, x_t, t, *condition)
-
-    losses = elastic_gradients_(run.model, widths, velocity, x0, noise, scale, step % training.full_every == 0)
+    tasks = [partial(run.task, batch=part) for part in batch.parts(training.accumulate, run.device)]
+    parameters = run.trained()
+    losses = joint_gradients_(run.model, parameters, widths, tasks, scale, step % training.full_every == 0)
+    norm = nn.utils.clip_grad_norm_(parameters.values(), training.clip)
+    losses["norm"] = float(parallel.whole(norm))
+    check_finite(losses, step)
     run.scale.fill_(scale.value)
-    parallel.average_gradients_(run.model.parameters())
-    losses["norm"] = float(nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
     optimizer.step()
     run.follow_(training.ema, step)
     return losses
 
 
+def check_finite(losses: Mapping[str, float], step: int) -> None:
+    """Refuses to go on from numbers that are not finite: says the step, and the width of the first such loss."""
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+    if not wrong:
+        return
+    name, _, width = wrong[0].partition("@")
+    raise EdgegenError(f"not finite at step {step}: {name} at width {width or 1.0} is {losses[wrong[0]]}.",
+                       "The last good state is kept; lower the rate and resume.")
+
+
 @torch.no_grad()
 def validate(model: ElasticDiT, data: CaptionedLatents) -> dict[str, float]:
     """The validation loss of each width on the first caption of every picture."""
+    device = next(model.parameters()).device
     rows = torch.tensor([c[0] for c in data.captions])
     text, mask = data.text[rows].float(), data.mask[rows].float()
-    condition = (text, mask, masked_mean(text, mask))
-    return {f"val@{w}": validation_loss(lambda x, t, w=w: model(w, x, t, *condition), data.latents)
-            for w in model.config.widths}
+    condition = [part.to(device) for part in (text, mask, masked_mean(text, mask))]
+
+    def velocity(x: Tensor, t: Tensor, width: float) -> Tensor:
+        return model(width, x.to(device), t.to(device), *condition).cpu()
+
+    return {f"val@{w}": validation_loss(partial(velocity, width=w), data.latents) for w in model.config.widths}

@@ -10,6 +10,7 @@ from edgegen.errors import InputError
 LIMITS = {  # name: least and most, both allowed
     "steps": (1, 10**9),
     "batch": (1, 10**6),
+    "accumulate": (1, 10**6),
     "crop": (8, 128),
     "rate": (1e-9, 10),
     "peak_rate": (1e-9, 10),

@@ -149,7 +149,8 @@ def check_processes(stage: str) -> None:
 def warn_of_slow_bfloat16(recipe: Recipe) -> None:
     """One line where bfloat16 would be emulated, many times slower than fp32."""
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if recipe.training.bfloat16 and platform.machine() == "x86_64" and not native and parallel.rank() == 0:
+    wanted = getattr(recipe.training, "bfloat16", False)  # other stages measure
+    if wanted and platform.machine() == "x86_64" and not native and parallel.rank() == 0:
         print("This processor has no bfloat16 instructions: --set bfloat16=false will be several times faster.",
               file=sys.stderr)
 
