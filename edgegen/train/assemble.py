@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from edgegen.errors import InputError
 from edgegen.model.checkpoint import save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.card import model_card, total_bytes
+from edgegen.train.kdmd_run import kdmd_results
 from edgegen.train.recipe import Assembly
 from edgegen.train.results import autoencoder_result, decoder_result, elastic_result, text_result
 
@@ -43,9 +44,21 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
 
 
-def collect(
-    runs_dir: Path, assembly: Assembly
-) -> tuple[CheckpointConfig, dict[str, dict[str, Tensor]], dict[str, bytes]]:
+Collected = tuple[CheckpointConfig, dict[str, dict[str, Tensor]], dict[str, bytes]]
+
+
+def collect(runs_dir: Path, assembly: Assembly) -> Collected:
+    """What `collect_base` gives, with the few-step adapters of the widths that have a run."""
+    config, states, tokenizer_files = collect_base(runs_dir, assembly)
+    found = kdmd_results(runs_dir / "kdmd", config.transformer.widths)
+    if found is None:
+        return config, states, tokenizer_files
+    adapters, factors = found
+    states["transformer"] |= factors
+    return replace(config, adapters=adapters), states, tokenizer_files
+
+
+def collect_base(runs_dir: Path, assembly: Assembly) -> Collected:
     """The configuration, the weights of each part by name, and the tokenizer files; a small decoder if there is one."""
     picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
     decoder = autoencoder.decoder

@@ -26,12 +26,14 @@ STAGE_HELP = {
     "decoder": "Distils a small decoder from the autoencoder's, or resumes it.",
     "text": "Distils the text encoders, or resumes them.",
     "elastic": "Trains the transformer at all widths, or resumes it; data parallel under torchrun.",
+    "kdmd": "Distils four-step adapters of one width or all, or resumes them.",
 }
 STAGE_EXAMPLE = {
     "autoencoder": "edgegen train autoencoder --set steps=2000",
     "decoder": "edgegen train decoder --set model.widths=[128,64,32]",
     "text": "edgegen train text --set model.width=192",
     "elastic": "torchrun --nproc-per-node 2 -m edgegen train elastic --data data --runs runs",
+    "kdmd": "edgegen train kdmd --runs runs --set width=0.375 --set guidance=3",
 }
 
 

@@ -16,8 +16,10 @@ from edgegen.model.config import PRESETS, DiTConfig
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import TextConfig
 from edgegen.target import unknown
+from edgegen.train.adapters import LoraConfig
 from edgegen.train.autoencoder import AutoencoderTraining
 from edgegen.train.decoder import DecoderConfig, DecoderTraining
+from edgegen.train.kdmd_run import KdmdTraining
 from edgegen.train.loop import ElasticTraining
 from edgegen.train.text import TextTraining
 
@@ -27,6 +29,7 @@ KINDS: dict[str, tuple[type, type]] = {
     "decoder": (DecoderConfig, DecoderTraining),
     "text": (TextConfig, TextTraining),
     "elastic": (DiTConfig, ElasticTraining),
+    "kdmd": (LoraConfig, KdmdTraining),
 }
 
 
@@ -58,10 +61,10 @@ class Assembly:
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A stage's recipe by name or from a .toml file, with `overrides` of the form `key=value` or `model.key=value`."""
-    path, values = read_toml(source, STAGES)
+    path, values = read_toml(source, tuple(KINDS))
     stage = values.get("stage")
-    if stage not in STAGES:
-        raise unknown(f"stage in {path}", str(stage), STAGES)
+    if stage not in KINDS:
+        raise unknown(f"stage in {path}", str(stage), KINDS)
     return make_recipe(path, override(values, overrides, "training"))
 
 

@@ -23,6 +23,7 @@ from edgegen.train.autoencoder import train_autoencoder
 from edgegen.train.data import EmojiData, autoencoder_split, load_rendered
 from edgegen.train.decoder import train_decoder
 from edgegen.train.elastic_data import captioned_latents
+from edgegen.train.kdmd_data import prepare as prepare_adapters
 from edgegen.train.loop import train_elastic
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
 from edgegen.train.results import NOTHING, as_shipped_, autoencoder_result, read_log, read_state, text_result
@@ -84,8 +85,14 @@ def run_stage(recipe: Recipe, data_dir: Path, runs_dir: Path) -> dict[str, Any]:
 
 
 def steps_done(run_dir: Path) -> int:
-    """The number of steps that a run's saved state has seen."""
-    return read_state(run_dir, NOTHING).step if (run_dir / "state.safetensors").is_file() else 0
+    """The number of steps that a run's saved state has seen; of a run in folders, one a width, all together."""
+    return sum(read_state(folder, NOTHING).step for folder in state_folders(run_dir))
+
+
+def state_folders(run_dir: Path) -> list[Path]:
+    """The folders of a run that hold a saved state: its own, or one for each width."""
+    inner = sorted(path.parent for path in run_dir.glob("*/state.safetensors"))
+    return [run_dir] if (run_dir / "state.safetensors").is_file() else inner
 
 
 def write_note(run_dir: Path, recipe: Recipe) -> None:
@@ -135,8 +142,12 @@ def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
     return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training)
 
 
+def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
+    return prepare_adapters(recipe.model, recipe.training, data_dir, runs_dir, run_dir)
+
+
 PREPARE = {"autoencoder": prepare_autoencoder, "decoder": prepare_decoder, "text": prepare_text,
-           "elastic": prepare_elastic}
+           "elastic": prepare_elastic, "kdmd": prepare_kdmd}
 
 
 def check_processes(stage: str) -> None:
@@ -158,6 +169,8 @@ def warn_of_slow_bfloat16(recipe: Recipe) -> None:
 def summary(stage: str, run_dir: Path) -> dict[str, Any]:
     """The stage, its folder, the steps done and the last value of each number it logged."""
     numbers: dict[str, float] = {}
-    for row in read_log(run_dir):
-        numbers |= {name: value for name, value in row.items() if name not in ("step", "time")}
+    for folder in state_folders(run_dir):
+        suffix = "" if folder == run_dir else f"@{folder.name}"
+        for row in read_log(folder):
+            numbers |= {f"{name}{suffix}": value for name, value in row.items() if name not in ("step", "time")}
     return {"stage": stage, "run": str(run_dir), "steps": steps_done(run_dir), **numbers}

@@ -1,0 +1,128 @@
+"""What few-step distillation starts from: a checkpoint's transformer, and prompts as its text encoders read them.
+
+Shapes: K prompts, L text tokens, T text channels, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgegen.errors import InputError
+from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
+from edgegen.model.text import masked_mean
+from edgegen.train.assets import fetch_emoji, render_emoji
+from edgegen.train.data import EmojiData, cache_text
+from edgegen.train.elastic_data import captioned_latents
+from edgegen.train.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
+from edgegen.train.loop import CaptionedLatents
+from edgegen.train.results import as_shipped_
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts alone, cached as text tokens: what distillation needs when there are no pictures."""
+
+    text: Tensor  # (K, L, T)
+    mask: Tensor  # (K, L)
+    latent: tuple[int, ...]  # (C, h, w)
+    word_tokens: int
+
+    def batch(self, training: Any, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
+        """x0 (zeros), noise, t, text, mask, pooled of one step; a function of (seed, step, rank)."""
+        g = torch.Generator().manual_seed((training.seed * 1_000_003 + step) * 4099 + rank)
+        rows = torch.randint(len(self.text), (training.batch,), generator=g)
+        captioned = CaptionedLatents(torch.empty(0), [], self.text, self.mask, self.word_tokens)
+        mask = captioned.drop_encoders(self.mask[rows].float(), training.drop_encoder, g)
+        text = self.text[rows].float() * mask[..., None]
+        noise = torch.randn(len(rows), *self.latent, generator=g)
+        return torch.zeros_like(noise), noise, torch.rand(len(rows), generator=g), text, mask, masked_mean(text, mask)
+
+
+def prepare(lora: Any, training: KdmdTraining, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], None]:
+    """Opens what is needed and returns the work: one width in `run_dir`/<width>, or all, one after the other."""
+    checkpoint = base_checkpoint(training.checkpoint, runs_dir)
+    widths = chosen_widths(checkpoint, training)
+    data, validation = prompt_data(checkpoint, training, data_dir)
+    return partial(distil, checkpoint, widths, data, validation, run_dir, lora, training)
+
+
+def distil(checkpoint: Checkpoint, widths: list[float], data: PromptSource, validation: CaptionedLatents | None,
+           run_dir: Path, lora: Any, training: KdmdTraining) -> None:
+    """Distils each width in its own folder."""
+    unconditional = empty_condition(checkpoint)
+    for width in widths:
+        base = checkpoint.transformer(width, adapters=False)
+        train_kdmd(base, data, validation, unconditional, run_dir / f"{width:g}", lora,
+                   replace(training, width=width))
+
+
+def chosen_widths(checkpoint: Checkpoint, training: KdmdTraining) -> list[float]:
+    """The width asked for, or all; an unknown one is an error."""
+    if training.width:
+        checkpoint.config.transformer.at(training.width)
+    return [training.width] if training.width else list(checkpoint.config.transformer.widths)
+
+
+def base_checkpoint(folder: str, runs_dir: Path) -> Checkpoint:
+    """The checkpoint in a folder; without one, what the runs hold, or else the bundled one."""
+    if folder:
+        checkpoint = load_checkpoint(folder)
+    elif (runs_dir / "elastic" / "state.safetensors").is_file():
+        checkpoint = checkpoint_of_runs(runs_dir)
+    else:
+        checkpoint = load_checkpoint(bundled_folder())
+    if getattr(checkpoint.config, "quantization", None) is not None:
+        raise InputError(f"checkpoint {checkpoint.config.name} is quantized.", "Distil the one it was made of.")
+    return checkpoint
+
+
+def checkpoint_of_runs(runs_dir: Path) -> Checkpoint:
+    """The checkpoint that `edgegen train assemble` would write now, in memory and without adapters."""
+    from edgegen.train.assemble import collect_base
+    from edgegen.train.recipe import load_assembly
+
+    config, states, files = collect_base(runs_dir, load_assembly())
+    rounded = {part: {name: tensor.detach().half().float() for name, tensor in state.items()}
+               for part, state in states.items()}
+    return Checkpoint(config, rounded, files, {"kind": "runs", "name": config.name, "path": str(runs_dir)})
+
+
+def empty_condition(checkpoint: Checkpoint) -> Condition:
+    """The empty prompt's text (1, L, T), mask (1, L) and, where the transformer wants it, pooled text (1, T)."""
+    text, mask, _ = cache_text([""], checkpoint.tokenizers(), as_shipped_(checkpoint.text_encoders()))
+    text, mask = text.float(), mask.float()
+    return (text, mask, masked_mean(text, mask))[: 3 if checkpoint.config.transformer.pooled_text else 2]
+
+
+def prompt_data(checkpoint: Checkpoint, training: KdmdTraining, data_dir: Path
+                ) -> tuple[PromptSource, CaptionedLatents | None]:
+    """Where prompts come from, and the real latents to compare samples with, if any."""
+    tokenizers, encoders = checkpoint.tokenizers(), checkpoint.text_encoders()
+    words = tokenizers.word_length if tokenizers.word is not None else 0
+    config = checkpoint.config.transformer
+    if training.prompts:
+        text, mask, _ = cache_text(read_prompts(Path(training.prompts)), tokenizers, encoders)
+        size = config.grid[0] * config.patch, config.grid[1] * config.patch
+        return Prompts(text, mask, (config.in_channels, *size), words), None
+    render_emoji(fetch_emoji(data_dir))
+    data = captioned_latents(EmojiData.load(data_dir).subset("train"), checkpoint.encoder(), tokenizers, encoders)
+    return data, data
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}.", "Give a text file, one prompt a line.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise InputError(f"{path} has no prompts.", "Write one prompt a line.")
+    return prompts
