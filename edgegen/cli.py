@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.bench.command import bench
 from edgegen.errors import EdgegenError, InputError
 from edgegen.train.command import train_app
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(train_app(), name="train")
+app.command(epilog="Example: edgegen bench --bundle out/emoji/low-android --compare onnx executorch")(bench)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 BackendList = Annotated[str, typer.Option("--backend", metavar="A,B", help="coreml, onnx, executorch.")]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,9 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import append
-
+from edgegen.bench.records import append_study
 from edgegen.emit import executorch, onnx
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.rewrite.build import transformer_component
@@ -112,7 +109,7 @@ def main() -> None:
                 settings = {"backend": backend, "width": width, "tokens": grid**2, "runs": arguments.runs,
                             "text_tokens": TOKENS, "threads": {"onnx": 1, "executorch": "default"}[backend]}
                 results = compare(backend, width, grid, arguments.runs)
-                append(Path(__file__).with_name("measurements.jsonl"), settings, results)
+                append_study(Path(__file__).with_name("measurements.jsonl"), settings, results)
                 print(backend, width, grid**2, results, flush=True)
 
 

@@ -15,8 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import append
+from edgegen.bench.records import append_study
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     document = json.loads(done.stdout)
     results = {key: document[key] for key in ("seconds", "peak_bytes", "stages", "components", "verify")
                if key in document}
-    row = append(Path(__file__).with_name("measurements.jsonl"), {"command": " ".join(["edgegen", *command])},
+    row = append_study(Path(__file__).with_name("measurements.jsonl"), {"command": " ".join(["edgegen", *command])},
                  results | {"exit_code": done.returncode} | {k: document[k] for k in ("error",) if k in document})
     print(json.dumps(row["results"], indent=2))
 

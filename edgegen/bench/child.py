@@ -1,0 +1,161 @@
+"""The process that holds one artifact: opens, runs and profiles it when told, one JSON line for each.
+
+Alone in its process an artifact's memory can be told from others', and a runtime that crashes takes nothing with it.
+`python -m edgegen.bench.child` reads commands on stdin and answers on stdout:
+
+  {"do": "open", "bundle", "backend", "component", "threads"} -> {"load_ms", "base_bytes", "loaded_bytes"}
+  {"do": "run", "count"}                                      -> {"ms": [...], "peak_bytes"}
+  {"do": "profile", "count"}                                  -> {"operations": [...]}   see profile.py
+  anything that fails                                         -> {"error", "remedy", "exit_code"}
+
+It ends when stdin does, so that it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import IO, Any
+
+import numpy as np
+
+from edgegen.emit.bundle import Artifact, Bundle, load_bundle
+from edgegen.errors import EdgegenError
+from edgegen.meter import peak_bytes, reset_peak
+from edgegen.model.blocks import timestep_features
+from edgegen.runtime.artifact import open_artifact
+from edgegen.runtime.networks import ArtifactNetworks, id_feed
+from edgegen.runtime.pipeline import draw
+
+PICTURE = "picture"
+SEED = 0
+
+
+def inputs_of(bundle: Bundle, artifact: Artifact) -> dict[str, np.ndarray]:
+    """What a component is timed with: a real prompt's tokens, every text token real, seeded noise otherwise."""
+    import torch
+
+    from edgegen.model.checkpoint import make_tokenizers
+
+    if artifact.name == "text_encoder":
+        tokenizers = make_tokenizers(bundle.tokenizer_files())
+        return id_feed(tokenizers.encode([bundle.manifest.prompts[0]]))
+    rng = np.random.default_rng(SEED)
+    feed = {spec.name: rng.standard_normal(spec.shape).astype(spec.dtype) for spec in artifact.inputs}
+    if "timestep_features" in feed:
+        size = bundle.manifest.timestep_features["size"]
+        feed["timestep_features"] = timestep_features(torch.tensor([0.5]), size).numpy().reshape(1, size, 1, 1)
+    if "text_mask" in feed:
+        feed["text_mask"] = np.ones_like(feed["text_mask"])
+    return feed
+
+
+def set_threads(backend: str, threads: int) -> None:
+    """Makes a runtime use so many threads; before anything is opened."""
+    import torch
+
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # runtime/onnx.py takes it from here
+    if backend == "executorch":
+        from executorch.extension.pybindings import portable_lib  # type: ignore[import-not-found]
+
+        portable_lib._unsafe_reset_threadpool(threads)  # safe here: no program is loaded yet
+
+
+def opened(bundle: Bundle, backend: str, component: str) -> Callable[[], Any]:
+    """One run of a component, or of the whole picture: text, every step, decoder."""
+    if component == PICTURE:
+        networks, m = ArtifactNetworks(bundle, backend, native=True), bundle.manifest
+        for name in ("_text_encoder", "_transformer", "_decoder"):
+            getattr(networks, name)  # opened now, so that a picture's time is of drawing alone
+        return lambda: draw(networks, m.prompts[0], m.latent_shape, m.sigmas, m.guidance, SEED)
+    artifact = bundle.artifact(component, backend)
+    run = open_artifact(bundle, artifact, native=True)
+    feed = inputs_of(bundle, artifact)
+    return lambda: run(feed)
+
+
+def warm_imports(backend: str) -> None:
+    """Imports a runtime, so that its code counts to the base and not to the model."""
+    if backend == "onnx":
+        import onnxruntime  # noqa: F401
+    elif backend == "executorch":
+        from executorch.runtime import Runtime
+
+        Runtime.get()
+    elif backend == "coreml":
+        import coremltools  # noqa: F401
+
+
+def timed(run: Callable[[], Any], count: int) -> list[float]:
+    """Milliseconds of each of `count` runs."""
+    runs = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run()
+        runs.append(1e3 * (time.perf_counter() - start))
+    return runs
+
+
+class Server:
+    """Answers commands about the one artifact it opened."""
+
+    def __init__(self) -> None:
+        self.run: Callable[[], Any] | None = None
+
+    def open(self, bundle: str, backend: str, component: str, threads: int) -> dict:
+        warm_imports(backend)
+        set_threads(backend, threads)
+        found = load_bundle(bundle, check=False)  # the parent has checked the digests
+        reset_peak()
+        base = peak_bytes()
+        start = time.perf_counter()
+        self.run = opened(found, backend, component)
+        load = time.perf_counter() - start
+        return {"load_ms": 1e3 * load, "base_bytes": base, "loaded_bytes": peak_bytes()}
+
+    def time(self, count: int) -> dict:
+        assert self.run is not None
+        return {"ms": timed(self.run, count), "peak_bytes": peak_bytes()}
+
+    def profile(self, bundle: str, backend: str, component: str, threads: int, count: int) -> dict:
+        from edgegen.bench.profile import profile_artifact
+
+        set_threads(backend, threads)
+        found = load_bundle(bundle, check=False)
+        artifact = found.artifact(component, backend)
+        operations = profile_artifact(found, artifact, inputs_of(found, artifact), threads, count)
+        return {"operations": [asdict(operation) for operation in operations]}
+
+    def answer(self, request: dict) -> dict:
+        do = {"open": self.open, "run": self.time, "profile": self.profile}[request.pop("do")]
+        return do(**request)
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answers until the requests end; an error is an answer too."""
+    server = Server()
+    for line in requests:
+        try:
+            answer = server.answer(json.loads(line))
+        except EdgegenError as error:
+            answer = {"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code}
+        except Exception as error:
+            told = (str(error).splitlines() or [""])[0][:300]
+            answer = {"error": f"{type(error).__name__}: {told}.", "remedy": "", "exit_code": 1}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def main() -> None:
+    """Keeps stdout for answers: whatever libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A device that is not this machine: measured when it is connected to this Mac, predicted otherwise."""
+
+from __future__ import annotations
+
+from edgegen.bench import records
+from edgegen.bench.apple import RemoteRunner, connected
+from edgegen.bench.host import PARTS, PICTURE, Candidate
+from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
+from edgegen.bench.row import measured_row
+from edgegen.bench.session import Request, open_bundles
+from edgegen.emit.bundle import COMPONENTS, Bundle
+from edgegen.errors import InputError
+from edgegen.target import BACKENDS, Device, load_device, unknown
+from edgegen.verify import is_whole
+
+
+def find_target(name: str) -> tuple[Device, str | None]:
+    """The device of a name, and the identifier under which it is connected; an unknown name suggests the closest."""
+    device = load_device(name)
+    return device, connected(device)
+
+
+def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
+    """The (back end, component) of a bundle that were asked for; what it lacks is an error."""
+    for backend in request.backends:
+        if backend not in BACKENDS:
+            raise unknown("back end", backend, BACKENDS)
+        if backend not in bundle.backends:
+            raise InputError(f"{bundle.root} has no {backend}.", f"It has: {', '.join(bundle.backends)}.")
+    for component in request.components:
+        if component not in PARTS:
+            raise unknown("component", component, PARTS)
+    found = []
+    for backend in request.backends or bundle.backends:
+        has = [a.name for a in bundle.manifest.components if a.backend == backend]
+        found += [(backend, name) for name in COMPONENTS if name in has]
+        found += [(backend, PICTURE)] if is_whole(bundle, backend) else []
+    return [pair for pair in found if not request.components or pair[1] in request.components]
+
+
+def measure_remote(device: Device, identifier: str, request: Request,
+                   advance: Advance = lambda done, of: None) -> list[dict]:
+    """Rows of Core ML components measured on a connected device, one after the other."""
+    rows, environment = [], records.environment()
+    for bundle in open_bundles(request.bundles):
+        for backend, component in wanted(bundle, request):
+            if backend != "coreml" or component == PICTURE:
+                continue
+            candidate, measurement = Candidate(bundle, backend, component), Measurement(f"{component} on {backend}")
+            measure_([measurement], [RemoteRunner(candidate, identifier)], request.settings, advance)
+            if not request.force:
+                require_quiet([measurement])
+            row = measured_row(candidate, measurement, request.settings, (), environment) | {"device": device.name}
+            rows.append(records.append(request.record, row))
+    if not rows:
+        raise InputError("nothing here can be measured on a remote device.", "It takes components for coreml.")
+    return rows

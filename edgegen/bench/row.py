@@ -1,0 +1,68 @@
+"""A row of a record: one component on one back end of one device, measured or predicted, and always saying which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from edgegen.bench.host import PICTURE, Candidate
+from edgegen.bench.measure import Measurement, Settings
+from edgegen.emit.bundle import Artifact, Bundle
+
+DIGITS = 4
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Floats to four decimals."""
+    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def identity(bundle: Bundle, backend: str, component: str) -> dict:
+    """Which artifact a row is about; the picture is about all of a back end's."""
+    m = bundle.manifest
+    artifacts = [a for a in m.components if a.backend == backend and component in (a.name, PICTURE)]
+    return {"model": m.model, "tier": m.tier, "width": m.width, "resolution": list(m.resolution), "bits": m.bits,
+            "bundle": str(bundle.root), "component": component, "backend": backend,
+            "form": artifacts[0].form if artifacts else None, "artifacts": [described(a) for a in artifacts]}
+
+
+def described(artifact: Artifact) -> dict:
+    return {"path": artifact.path, "sha256": artifact.sha256, "bytes": artifact.bytes,
+            "resident_bytes": artifact.resident_bytes}
+
+
+def measured_row(candidate: Candidate, measurement: Measurement, settings: Settings, others: Sequence[str],
+                 environment: dict) -> dict:
+    """The record of a measurement with its single runs in order; `others` are what ran in turn with it."""
+    assert measurement.opened is not None and measurement.first_ms is not None
+    opened, runs = measurement.opened, measurement.runs
+    steps = {"steps": len(candidate.bundle.manifest.sigmas) - 1} if candidate.component == PICTURE else {}
+    return {
+        "source": "measured", "device": "host", "compute_unit": "all" if candidate.backend == "coreml" else "cpu",
+        **environment,
+        **identity(candidate.bundle, candidate.backend, candidate.component),
+        "partial": measurement.partial, "noisy": measurement.is_noisy,
+        "settings": asdict(settings) | {"block": measurement.block, "in_turn_with": list(others)} | steps,
+        "load_ms": round(opened.load_ms, DIGITS), "first_ms": round(measurement.first_ms, DIGITS),
+        "latency_ms": rounded(asdict(measurement.summary)) | {"runs": [round(run, DIGITS) for run in runs]},
+        "memory": memory_of(measurement),
+    }
+
+
+def memory_of(measurement: Measurement) -> dict | None:
+    """The process's memory before loading, at the peak of loading and at its highest; None where it is not told."""
+    opened, peak = measurement.opened, measurement.peak_bytes
+    if opened is None or not peak:
+        return None
+    return {"base_bytes": opened.base_bytes, "loaded_bytes": opened.loaded_bytes, "peak_bytes": peak,
+            "peak_over_base_bytes": peak - opened.base_bytes}
+
+
+def predicted_row(bundle: Bundle, backend: str, component: str, device: str, latency: dict | None, why_not: str,
+                  environment: dict) -> dict:
+    """The record of a prediction: `latency` {predicted, low, high, family_error}, or why there is none."""
+    return {
+        "source": "predicted", "device": device, **environment, **identity(bundle, backend, component),
+        "latency_ms": None if latency is None else rounded(latency), "cannot_predict": why_not,
+    }
