@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgegen.errors import EdgegenError, InputError
 
@@ -19,6 +20,8 @@ DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="What `e
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="One folder a stage: state, log, recipe.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A .toml instead of the bundled.")]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is saved, or refuse it.")]
 DATA, RUNS = Path("data"), Path("runs")
 
 STAGE_HELP = {
@@ -26,6 +29,7 @@ STAGE_HELP = {
     "decoder": "Distils a small decoder from the autoencoder's, or resumes it.",
     "text": "Distils the text encoders, or resumes them.",
     "elastic": "Trains the transformer at all widths, or resumes it; data parallel under torchrun.",
+    "kd": "Distils a larger teacher into the transformer at all widths, or resumes it; data parallel under torchrun.",
     "kdmd": "Distils four-step adapters of one width or all, or resumes them.",
 }
 STAGE_EXAMPLE = {
@@ -33,15 +37,29 @@ STAGE_EXAMPLE = {
     "decoder": "edgegen train decoder --set model.widths=[128,64,32]",
     "text": "edgegen train text --set model.width=192",
     "elastic": "torchrun --nproc-per-node 2 -m edgegen train elastic --data data --runs runs",
+    "kd": "edgegen train kd --set teacher=big --set feature_weight=0.5",
     "kdmd": "edgegen train kdmd --runs runs --set width=0.375 --set guidance=3",
 }
+
+
+class RecipeGroup(TyperGroup):
+    """Takes a .toml file where a stage is expected: the stage is the one it names."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0].endswith(".toml"):
+            from edgegen.train.recipe import stage_of
+
+            args = [stage_of(args[0]), "--recipe", *args]
+        return super().resolve_command(ctx, args)
 
 
 def train_app() -> typer.Typer:
     """The group of commands, to be added to the program's."""
     app = typer.Typer(
         help="Trains the bundled model again: fetch, train, assemble, look.",
-        epilog="Start with: edgegen train fetch --data data && edgegen train all --data data --runs runs",
+        epilog="Start with: edgegen train fetch --data data && edgegen train all --data data --runs runs. "
+        "(or a recipe of your own: edgegen train mine.toml)",
+        cls=RecipeGroup,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
@@ -81,7 +99,8 @@ def stage_command(stage: str) -> Callable[..., None]:
     """The command that trains one stage."""
 
     def command(data: DataFolder = DATA, runs: RunsFolder = RUNS, settings: Settings = None,
-                recipe: RecipeFile = None, as_json: Json = False) -> None:
+                recipe: RecipeFile = None, device: Device = "cpu", resume: Resume = True,
+                as_json: Json = False) -> None:
         from edgegen.train.recipe import load_recipe
         from edgegen.train.run import train
 
@@ -90,7 +109,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         if found != stage:
             raise InputError(f"{recipe} is a recipe of stage {found}, not {stage}.", f"Use edgegen train {found}.")
         with quiet_unless_first():
-            show_results([train(source, data, runs, changes)], as_json)
+            show_results([train(source, data, runs, changes, device, resume)], as_json)
 
     return command
 

@@ -209,13 +209,46 @@ def train_kd(
     return train_run(make, data, validation, run_dir, config, training, stop_after, device, draw)
 
 
-def open_teacher(folder: Path, width: float, config: DiTConfig) -> Teacher:
+def student_start(checkpoint: str, runs_dir: Path) -> tuple[DiTConfig, Mapping[str, Tensor]]:
+    """Configuration and weights by checkpoint name that a student starts from: a checkpoint's, or of runs/elastic."""
+    from edgegen.model.checkpoint import load_checkpoint
+    from edgegen.train.results import elastic_result
+
+    if not checkpoint:
+        return elastic_result(runs_dir / "elastic")
+    opened = load_checkpoint(checkpoint)
+    return opened.config.transformer, opened.states["transformer"]
+
+
+def check_same_encoders(teacher: str, runs_dir: Path) -> None:
+    """Refuses one of our checkpoints as teacher when it was trained on other latents or other text."""
+    from edgegen.model.checkpoint import load_checkpoint
+    from edgegen.model.families.qwen_image import is_diffusers
+    from edgegen.train.results import autoencoder_result, text_result
+
+    if is_diffusers(Path(teacher)):
+        return  # its latents and text are what the runs' autoencoder and text stages were made of
+    states = load_checkpoint(teacher).states
+    ours = {"encoder": autoencoder_result(runs_dir / "autoencoder")[1].encoder,
+            "text_encoder": text_result(runs_dir / "text")[1]}
+    for part, module in ours.items():
+        state = module.state_dict()
+        theirs = states.get(part, state)  # a checkpoint need not have an encoder
+        same = theirs.keys() == state.keys() and all(
+            torch.equal(theirs[name], value.half().float()) for name, value in state.items() if part in states)
+        if not same:
+            raise InputError(f"the {part} of the teacher {teacher} is not the one of {runs_dir}.",
+                             "Distil from a teacher of the same autoencoder and text stages.")
+
+
+def open_teacher(folder: str | Path, width: float, config: DiTConfig) -> Teacher:
     """The teacher in a folder, of a student's configuration: one of our checkpoints at a width, or Qwen-Image's."""
     from edgegen.model.checkpoint import load_checkpoint
     from edgegen.model.families.qwen_image import is_diffusers, load_qwen_image
 
-    if not str(folder) or str(folder) == ".":
+    if str(folder) in ("", "."):
         raise InputError("a distillation needs a teacher.", "Give one with --set teacher=DIR.")
+    folder = Path(folder)
     if is_diffusers(folder):
         outside = load_qwen_image(folder)
         check_fit(folder, outside.text_dim, outside.latent_channels, config)

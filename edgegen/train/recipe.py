@@ -18,7 +18,9 @@ from edgegen.model.text import TextConfig
 from edgegen.target import unknown
 from edgegen.train.adapters import LoraConfig
 from edgegen.train.autoencoder import AutoencoderTraining
+from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import DecoderConfig, DecoderTraining
+from edgegen.train.kd import KDTraining, Start
 from edgegen.train.kdmd_run import KdmdTraining
 from edgegen.train.loop import ElasticTraining
 from edgegen.train.text import TextTraining
@@ -29,20 +31,24 @@ KINDS: dict[str, tuple[type, type]] = {
     "decoder": (DecoderConfig, DecoderTraining),
     "text": (TextConfig, TextTraining),
     "elastic": (DiTConfig, ElasticTraining),
+    "kd": (Start, KDTraining),
     "kdmd": (LoraConfig, KdmdTraining),
 }
+WITH_DATA = ("elastic", "kd")  # stages whose recipe may have a [data] table
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage: the network's configuration and the training's, of the kinds that KINDS lists."""
+    """One stage: the network's configuration and the training's, of the kinds that KINDS lists, and the user's data."""
 
     stage: str
     model: Any
     training: Any
+    data: DataConfig = field(default_factory=DataConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"stage": self.stage, "model": asdict(self.model), "training": asdict(self.training)}
+        values = {"stage": self.stage, "model": asdict(self.model), "training": asdict(self.training)}
+        return values | {"data": asdict(self.data)} if self.stage in WITH_DATA else values
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,17 @@ class Assembly:
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A stage's recipe by name or from a .toml file, with `overrides` of the form `key=value` or `model.key=value`."""
     path, values = read_toml(source, tuple(KINDS))
-    stage = values.get("stage")
+    if values.get("stage") not in KINDS:
+        raise unknown(f"stage in {path}", str(values.get("stage")), KINDS)
+    return make_recipe(path, override(values, overrides, "training"))
+
+
+def stage_of(path: str) -> str:
+    """The stage that a recipe file is for."""
+    stage = read_toml(path, ())[1].get("stage")
     if stage not in KINDS:
         raise unknown(f"stage in {path}", str(stage), KINDS)
-    return make_recipe(path, override(values, overrides, "training"))
+    return stage
 
 
 def load_assembly(source: str | Path = "assemble", overrides: Sequence[str] = ()) -> Assembly:
@@ -78,15 +91,17 @@ def load_assembly(source: str | Path = "assemble", overrides: Sequence[str] = ()
 
 def make_recipe(path: str, values: dict[str, Any]) -> Recipe:
     """Checks every key and type of a parsed recipe; `preset` in an elastic model is a start for the rest."""
+    tables = ("stage", "model", "training", "data")[: 4 if values["stage"] in WITH_DATA else 3]
     for key in values:
-        if key not in ("stage", "model", "training"):
-            raise unknown(f"key in {path}", key, ("stage", "model", "training"))
+        if key not in tables:
+            raise unknown(f"key in {path}", key, tables)
     config, training = KINDS[values["stage"]]
     model = with_preset(path, values.get("model", {})) if config is DiTConfig else values.get("model", {})
     return Recipe(
         values["stage"],
         checked(path, config, model, "model"),
         checked(path, training, values.get("training", {}), "training"),
+        checked(path, DataConfig, values.get("data", {}), "data"),
     )
 
 

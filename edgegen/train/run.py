@@ -15,18 +15,25 @@ import torch
 from edgegen.errors import InputError
 from edgegen.files import write_json
 from edgegen.model.checkpoint_config import CheckpointConfig
+from edgegen.model.config import DiTConfig
 from edgegen.model.text import Tokenizers
 from edgegen.target import unknown
 from edgegen.train import parallel
 from edgegen.train.assets import SIZE, fetch_emoji, render_emoji
 from edgegen.train.autoencoder import train_autoencoder
 from edgegen.train.data import EmojiData, autoencoder_split, load_rendered
+from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
+from edgegen.train.device import pick_device
 from edgegen.train.elastic_data import captioned_latents
+from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
 from edgegen.train.kdmd_data import prepare as prepare_adapters
-from edgegen.train.loop import train_elastic
+from edgegen.train.loop import CaptionedLatents, Draw, TrainingData, ValidationData, train_elastic
+from edgegen.train.own_data import prepare_own_data
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
-from edgegen.train.results import NOTHING, as_shipped_, autoencoder_result, read_log, read_state, text_result
+from edgegen.train.results import as_shipped_, autoencoder_result, read_log, text_result
+from edgegen.train.run_state import newest, saved_steps
+from edgegen.train.samples import PromptGrid
 from edgegen.train.scene_pictures import Sprites
 from edgegen.train.scenes import SceneSource
 from edgegen.train.teacher import fetch_teacher
@@ -34,18 +41,22 @@ from edgegen.train.text import train_text
 from edgegen.train.text_data import load_text_data
 
 SCENES = 1_000_000  # different ones that the small decoder may see
+GRID_PROMPTS = ("a red heart", "a dog", "a pizza", "a rocket", "a blue dog", "a flat cat")
 VALIDATION = "unseen_style"  # the split whose loss is watched: known things in a style they were never seen in
 
 
-def train(source: str | Path, data_dir: Path, runs_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def train(source: str | Path, data_dir: Path, runs_dir: Path, overrides: Sequence[str] = (), device: str = "cpu",
+          resume: bool = True) -> dict[str, Any]:
     """Trains the stage of a recipe (a name or a .toml file), resuming what is there; returns its last numbers.
 
-    Later stages find the results of earlier ones in `runs_dir`. Under torchrun the elastic stage is data parallel.
+    Later stages find the results of earlier ones in `runs_dir`. Under torchrun the stages of SHARED share the work.
+    Without `resume` a run that is there is an error.
     """
     recipe = load_recipe(source, overrides)
-    parallel.join_if_launched()
+    device = pick_device(device)
+    parallel.join_if_launched(device)
     try:
-        return run_stage(recipe, data_dir, runs_dir)
+        return run_stage(recipe, data_dir, runs_dir, device, resume)
     finally:
         parallel.leave()
 
@@ -68,16 +79,20 @@ def split_by_stage(overrides: Sequence[str]) -> dict[str, list[str]]:
     return split
 
 
-def run_stage(recipe: Recipe, data_dir: Path, runs_dir: Path) -> dict[str, Any]:
+def run_stage(recipe: Recipe, data_dir: Path, runs_dir: Path, device: str = "cpu",
+              resume: bool = True) -> dict[str, Any]:
     """Trains one stage in its folder; nothing is written there before its input is known to be good."""
     check_processes(recipe.stage)
+    check_device(recipe.stage, device)
     warn_of_slow_bfloat16(recipe)
     run_dir = runs_dir / recipe.stage
+    if not resume:
+        check_unused(run_dir)
     start = PREPARE[recipe.stage](recipe, data_dir, runs_dir, run_dir)
     before = steps_done(run_dir)
     if not before:
         write_note(run_dir, recipe)
-    start()
+    start(**({} if device == "cpu" else {"device": device}))
     parallel.wait()  # the first process may still be saving
     if steps_done(run_dir) != before:
         write_note(run_dir, recipe)  # a resumed run may have been given other steps
@@ -86,13 +101,13 @@ def run_stage(recipe: Recipe, data_dir: Path, runs_dir: Path) -> dict[str, Any]:
 
 def steps_done(run_dir: Path) -> int:
     """The number of steps that a run's saved state has seen; of a run in folders, one a width, all together."""
-    return sum(read_state(folder, NOTHING).step for folder in state_folders(run_dir))
+    return sum(saved_steps(folder) for folder in state_folders(run_dir))
 
 
 def state_folders(run_dir: Path) -> list[Path]:
     """The folders of a run that hold a saved state: its own, or one for each width."""
     inner = sorted(path.parent for path in run_dir.glob("*/state.safetensors"))
-    return [run_dir] if (run_dir / "state.safetensors").is_file() else inner
+    return [run_dir] if newest(run_dir) else inner
 
 
 def write_note(run_dir: Path, recipe: Recipe) -> None:
@@ -128,9 +143,44 @@ def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
 
 
 def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
+    seen, watched = training_latents(recipe.data, recipe.model, data_dir, runs_dir)
+    draw = prompt_grid(recipe.model, runs_dir) if recipe.training.tensorboard else None
+    return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training, draw=draw)
+
+
+def prepare_kd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
+    training = recipe.training
+    config, start = student_start(training.checkpoint, runs_dir)
+    teacher = open_teacher(training.teacher, training.teacher_width, config)
+    check_same_encoders(training.teacher, runs_dir)
+    seen, watched = training_latents(recipe.data, config, data_dir, runs_dir)
+    draw = prompt_grid(config, runs_dir) if training.tensorboard else None
+    return partial(train_kd, seen, watched, run_dir, config, training, start, teacher, draw=draw)
+
+
+def training_latents(
+    data: DataConfig, config: DiTConfig, data_dir: Path, runs_dir: Path
+) -> tuple[TrainingData, ValidationData]:
+    """What a transformer trains on and what is watched: the user's data, or the emoji where there is none."""
+    if data.path:
+        return prepare_own_data(data, config, runs_dir)
+    return emoji_latents(config, data_dir, runs_dir)
+
+
+def prompt_grid(config: DiTConfig, runs_dir: Path) -> Draw:
+    """Draws fixed prompts, some of them never seen, as the earlier stages' results read and show them."""
+    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
+    tokenizers = Tokenizers.load(runs_dir / "text" / "tokenizer")
+    latent = CheckpointConfig("", config, text_result(runs_dir / "text")[0], picture_config).latent_size((SIZE, SIZE))
+    return PromptGrid(GRID_PROMPTS, tokenizers, as_shipped_(text_result(runs_dir / "text")[1]),
+                      as_shipped_(autoencoder.decoder), (config.in_channels, *latent))
+
+
+def emoji_latents(config: DiTConfig, data_dir: Path, runs_dir: Path) -> tuple[CaptionedLatents, CaptionedLatents]:
+    """What a transformer trains on and what is watched, as the earlier stages' results see pictures and captions."""
     picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
     text_config, encoders, _ = text_result(runs_dir / "text")
-    CheckpointConfig("", recipe.model, text_config, picture_config).latent_size((SIZE, SIZE))  # refuses what cannot fit
+    CheckpointConfig("", config, text_config, picture_config).latent_size((SIZE, SIZE))  # refuses what cannot fit
     if parallel.rank() == 0:
         render_emoji(fetch_emoji(data_dir))
     parallel.wait()  # the others read what the first has fetched
@@ -139,7 +189,7 @@ def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
     text = as_shipped_(encoders)
     seen = captioned_latents(data.subset("train"), encoder, tokenizers, text)
     watched = captioned_latents(data.subset(VALIDATION), encoder, tokenizers, text)
-    return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training)
+    return seen, watched
 
 
 def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
@@ -147,12 +197,28 @@ def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
 
 
 PREPARE = {"autoencoder": prepare_autoencoder, "decoder": prepare_decoder, "text": prepare_text,
-           "elastic": prepare_elastic, "kdmd": prepare_kdmd}
+           "elastic": prepare_elastic, "kd": prepare_kd, "kdmd": prepare_kdmd}
+
+
+SHARED = ("elastic", "kd")  # the stages that several processes, and devices other than the CPU, can train
+
+
+def check_device(stage: str, device: str) -> None:
+    """Refuses a device that a stage does not use."""
+    if stage not in SHARED and device != "cpu":
+        raise InputError(f"stage {stage} trains on the CPU, not on {device}.", "Leave out --device.")
+
+
+def check_unused(run_dir: Path) -> None:
+    """Refuses a folder that holds a run."""
+    if steps_done(run_dir):
+        raise InputError(f"{run_dir} holds a run of {steps_done(run_dir)} steps.",
+                         "Leave out --no-resume to go on with it, or choose another folder with --runs.")
 
 
 def check_processes(stage: str) -> None:
-    """Only the elastic stage shares its work; others would write one folder twice."""
-    if stage != "elastic" and parallel.world_size() > 1:
+    """Only some stages share their work; others would write one folder twice."""
+    if stage not in SHARED and parallel.world_size() > 1:
         raise InputError(f"stage {stage} runs in one process, torchrun started {parallel.world_size()}.",
                          "Start it without torchrun.")
 
