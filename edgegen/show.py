@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgegen.export import Plan, Result
     from edgegen.generate import Drawn
     from edgegen.inspection import Contents
-    from edgegen.target import Device, Tier
+    from edgegen.target import Device, Figure, Tier
     from edgegen.verify import Row
 
 PEOPLE_WIDTH = 120  # of tables that go to a file
@@ -195,8 +195,12 @@ def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
 
 def show_devices(to: Console, devices: Sequence[Device]) -> None:
     """Devices; `--json` gives the source of every figure."""
-    cells = [(d.name, d.title, d.chip.value, d.year.value, f"{d.memory_gb.value:g} GB", d.tier) for d in devices]
-    to.print(table(("device", "name", "chip", ">year", ">memory", "tier"), cells))
+    def known(figure: Figure | None, unit: str) -> str:
+        return f"{figure.value:g} {unit}" if figure else "-"
+
+    cells = [(d.name, d.title, d.chip.value, d.year.value, known(d.memory_gb, "GB"), known(d.bandwidth_gbs, "GB/s"),
+              ", ".join(d.units) or "-", d.tier) for d in devices]
+    to.print(table(("device", "name", "chip", ">year", ">memory", ">bandwidth", "rates known", "tier"), cells))
 
 
 def show_health(to: Console, health: Health) -> None:

@@ -9,7 +9,8 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ PRECISIONS = {"coreml": ("float16",), "onnx": ("float32",), "executorch": ("floa
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 ATTENTION_FORMS = ("split", "batched")
 NORM_FORMS = ("composed", "fused")
+UNITS = ("npu", "gpu", "cpu")
+RATE_PRECISIONS = ("int8", "float16", "float32")
 REQUIRED = object()
 
 
@@ -66,6 +69,31 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Equal CPU cores and the most they are clocked at."""
+
+    core: str
+    count: int
+    ghz: float
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit that computes: the rate its maker gives, or for a CPU the cores that it follows from.
+
+    `tops` are 10^12 operations a second at `precision`; a multiply-add is two. `family` names the design that shares
+    an efficiency, such as "Neural Engine".
+    """
+
+    kind: str  # "npu", "gpu" or "cpu"
+    family: str
+    source: str
+    tops: float | None = None
+    precision: str | None = None
+    clusters: tuple[Cluster, ...] = ()
+
+
+@dataclass(frozen=True)
 class Device:
     """A phone or tablet; what is not known stays None."""
 
@@ -74,8 +102,10 @@ class Device:
     tier: str  # the tier that suits it
     chip: Figure
     year: Figure
-    memory_gb: Figure
+    memory_gb: Figure | None = None
     app_memory_gb: Figure | None = None  # what one app may use of it
+    bandwidth_gbs: Figure | None = None  # of the memory, 10^9 bytes a second at the most
+    units: dict[str, Unit] = field(default_factory=dict)  # those whose rate is known
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
@@ -166,17 +196,52 @@ def read_backend(name: str, table: Table) -> BackendTarget:
 def read_device(path: Path) -> Device:
     """Parses and checks a device file."""
     table = Table.read(path)
+    units = table.table("units") if "units" in table.values else None
     device = Device(
-        name=table.text("name"),
+        name=table.folder_name("name"),
         title=table.text("title"),
         tier=table.text("tier"),
         chip=table.figure("chip", str),
         year=table.figure("year", int),
-        memory_gb=table.figure("memory_gb", float),
-        app_memory_gb=table.figure("app_memory_gb", float) if "app_memory_gb" in table.values else None,
+        memory_gb=table.optional_figure("memory_gb", float),
+        app_memory_gb=table.optional_figure("app_memory_gb", float),
+        bandwidth_gbs=table.optional_figure("bandwidth_gbs", float),
+        units={kind: read_unit(kind, units.table(kind)) for kind in units.names_of(UNITS)} if units else {},
     )
     table.refuse_others()
     return device
+
+
+def read_unit(kind: str, table: Table) -> Unit:
+    """One `[units.KIND]` table of a device file."""
+    if kind == "cpu":
+        clusters = tuple(read_cluster(entry) for entry in table.tables("clusters"))
+        unit = Unit(kind, table.text("family"), table.text("source"), clusters=clusters)
+    else:
+        unit = Unit(kind, table.text("family"), table.text("source"), table.number("tops", 0, 10_000),
+                    table.choice("precision", RATE_PRECISIONS))
+    table.refuse_others()
+    return unit
+
+
+def read_cluster(table: Table) -> Cluster:
+    """One entry of `clusters`; its core must be in targets/cores.toml."""
+    cluster = Cluster(table.choice("core", core_widths()), table.integer("count", 1, 64), table.number("ghz", 0, 10))
+    table.refuse_others()
+    return cluster
+
+
+@cache
+def core_widths() -> dict[str, int]:
+    """fp32 multiply-adds a cycle of every CPU core in targets/cores.toml."""
+    table, widths = Table.read(targets_folder() / "cores.toml"), {}
+    for entry in table.tables("cores"):
+        width = entry.integer("macs_per_cycle", 1, 1024)
+        entry.text("source")
+        widths |= dict.fromkeys(entry.strings("names"), width)
+        entry.refuse_others()
+    table.refuse_others()
+    return widths
 
 
 class Table:
@@ -249,6 +314,18 @@ class Table:
             raise self.error(key, expected, repr(value))
         return value
 
+    def strings(self, key: str) -> list[str]:
+        value = self.get(key, "a list of strings")
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+            raise self.error(key, "a list of strings", repr(value))
+        return value
+
+    def tables(self, key: str) -> list[Table]:
+        value = self.get(key, "a list of tables")
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            raise self.error(key, "a list of tables", repr(value))
+        return [Table(self.path, item, f"{self.prefix}{key}[{i}].") for i, item in enumerate(value)]
+
     def table(self, key: str) -> Table:
         value = self.get(key, "a table")
         if not isinstance(value, dict):
@@ -267,9 +344,14 @@ class Table:
         accepted = (int, float) if kind is float else (kind,)
         if isinstance(value, bool) or not isinstance(value, accepted):
             raise table.error("value", f"a {kind.__name__}", repr(value))
+        if kind is not str and not 0 < value < 1e6:
+            raise table.error("value", "above 0", repr(value))
         figure = Figure(kind(value), table.text("source"))
         table.refuse_others()
         return figure
+
+    def optional_figure(self, key: str, kind: type) -> Figure | None:
+        return self.figure(key, kind) if key in self.values else None
 
     def refuse_others(self) -> None:
         """An error for the first key that nobody read, with the closest known one."""
