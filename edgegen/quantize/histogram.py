@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgegen.errors import InputError
-from edgegen.model.states import as_half
 
 CODES = 2**16
 CHUNK = 2**17  # elements converted at once: index conversions stay in the cache
@@ -48,10 +48,10 @@ def ranked_values() -> np.ndarray:
 
 
 def half(weight: Tensor, name: str) -> Tensor:
-    """The weight as contiguous fp16; NaN, infinite and too large values are an error that names it, so is no value."""
+    """The weight in fp16 on the CPU; an empty one is an error that names it."""
     if weight.numel() == 0:
         raise InputError(f"{name} is empty.", "Leave it out of the palettized layers.")
-    return as_half(weight, name)
+    return weight.detach().to("cpu", torch.float16)
 
 
 def codes_of(weight: Tensor) -> np.ndarray:
@@ -60,7 +60,7 @@ def codes_of(weight: Tensor) -> np.ndarray:
 
 
 def histogram(codes: np.ndarray, importance: np.ndarray | None = None) -> Histogram:
-    """Counts the values of `codes` (count,), or sums the importance (count,) of each."""
+    """Counts the values of `codes` (count,), or sums the importance (count,) of each; NaN counts as infinite."""
     sums = np.zeros(CODES)
     for start in range(0, codes.size, CHUNK):
         part = slice(start, start + CHUNK)

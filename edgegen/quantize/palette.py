@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import InputError
+from edgegen.model.states import as_half
 from edgegen.quantize.histogram import assign, codes_of, half, histogram
 from edgegen.quantize.kmeans import cluster
 from edgegen.quantize.snap import snap
@@ -153,7 +154,11 @@ def palettize(weight: Tensor, bits: int, int8: bool = True, importance: Tensor |
     """
     check_bits(bits, name)
     codes = codes_of(half(weight, name))
-    found = histogram(codes, _importance(importance, weight, name))
+    found = histogram(codes)
+    if not np.isfinite(found.values[[0, -1]]).all():
+        as_half(weight, name)  # says what is wrong
+    if importance is not None:
+        found = histogram(codes, _importance(importance, weight, name))
     centroids = cluster(found, 2**bits)
     if int8:
         values, scale = snap(found, centroids)
@@ -168,10 +173,8 @@ def palettize(weight: Tensor, bits: int, int8: bool = True, importance: Tensor |
     return Palette(stored, scale, pack(torch.from_numpy(indices), bits), bits, tuple(weight.shape))
 
 
-def _importance(importance: Tensor | None, weight: Tensor, name: str) -> np.ndarray | None:
+def _importance(importance: Tensor, weight: Tensor, name: str) -> np.ndarray:
     """The importance of every element (numel,) float64; one that cannot weigh is an error."""
-    if importance is None:
-        return None
     try:
         full = torch.broadcast_to(importance.detach().double(), weight.shape)
     except RuntimeError:
