@@ -108,7 +108,7 @@ def seconds_of(rows: Sequence[Mapping[str, float]]) -> float:
 
 def stages_table(runs_dir: Path) -> str:
     rows = []
-    for stage in STAGES:
+    for stage in trained_stages(runs_dir):
         state, log = read_state(runs_dir / stage, NOTHING), read_log(runs_dir / stage)
         training = state.settings["training"]
         losses = last_values(log, "loss") or {way: value for way, value in last_values(log, "").items() if way in WAYS}
@@ -137,7 +137,7 @@ def saved_recipe(run_dir: Path) -> dict[str, Any]:
 def commands(runs_dir: Path) -> str:
     """The commands that make this checkpoint again."""
     lines = ["edgegen train fetch --data data"]
-    for stage in STAGES:
+    for stage in trained_stages(runs_dir):
         changes = "".join(f" --set {change}" for change in changed_settings(runs_dir, stage))
         processes = saved_recipe(runs_dir / stage).get("processes", 1)
         program = "edgegen" if processes == 1 else f"torchrun --nproc-per-node {processes} -m edgegen"
@@ -149,6 +149,10 @@ def changed_settings(runs_dir: Path, stage: str) -> list[str]:
     """Settings of a run that differ from the bundled recipe, as `key=value`."""
     bundled = json.loads(json.dumps(load_recipe(stage).to_dict()))  # tuples become lists, as in the saved ones
     saved = saved_recipe(runs_dir / stage) or read_state(runs_dir / stage, NOTHING).settings
+    training = dict(saved["training"])
+    if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
+        training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
+    saved = saved | {"training": training}
     return [f"{'' if part == 'training' else 'model.'}{name}={json.dumps(value)}"
             for part in ("model", "training") for name, value in saved[part].items()
             if not isinstance(value, dict) and value != bundled[part].get(name)]
@@ -157,9 +161,14 @@ def changed_settings(runs_dir: Path, stage: str) -> list[str]:
 def unfinished_note(runs_dir: Path) -> str:
     """Says so when a stage has not done all its steps."""
     notes = []
-    for stage in STAGES:
+    for stage in trained_stages(runs_dir):
         planned = saved_recipe(runs_dir / stage).get("training", {}).get("steps")
         done = read_state(runs_dir / stage, NOTHING).step
         if planned and done < planned:
             notes.append(f"stage {stage} had done {done:,} of {planned:,} steps")
     return f"\n**Not finished: {'; '.join(notes)} when this was assembled.**\n" if notes else ""
+
+
+def trained_stages(runs_dir: Path) -> list[str]:
+    """The stages a checkpoint is made of; the small decoder need not be among them."""
+    return [stage for stage in STAGES if stage != "decoder" or (runs_dir / stage / "state.safetensors").is_file()]
