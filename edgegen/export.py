@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from edgegen.emit.bundle import (
     write_manifest,
     write_tokenizer,
 )
+from edgegen.emit.palette_onnx import ACTIVATIONS as SESSION_OPTIONS
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import check_free, free_bytes, is_disk_full, new_folder
 from edgegen.inspection import count_operations
@@ -33,6 +35,7 @@ from edgegen.meter import Meter, Stage
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
+from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.runtime.networks import ArtifactNetworks
@@ -55,6 +58,7 @@ from edgegen.verify import (
 PRECISION_BYTES = {"float16": 2, "float32": 4}
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
 MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
+DEPLOYMENT_TARGET = "iOS17"  # of Core ML, where a tier says none
 FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
 
 
@@ -150,7 +154,7 @@ def make_plan(checkpoint: Checkpoint, tier: Tier, backends: Sequence[str] = (), 
               resolution: tuple[int, int] | None = None, out: Path | None = None, overwrite: bool = False) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
-    config.transformer.at(tier.width)
+    checkpoint.check_width(tier.width)
     backends = tuple(dict.fromkeys(backends)) or tuple(tier.backends)
     components = tuple(dict.fromkeys(components)) or COMPONENTS
     for name in components:
@@ -160,12 +164,37 @@ def make_plan(checkpoint: Checkpoint, tier: Tier, backends: Sequence[str] = (), 
     resolution = resolution or tier.resolution or config.resolution
     config.latent_size(resolution)
     sizes = parameter_counts(checkpoint, tier.width)
+    weights = stored_weights(checkpoint) if "transformer" in components else {}
+    for backend in backends:
+        check_weights(weights, tier.backend(backend))
     parts = tuple(Part(name, backend, f"{backend}/{name}", sizes[name],
-                       sizes[name] * PRECISION_BYTES[tier.backend(backend).precision])
+                       predicted_bytes(sizes[name], weights if name == "transformer" else {}, tier.backend(backend)))
                   for backend in backends for name in components)
     out = out or Path("out") / config.name / tier.name
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
+
+
+def check_weights(weights: StoredWeights, target: BackendTarget) -> None:
+    """Refuses quantized weights that a back end has no form for."""
+    from edgegen.emit import palette_coreml, palette_executorch, palette_onnx
+
+    if target.name == "coreml":
+        palette_coreml.check(weights, target.deployment_target or DEPLOYMENT_TARGET)
+    elif target.name == "onnx":
+        palette_onnx.check(weights)
+    else:
+        palette_executorch.check(weights, target.activations)
+
+
+def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
+    """Bytes of an artifact's numbers: quantized weights as the back end stores them, the rest at its precision."""
+    size = PRECISION_BYTES[target.precision]
+    if target.name == "executorch" and target.activations != "int8":
+        weights = {}
+    stored = {name: math.prod(weight.shape) for name, weight in weights.items()}
+    packed = sum(stored[name] if target.name == "executorch" else weight.nbytes for name, weight in weights.items())
+    return (parameters - sum(stored.values())) * size + packed
 
 
 def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
@@ -244,10 +273,11 @@ def emit_measured(plan: Plan, networks: TorchNetworks, part: Part, root: Path, m
 def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifact:
     """Rewrites a component in its back end's form and writes its artifact."""
     target = plan.tier.backend(part.backend)
+    weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
     component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.norm))
     path = artifact_path(root, part.backend, part.component)
     try:
-        inputs, outputs = quietly(lambda: WRITERS[part.backend](component, path, target))
+        inputs, outputs = quietly(lambda: WRITERS[part.backend](component, path, target, weights))
     except EdgegenError:
         raise
     except Exception as error:
@@ -256,7 +286,8 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise EdgegenError(f"{part.backend} cannot take the {part.component}: {type(error).__name__}: {reason}.",
                            "edgegen doctor shows what is installed.") from error
-    return describe(root, part.backend, part.component, component.form, inputs, outputs)
+    options = SESSION_OPTIONS[target.activations] if weights and part.backend == "onnx" else {}
+    return describe(root, part.backend, part.component, component.form, inputs, outputs, options)
 
 
 def build(plan: Plan, networks: TorchNetworks, name: str, form: Form) -> Component:
@@ -275,24 +306,24 @@ def build(plan: Plan, networks: TorchNetworks, name: str, form: Form) -> Compone
 Signature = tuple[Iterable[TensorSpec], Iterable[TensorSpec]]
 
 
-def write_coreml(component: Component, path: Path, target: BackendTarget) -> Signature:
+def write_coreml(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> Signature:
     from edgegen.emit import coreml
 
-    coreml.write(component, path, target.deployment_target or "iOS17")
+    coreml.write(component, path, target.deployment_target or DEPLOYMENT_TARGET, weights)
     return coreml.signature(component)
 
 
-def write_onnx(component: Component, path: Path, target: BackendTarget) -> Signature:
+def write_onnx(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> Signature:
     from edgegen.emit import onnx
 
-    onnx.write(component, path)
+    onnx.write(component, path, weights, target.activations)
     return component.inputs, component.outputs
 
 
-def write_executorch(component: Component, path: Path, target: BackendTarget) -> Signature:
+def write_executorch(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> Signature:
     from edgegen.emit import executorch
 
-    executorch.write(component, path)
+    executorch.write(component, path, weights, target.activations)
     return component.inputs, component.outputs
 
 
@@ -302,6 +333,7 @@ WRITERS = {"coreml": write_coreml, "onnx": write_onnx, "executorch": write_execu
 def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Manifest:
     """The manifest of a plan's artifacts; writes the tokenizer beside them."""
     config, sampler = plan.checkpoint.config, plan.checkpoint.sampler
+    quantized = config.quantization
     lengths = {name: part.length for name, part in (("word", config.text.word), ("byte", config.text.byte)) if part}
     return Manifest(
         model=config.name,
@@ -312,16 +344,25 @@ def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Mani
         sigmas=tuple(plan.sigmas),
         shift=sampler.shift,
         guidance=sampler.guidance,
-        bits=plan.tier.bits,
+        bits=plan.tier.bits if quantized is None else quantized.bits,
         latent_shape=plan.latent_shape,
         timestep_features=timestep_definition(config.transformer.time_features),
         tokenizer=write_tokenizer(root, plan.checkpoint.tokenizer_files, lengths),
         prompts=config.prompts,
-        floors_db={b: plan.tier.backend(b).floor_db for b in plan.backends} | {PICTURE: plan.tier.picture_floor_db},
+        floors_db=floors(plan),
         checkpoint=plan.checkpoint.origin,
         tool_versions=tool_versions(),
         components=tuple(artifacts),
     )
+
+
+def floors(plan: Plan) -> dict[str, float]:
+    """The floors of a manifest; a transformer with quantized weights has its own."""
+    targets = [plan.tier.backend(name) for name in plan.backends]
+    found = {target.name: target.floor_db for target in targets} | {PICTURE: plan.tier.picture_floor_db}
+    if plan.checkpoint.config.quantization is not None:
+        found |= {f"{target.name}/transformer": target.floor_of_quantized_db for target in targets}
+    return found
 
 
 def draw_sample(plan: Plan, bundle: Bundle, meter: Meter, report: Report) -> Path | None:

@@ -21,6 +21,8 @@ PRECISIONS = {"coreml": ("float16",), "onnx": ("float32",), "executorch": ("floa
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 ATTENTION_FORMS = ("split", "batched")
 NORM_FORMS = ("composed", "fused")
+ACTIVATIONS = {"coreml": ("float16",), "onnx": ("float32", "int8"), "executorch": ("float32", "int8")}
+INT8_FLOOR_DB = 38.0  # where a tier says nothing else of activations in int8
 UNITS = ("npu", "gpu", "cpu")
 RATE_PRECISIONS = ("int8", "float16", "float32")
 REQUIRED = object()
@@ -34,9 +36,18 @@ class BackendTarget:
     attention: str  # "split" or "batched", see rewrite/component.py
     query_chunk: int  # split: the most queries one einsum takes
     norm: str  # "composed" or "fused"
-    precision: str  # of stored weights and of activations: "float16" or "float32"
+    precision: str  # of activations, and of weights that are not quantized: "float16" or "float32"
     floor_db: float  # the least PSNR of a component against fp32 PyTorch
     deployment_target: str | None = None  # Core ML: the oldest system, such as "iOS17"
+    activations: str = "float32"  # of layers with quantized weights; "int8": rounded as the layer runs
+    quantized_floor_db: float | None = None  # of a component with quantized weights; None: floor_db
+
+    @property
+    def floor_of_quantized_db(self) -> float:
+        """The least PSNR of a component with quantized weights, against PyTorch with the same weights."""
+        if self.quantized_floor_db is not None:
+            return self.quantized_floor_db
+        return INT8_FLOOR_DB if self.activations == "int8" else self.floor_db
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,8 @@ def read_backend(name: str, table: Table) -> BackendTarget:
         precision=table.choice("precision", PRECISIONS[name]),
         floor_db=table.number("floor_db", 0, 200),
         deployment_target=table.choice("deployment_target", DEPLOYMENT_TARGETS) if name == "coreml" else None,
+        activations=table.choice("activations", ACTIVATIONS[name], default=ACTIVATIONS[name][0]),
+        quantized_floor_db=table.number("quantized_floor_db", 0, 200, default=None),
     )
     table.refuse_others()
     return target
@@ -291,9 +304,11 @@ class Table:
             raise self.error(key, expected, repr(value))
         return value
 
-    def number(self, key: str, above: float, upto: float) -> float:
+    def number(self, key: str, above: float, upto: float, default: Any = REQUIRED) -> Any:
         expected = f"a number above {above:g} and up to {upto:g}"
-        value = self.get(key, expected)
+        value = self.get(key, expected, default)
+        if value is default:
+            return value
         if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= upto:
             raise self.error(key, expected, repr(value))
         return float(value)

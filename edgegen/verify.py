@@ -195,7 +195,8 @@ def compare_picture(networks: Networks, backend: str, reference: Reference, shap
 
 def verify_artifact(bundle: Bundle, artifact: Artifact, reference: Reference) -> Row:
     """The row of one component on one back end."""
-    floor = bundle.manifest.floors_db[artifact.backend]
+    floors = bundle.manifest.floors_db
+    floor = floors.get(f"{artifact.backend}/{artifact.name}", floors[artifact.backend])
     run = open_artifact(bundle, artifact)
     return compare(run, reference.cases[artifact.name], artifact.name, artifact.backend, floor)
 

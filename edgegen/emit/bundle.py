@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -40,6 +40,7 @@ class Artifact:
     form: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    options: dict = field(default_factory=dict)  # of the runtime's session, which verification ran it with
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Manifest:
     timestep_features: dict
     tokenizer: tuple[TokenizerFile, ...]
     prompts: tuple[str, ...]  # some to try, and what verification uses
-    floors_db: dict  # by back end, and "picture"
+    floors_db: dict  # by back end, "picture", and "<back end>/<component>" where one has a floor of its own
     checkpoint: dict
     tool_versions: dict
     components: tuple[Artifact, ...]
@@ -108,20 +109,24 @@ def artifact_path(root: Path, backend: str, name: str) -> Path:
 
 
 def describe(root: Path, backend: str, name: str, form: str, inputs: Iterable[TensorSpec],
-             outputs: Iterable[TensorSpec]) -> Artifact:
+             outputs: Iterable[TensorSpec], options: Mapping[str, str] | None = None) -> Artifact:
     """The manifest's entry of an artifact that was just written."""
     path = artifact_path(root, backend, name)
     sha, size = digest(path)
     return Artifact(name, backend, path.relative_to(root).as_posix(), sha, size, resident_bytes(backend, path), form,
-                    tuple(inputs), tuple(outputs))
+                    tuple(inputs), tuple(outputs), dict(options or {}))
 
 
 def resident_bytes(backend: str, path: Path) -> int:
     """Bytes of an artifact's weights as its runtime holds them, without activations: counted, not measured.
 
     Core ML: the weight files, which stay as stored. ONNX and ExecuTorch: the file, whose weights the runtime holds
-    once, at their stored type (XNNPACK in an order of its own).
+    once, at their stored type (XNNPACK in an order of its own); of quantized weights in ONNX, what they unfold to.
     """
+    if backend == "onnx":
+        from edgegen.emit.palette_onnx import resident_bytes as unfolded_bytes
+
+        return unfolded_bytes(path)
     if backend == "coreml":
         return sum(file.stat().st_size for file in path.rglob("weights/*") if file.is_file())
     return path.stat().st_size
@@ -235,10 +240,11 @@ def parse(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise InputError(f"{where} must be an object.")
         hints, at = get_type_hints(kind), f"{where}." if where else ""
-        for field in fields(kind):
-            if field.name not in value:
-                raise InputError(f"{at}{field.name} is missing.")
-        return kind(**{f.name: parse(hints[f.name], value[f.name], f"{at}{f.name}") for f in fields(kind)})
+        for field_ in fields(kind):
+            if field_.name not in value and field_.default_factory is MISSING:
+                raise InputError(f"{at}{field_.name} is missing.")
+        return kind(**{f.name: parse(hints[f.name], value[f.name], f"{at}{f.name}") for f in fields(kind)
+                       if f.name in value})
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise InputError(f"{where} must be a list.")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
 from edgegen.errors import InputError
+from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component, TensorSpec
 
@@ -24,10 +26,13 @@ def signature(component: Component) -> tuple[tuple[TensorSpec, ...], tuple[Tenso
     return half(component.inputs), half(component.outputs)
 
 
-def write(component: Component, path: Path, target: str = "iOS17") -> None:
-    """Converts a component and saves it as an .mlpackage; fp16 weights and activations."""
+def write(component: Component, path: Path, target: str = "iOS17", weights: StoredWeights | None = None) -> None:
+    """Converts a component and saves it as an .mlpackage; fp16 activations, and fp16 weights but for those in
+    `weights`, which are stored as they were quantized (palette_coreml.py).
+    """
     if target not in TARGETS:
         raise InputError(f"Core ML target {target!r} is not one of {', '.join(TARGETS)}.")
+    check(weights or {}, target)
     inputs, outputs = signature(component)
     with quiet():
         import coremltools as ct
@@ -40,5 +45,9 @@ def write(component: Component, path: Path, target: str = "iOS17") -> None:
             compute_precision=ct.precision.FLOAT16,
             skip_model_load=True,
         )
+        if weights:
+            compress_(model._mil_program, weights, target)
+            model = ct.convert(model._mil_program, convert_to="mlprogram", pass_pipeline=ct.PassPipeline.EMPTY,
+                               minimum_deployment_target=getattr(ct.target, target), skip_model_load=True)
         model.short_description = f"edgegen {component.name}, {component.form} form"
         model.save(str(path))

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgegen.emit.palette_executorch import check, quantize_linears_
 from edgegen.emit.program import exported
+from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 
 
-def write(component: Component, path: Path) -> list[str]:
-    """Lowers a component to XNNPACK and saves it; returns the operations that XNNPACK did not take."""
+def write(component: Component, path: Path, weights: StoredWeights | None = None,
+          activations: str = "float32") -> list[str]:
+    """Lowers a component to XNNPACK and saves it; returns the operations that XNNPACK did not take.
+
+    With int8 `activations` the linear layers of `weights` become integer ones, in place (palette_executorch.py); with
+    float32 ones XNNPACK can only take float32 weights.
+    """
+    check(weights or {}, activations)
     with quiet():
+        if weights and activations == "int8":
+            quantize_linears_(component.module, weights)
         buffer, left = lower(component)
     path.write_bytes(buffer)
     return left

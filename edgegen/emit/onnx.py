@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import onnx
 import torch
 
+from edgegen.emit.palette_onnx import ACTIVATIONS, SESSION_OPTIONS, check, compress_
 from edgegen.emit.program import exported
+from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 
@@ -16,8 +19,14 @@ OPSET = 23  # the first with RMSNormalization; ONNX Runtime 1.23 and later
 KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the module a node comes from: ['', 'down.1', 'down.1.attn', ...]
 
 
-def write(component: Component, path: Path) -> None:
-    """Exports a component to one .onnx file that passes the checker; weights and nodes keep their module's name."""
+def write(component: Component, path: Path, weights: StoredWeights | None = None,
+          activations: str = "float32") -> None:
+    """Exports a component to one .onnx file that passes the checker; weights and nodes keep their module's name.
+
+    `weights` are stored as they were quantized (palette_onnx.py). ONNX Runtime multiplies those with activations of
+    int8 unless a session option says otherwise: the file's metadata holds the options for `activations`.
+    """
+    check(weights or {})
     with quiet():
         program = torch.onnx.export(
             exported(component),
@@ -31,6 +40,9 @@ def write(component: Component, path: Path) -> None:
     model = program.model_proto
     name_weights_(model, {name for name, _ in component.module.named_parameters()})
     strip_(model)
+    if weights:
+        compress_(model, weights)
+        model.metadata_props.add(key=SESSION_OPTIONS, value=json.dumps(ACTIVATIONS[activations]))
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 
