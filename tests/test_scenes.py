@@ -42,7 +42,7 @@ def sprites() -> Sprites:
 
 def test_concepts_are_known_and_distinct():
     names = scene_concepts()
-    assert len(set(names)) == len(names) >= 70
+    assert len(set(names)) == len(names) >= 30
     assert set(names) <= {concept.name for concept in common_concepts()}
 
 
@@ -63,7 +63,7 @@ def test_things_lie_inside_and_apart():
             assert 0 <= thing.y - thing.size / 2 + 1e-9 and thing.y + thing.size / 2 <= 1 + 1e-9
             for other in scene.things[:i]:
                 gap = max(abs(thing.x - other.x), abs(thing.y - other.y))
-                assert gap >= 0.46 * (thing.size + other.size)
+                assert gap >= 0.5 * (thing.size + other.size) - 1e-9
 
 
 def test_captions_say_what_is_there():

@@ -28,11 +28,11 @@ class Sprites:
     def load(cls, data_dir: Path, tarballs: Path | None = None) -> Sprites:
         """Reads `data_dir/sprites.npz`; fetches and renders what is not there yet."""
         path = data_dir / "sprites.npz"
-        if not path.is_file():
+        held = read_sprites(path)
+        if not set(scene_concepts()) <= {name for name, _ in held}:
             render_sprites(fetch_emoji(data_dir, tarballs), path)
-        with np.load(path) as arrays:
-            keys = zip(arrays["names"].tolist(), arrays["styles"].tolist(), strict=True)
-            return cls(dict(zip(keys, arrays["pictures"], strict=True)))
+            held = read_sprites(path)
+        return cls(held)
 
     def render(self, scene: Scene) -> np.ndarray:
         """The picture of a scene, uint8 (H,W,3)."""
@@ -48,6 +48,15 @@ class Sprites:
         side = round(thing.size * SIZE)
         small = scaled(sprite, side)
         canvas.alpha_composite(small, (clamped(thing.x, side), clamped(thing.y, side)))
+
+
+def read_sprites(path: Path) -> dict[tuple[str, str], np.ndarray]:
+    """The sprites of a file by (prompt name, style); none where there is no file."""
+    if not path.is_file():
+        return {}
+    with np.load(path) as arrays:
+        keys = zip(arrays["names"].tolist(), arrays["styles"].tolist(), strict=True)
+        return dict(zip(keys, arrays["pictures"], strict=True))
 
 
 def clamped(centre: float, side: int) -> int:

@@ -28,7 +28,8 @@ RELATIONS = {"left": ("to the left of", "left of"), "right": ("to the right of",
              "above": ("above", "over"), "below": ("below", "under")}
 PLACES = {"top left": (0, 0), "top right": (1, 0), "bottom left": (0, 1), "bottom right": (1, 1)}
 NUMBERS = {2: "two", 3: "three"}
-SIZES = {1: (0.42, 0.80), 2: (0.34, 0.48), 3: (0.30, 0.40)}  # side of a thing as a share of the picture's
+CELLS = 8  # places and sizes are whole cells of 16 pixels, the tokens of the bundled model, which learns them sooner so
+SIZES = {1: (4, 5, 6), 2: (3, 4), 3: (3,)}  # side of a thing in cells, by the number of things
 IRREGULAR = {"mouse": "mice", "tomato": "tomatoes"}
 HELD_OUT_FACTS = 0.1  # share of the combinations that training never sees
 
@@ -133,24 +134,19 @@ def arrange(
     rng: np.random.Generator, count: int, relation: str | None, place: str | None
 ) -> list[tuple[float, float, float]]:
     """(x, y, size) of each thing, so that none overlap and all lie inside the picture."""
-    low, high = SIZES[count] if place is None else (0.30, 0.44)
+    sizes = SIZES[count] if place is None else SIZES[2]
+    size = int(sizes[rng.integers(len(sizes))])
     while True:
-        sizes = rng.uniform(low, high) * rng.uniform(0.9, 1.1, count)
-        centres = rng.uniform(sizes / 2, 1 - sizes / 2, (2, count)).T  # (count, 2): x, y
+        corners = rng.integers(0, CELLS - size + 1, (count, 2))  # first cells: x, y
         if place is not None:
-            corner = np.array(PLACES[place])
-            centres = np.abs(corner - sizes[:, None] / 2 - rng.uniform(0, 0.12, (1, 2)))
-        if apart(centres, sizes) and (relation is None or holds(relation, centres[0], centres[1])):
-            return [(float(x), float(y), float(s)) for (x, y), s in zip(centres, sizes, strict=True)]
+            corners = np.array([PLACES[place]]) * (CELLS - size)
+        if apart(corners, size) and (relation is None or holds(relation, corners[0] / CELLS, corners[1] / CELLS)):
+            return [((x + size / 2) / CELLS, (y + size / 2) / CELLS, size / CELLS) for x, y in corners.tolist()]
 
 
-def apart(centres: np.ndarray, sizes: np.ndarray) -> bool:
-    """Whether the squares of any two things, shrunk a little, are disjoint."""
-    for i in range(len(sizes)):
-        for j in range(i):
-            if np.abs(centres[i] - centres[j]).max() < 0.47 * (sizes[i] + sizes[j]):
-                return False
-    return True
+def apart(corners: np.ndarray, size: int) -> bool:
+    """Whether squares of `size` cells at first cells (count, 2) are disjoint."""
+    return all(np.abs(corners[i] - corners[j]).max() >= size for i in range(len(corners)) for j in range(i))
 
 
 def holds(relation: str, first: np.ndarray, second: np.ndarray) -> bool:
