@@ -7,11 +7,13 @@ the memory of the narrow one.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
@@ -149,6 +151,16 @@ def open_safetensors(path: Path):
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is truncated or not safetensors ({error}).", remedy) from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes safetensors so that a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def is_pickle(start: bytes) -> bool:
