@@ -196,14 +196,15 @@ def test_settings_out_of_range_are_refused(changes):
 
 def test_the_recipe_is_the_bundled_size_and_its_result_goes_into_a_checkpoint(teacher, tmp_path, monkeypatch):
     from edgegen.train import assemble as assembling
+    from edgegen.train.frozen import Frozen
     from edgegen.train.recipe import Assembly, load_recipe
 
     recipe = load_recipe("decoder", ["model.depths=[1, 1, 1]", "steps=3"])
     assert load_recipe("decoder").model == DecoderConfig() and recipe.model.depths == (1, 1, 1)
     config = SMALL.within(TINY)
     made = train_decoder(sources(pictures()), {}, teacher, tmp_path / "decoder", config, FAST, stop_after=1)
-    monkeypatch.setattr(assembling, "autoencoder_result", lambda folder: (TINY, teacher))
-    monkeypatch.setattr(assembling, "text_result", lambda folder: (tiny.TINY.text, nn.Linear(1, 1), {}))
+    frozen = Frozen(TINY, teacher, tiny.TINY.text, nn.Linear(1, 1), {})
+    monkeypatch.setattr(assembling, "load_frozen", lambda folder, encoders: frozen)
     monkeypatch.setattr(assembling, "elastic_result", lambda folder: (tiny.TINY.transformer, {}))
     found, states, _ = assembling.collect(tmp_path, Assembly())
     assert found.autoencoder == config and found.autoencoder.encoder_widths == TINY.encoder_widths

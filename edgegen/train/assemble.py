@@ -11,9 +11,10 @@ from edgegen.errors import InputError
 from edgegen.model.checkpoint import save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.card import model_card, total_bytes
+from edgegen.train.frozen import encoders_of, load_frozen
 from edgegen.train.kdmd_run import kdmd_results
 from edgegen.train.recipe import Assembly
-from edgegen.train.results import autoencoder_result, decoder_result, elastic_result, text_result
+from edgegen.train.results import decoder_result, elastic_result
 
 CARD = "MODEL_CARD.md"
 
@@ -60,19 +61,18 @@ def collect(runs_dir: Path, assembly: Assembly) -> Collected:
 
 def collect_base(runs_dir: Path, assembly: Assembly) -> Collected:
     """The configuration, the weights of each part by name, and the tokenizer files; a small decoder if there is one."""
-    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
-    decoder = autoencoder.decoder
+    transformer_config, transformer = elastic_result(runs_dir / "elastic")
+    frozen = load_frozen(runs_dir, encoders_of(runs_dir / "elastic"))
+    picture_config, decoder = frozen.autoencoder_config, frozen.autoencoder.decoder
     if (runs_dir / "decoder" / "state.safetensors").is_file():
         picture_config, decoder = decoder_result(runs_dir / "decoder")
-    text_config, encoders, tokenizer_files = text_result(runs_dir / "text")
-    transformer_config, transformer = elastic_result(runs_dir / "elastic")
     config = CheckpointConfig(
-        assembly.name, transformer_config, text_config, picture_config, assembly.sampler, assembly.prompts
+        assembly.name, transformer_config, frozen.text_config, picture_config, assembly.sampler, assembly.prompts
     )
     states = {
         "transformer": transformer,
-        "text_encoder": encoders.state_dict(),
+        "text_encoder": frozen.text.state_dict(),
         "decoder": decoder.state_dict(),
-        "encoder": autoencoder.encoder.state_dict(),
+        "encoder": frozen.autoencoder.encoder.state_dict(),
     }
-    return config, states, tokenizer_files
+    return config, states, frozen.tokenizer_files

@@ -6,7 +6,7 @@ Shapes: M pictures, K captions, C latent channels, h x w latent grid, L text tok
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -87,6 +87,13 @@ class TrainingData(Protocol):
         """One process's rows of x0, noise, t, text, mask, pooled; together a function of (seed, step)."""
 
 
+class ValidationData(Protocol):
+    """What a validation loss is computed on."""
+
+    def groups(self) -> Iterable[CaptionedLatents]:
+        """Latents of one shape each."""
+
+
 @dataclass
 class Batch:
     """Rows of a step on a device; `taught` is room for what a teacher says of them."""
@@ -148,6 +155,10 @@ class CaptionedLatents:
         mask = mask[rows]
         text = self.text[captioned[rows]].float() * mask[..., None]  # (B, L, T)
         return self.latents[pictures[rows]], noise[rows], t[rows], text, mask, masked_mean(text, mask)
+
+    def groups(self) -> tuple[CaptionedLatents]:
+        """All latents have one shape."""
+        return (self,)
 
     def drop_encoders(self, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
         """Masks all tokens of one encoder in a share of the rows (B, L), each encoder as often, never both."""
@@ -218,7 +229,7 @@ Draw = Callable[[ElasticDiT], Mapping[str, np.ndarray]]  # pictures (H, W, 3) ui
 
 def train_elastic(
     data: TrainingData,
-    validation: CaptionedLatents,
+    validation: ValidationData,
     run_dir: Path,
     config: DiTConfig,
     training: ElasticTraining,
@@ -237,7 +248,7 @@ def train_elastic(
     return train_run(make, data, validation, run_dir, config, training, stop_after, device, draw)
 
 
-def train_run(make: MakeRun, data: TrainingData, validation: CaptionedLatents, run_dir: Path, config: DiTConfig,
+def train_run(make: MakeRun, data: TrainingData, validation: ValidationData, run_dir: Path, config: DiTConfig,
               training: ElasticTraining, stop_after: int | None = None, device: str = "cpu",
               draw: Draw | None = None) -> dict[str, Tensor]:
     """Trains what `make` makes, resuming what `run_dir` holds; see `train_elastic`."""
@@ -310,7 +321,7 @@ def trial(run: ElasticRun, data: TrainingData, training: ElasticTraining, precis
     return loss.item()
 
 
-def report(state: RunState, run: ElasticRun, validation: CaptionedLatents, training: ElasticTraining, step: int,
+def report(state: RunState, run: ElasticRun, validation: ValidationData, training: ElasticTraining, step: int,
            end: int, losses: dict[str, float], draw: Draw | None) -> None:
     """Logs and validates when it is time; sharded models validate on all processes together."""
     done, first = step + 1, parallel.rank() == 0
@@ -362,8 +373,18 @@ def check_finite(losses: Mapping[str, float], step: int) -> None:
 
 
 @torch.no_grad()
-def validate(model: ElasticDiT, data: CaptionedLatents) -> dict[str, float]:
-    """The validation loss of each width on the first caption of every picture."""
+def validate(model: ElasticDiT, data: ValidationData) -> dict[str, float]:
+    """The validation loss of each width on the first caption of every picture; groups count by their pictures."""
+    totals, count = dict.fromkeys((f"val@{w}" for w in model.config.widths), 0.0), 0
+    for group in data.groups():
+        for name, loss in validate_group(model, group).items():
+            totals[name] += loss * len(group.latents)
+        count += len(group.latents)
+    return {name: total / count for name, total in totals.items()}
+
+
+def validate_group(model: ElasticDiT, data: CaptionedLatents) -> dict[str, float]:
+    """The validation loss of each width on latents of one shape."""
     device = next(model.parameters()).device
     rows = torch.tensor([c[0] for c in data.captions])
     text, mask = data.text[rows].float(), data.mask[rows].float()

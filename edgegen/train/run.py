@@ -26,6 +26,7 @@ from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
 from edgegen.train.device import pick_device
 from edgegen.train.elastic_data import captioned_latents
+from edgegen.train.frozen import load_frozen
 from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
 from edgegen.train.kdmd_data import prepare as prepare_adapters
 from edgegen.train.loop import CaptionedLatents, Draw, TrainingData, ValidationData, train_elastic
@@ -144,17 +145,19 @@ def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
 
 def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
     seen, watched = training_latents(recipe.data, recipe.model, data_dir, runs_dir)
-    draw = prompt_grid(recipe.model, runs_dir) if recipe.training.tensorboard else None
+    draw = prompt_grid(recipe.model, runs_dir, recipe.data.encoders) if recipe.training.tensorboard else None
     return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training, draw=draw)
 
 
 def prepare_kd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
     training = recipe.training
+    if not training.teacher:
+        raise InputError("a distillation needs a teacher.", "Give one with --set teacher=DIR.")
     config, start = student_start(training.checkpoint, runs_dir)
     teacher = open_teacher(training.teacher, training.teacher_width, config)
     check_same_encoders(training.teacher, runs_dir)
     seen, watched = training_latents(recipe.data, config, data_dir, runs_dir)
-    draw = prompt_grid(config, runs_dir) if training.tensorboard else None
+    draw = prompt_grid(config, runs_dir, recipe.data.encoders) if training.tensorboard else None
     return partial(train_kd, seen, watched, run_dir, config, training, start, teacher, draw=draw)
 
 
@@ -167,13 +170,11 @@ def training_latents(
     return emoji_latents(config, data_dir, runs_dir)
 
 
-def prompt_grid(config: DiTConfig, runs_dir: Path) -> Draw:
-    """Draws fixed prompts, some of them never seen, as the earlier stages' results read and show them."""
-    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
-    tokenizers = Tokenizers.load(runs_dir / "text" / "tokenizer")
-    latent = CheckpointConfig("", config, text_result(runs_dir / "text")[0], picture_config).latent_size((SIZE, SIZE))
-    return PromptGrid(GRID_PROMPTS, tokenizers, as_shipped_(text_result(runs_dir / "text")[1]),
-                      as_shipped_(autoencoder.decoder), (config.in_channels, *latent))
+def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> Draw:
+    """Draws fixed prompts, some of them never seen, as the frozen encoders read and show them."""
+    frozen = load_frozen(runs_dir, encoders)
+    latent = (config.in_channels, *(side * config.patch for side in config.grid))
+    return PromptGrid(GRID_PROMPTS, frozen.tokenizers, frozen.text, frozen.autoencoder.decoder, latent)
 
 
 def emoji_latents(config: DiTConfig, data_dir: Path, runs_dir: Path) -> tuple[CaptionedLatents, CaptionedLatents]:

@@ -1,0 +1,56 @@
+"""The frozen encoders that a transformer is trained with: this run's own stages, or those of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
+from edgegen.model.checkpoint import bundled_folder, load_checkpoint, make_tokenizers
+from edgegen.model.text import TextConfig, TextEncoders, Tokenizers
+from edgegen.train import parallel
+from edgegen.train.results import as_shipped_, autoencoder_result, text_result
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The autoencoder and the text encoders, rounded to fp16 as they are shipped, with their tokenizer files."""
+
+    autoencoder_config: AutoencoderConfig
+    autoencoder: Autoencoder
+    text_config: TextConfig
+    text: TextEncoders
+    tokenizer_files: dict[str, bytes]
+
+    @property
+    def tokenizers(self) -> Tokenizers:
+        return make_tokenizers(self.tokenizer_files)
+
+
+def load_frozen(runs_dir: Path, encoders: str = "") -> Frozen:
+    """Those of the checkpoint `encoders`, a folder or "bundled"; "": of the runs, or where there are none, bundled."""
+    if not encoders and any((runs_dir / stage).exists() for stage in ("autoencoder", "text")):
+        return frozen_of_runs(runs_dir)
+    if not encoders and parallel.rank() == 0:
+        print(f"{runs_dir} has no autoencoder and no text run: the bundled encoders are used.", file=sys.stderr)
+    checkpoint = load_checkpoint(bundled_folder() if encoders in ("", BUNDLED) else encoders)
+    autoencoder = Autoencoder(checkpoint.encoder(), checkpoint.decoder()).eval()
+    return Frozen(checkpoint.config.autoencoder, autoencoder, checkpoint.config.text, checkpoint.text_encoders(),
+                  dict(checkpoint.tokenizer_files))
+
+
+def encoders_of(run_dir: Path) -> str:
+    """What `data.encoders` an elastic run was started with."""
+    path = run_dir / "recipe.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("data", {}).get("encoders", "") if path.is_file() else ""
+
+
+def frozen_of_runs(runs_dir: Path) -> Frozen:
+    """The results of the stages `autoencoder` and `text`."""
+    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
+    text_config, text, files = text_result(runs_dir / "text")
+    return Frozen(picture_config, as_shipped_(autoencoder), text_config, as_shipped_(text), files)
