@@ -52,12 +52,17 @@ def dmd_loss(x0: Tensor, gradient: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def simulate(velocity: Velocity, noise: Tensor, sigmas: Sequence[float], count: int) -> Tensor:
-    """The student's own latent (B, C, h, w) after `count` of its Euler steps from noise: x_t at sigmas[count]."""
-    x = noise
+def trajectory(velocity: Velocity, noise: Tensor, sigmas: Sequence[float], count: int) -> list[Tensor]:
+    """A student's own latents (B, C, h, w) at sigmas[0] to sigmas[count]: its Euler steps from noise."""
+    x = [noise]
     for sigma, following in zip(sigmas[:count], sigmas[1 : count + 1], strict=True):
-        x = x + (following - sigma) * velocity(x, levels(x, sigma)).float()
+        x.append(x[-1] + (following - sigma) * velocity(x[-1], levels(x[-1], sigma)).float())
     return x
+
+
+def simulate(velocity: Velocity, noise: Tensor, sigmas: Sequence[float], count: int) -> Tensor:
+    """The latent (B, C, h, w) at sigmas[count] alone."""
+    return trajectory(velocity, noise, sigmas, count)[-1]
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ from edgegen.train.kdmd import (
     predicted_x0,
     score_gradient,
     simulate,
+    trajectory,
 )
 from edgegen.train.latent_distance import Components, frechet_distance
 from edgegen.train.loop import CaptionedLatents
@@ -79,6 +80,7 @@ class KdmdTraining:
     substeps: int = 4  # Euler steps of the teacher to one of the few-step teacher
     student_every: int = 5  # iterations; the critic learns at every one
     dmd: float = 1.0  # weight of distribution matching; 0: distillation alone
+    dmd_from: int = 0  # the first of the student's steps whose x0 is matched; the last alone: sampler_steps - 1
     kd: float = 1.0  # weight of the few-step teacher's velocity; 0 with kd_features 0: no such teacher
     kd_features: float = 1.0  # weight of its last layer's features
     start_from_teacher: bool = False  # the student starts as the few-step teacher, not as the base
@@ -98,6 +100,9 @@ class KdmdTraining:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
+        if self.dmd_from not in range(self.sampler_steps):
+            raise InputError(f"dmd_from is {self.dmd_from}; it must lie between 0 and {self.sampler_steps - 1}, the "
+                             "student's last step.")
         if not self.dmd and not self.distils:
             raise InputError("dmd, kd and kd_features are all 0; the student would learn nothing.", "Set one above 0.")
 
@@ -225,49 +230,65 @@ class Distillation:
     def student_step_(self, data: PromptSource, step: int) -> dict[str, float]:
         """One iteration: the student in its turn, then the critic on the student's latest samples."""
         training, g = self.training, self.draws(step)
-        condition = self.condition(data, step)
-        index = int(torch.randint(training.sampler_steps, (), generator=g))
-        sigma = training.sigmas[index]
         student_turn = (step + 1) % training.student_every == 0
         if not student_turn and not training.dmd:
             return {}
-        x_t = simulate(self.velocity(STUDENT, condition), self.noise(len(condition[0]), g), training.sigmas, index)
+        condition = self.condition(data, step)
+        index, kd_index = self.steps_of_turn(g)
+        steps = max(index, kd_index) if student_turn else index
+        own = self.velocity(STUDENT, condition)
+        x = trajectory(own, self.noise(len(condition[0]), g), training.sigmas, steps)
         losses: dict[str, float] = {}
         if student_turn:
-            x0, losses = self.student_turn_(x_t, sigma, condition, g, step)
+            x0, losses = self.student_turn_(x, index, kd_index, condition, g, step)
         else:
+            sigma = training.sigmas[index]
             with torch.no_grad():
-                x0 = predicted_x0(x_t, sigma, self.velocity(STUDENT, condition)(x_t, levels(x_t, sigma)))
+                x0 = predicted_x0(x[index], sigma, own(x[index], levels(x[index], sigma)))
         if training.dmd:
             loss = critic_loss(self.velocity(CRITIC, condition), x0, self.noise(len(x0), g), self.levels(len(x0), g))
             losses |= {"critic": loss.item(), "critic_norm": self.update_(CRITIC, loss, step)}
         return losses
 
-    def student_turn_(self, x_t: Tensor, sigma: float, condition: Condition, g: torch.Generator, step: int
-                      ) -> tuple[Tensor, dict[str, float]]:
-        """Moves the student; returns its x0 from before the move and the losses."""
-        training, t = self.training, levels(x_t, sigma)
-        losses: dict[str, float] = {}
-        if training.distils:
-            with torch.no_grad(), self.precision():
-                wanted, wanted_features = self.net.with_features(FEW_STEP, x_t, t, *condition)
-        with self.precision():
-            velocity, features = self.net.with_features(STUDENT, x_t, t, *condition)
-        x0 = predicted_x0(x_t, sigma, velocity.float())
-        loss = x0.new_zeros(())
+    def steps_of_turn(self, g: torch.Generator) -> tuple[int, int]:
+        """Which of the student's steps distribution matching and distillation take: the same, unless `dmd_from`."""
+        first, count = self.training.dmd_from if self.training.dmd else 0, self.training.sampler_steps
+        index = int(torch.randint(first, count, (), generator=g))
+        return index, int(torch.randint(count, (), generator=g)) if first and self.training.distils else index
+
+    def student_turn_(self, x: list[Tensor], index: int, kd_index: int, condition: Condition, g: torch.Generator,
+                      step: int) -> tuple[Tensor, dict[str, float]]:
+        """Moves the student; returns its x0 at step `index` from before the move, and the losses."""
+        training = self.training
+        asked = {i: self.student_at(x[i], training.sigmas[i], condition) for i in {index, kd_index}}
+        x0 = predicted_x0(x[index], training.sigmas[index], asked[index][0])
+        loss, losses = x0.new_zeros(()), {}
         if training.dmd:
             gradient, _, teacher_x0 = score_gradient(x0, self.noise(len(x0), g), self.levels(len(x0), g),
                                                      self.velocity(CRITIC, condition), self.teacher(condition))
             loss = loss + training.dmd * dmd_loss(x0, gradient)
             losses |= {"g": float(gradient.abs().mean()), "std_ratio": float(x0.detach().std() / teacher_x0.std())}
         if training.distils:
-            kd, of_features = output_loss(velocity, wanted), feature_loss(features, wanted_features)
-            loss = loss + training.kd * kd + training.kd_features * of_features
-            losses |= {"kd": kd.item(), "kd_features": of_features.item()}
+            kd, kd_features = self.distillation(*asked[kd_index], x[kd_index], training.sigmas[kd_index], condition)
+            loss = loss + training.kd * kd + training.kd_features * kd_features
+            losses |= {"kd": kd.item(), "kd_features": kd_features.item()}
         losses["norm"] = self.update_(STUDENT, loss, step)
         if math.isfinite(losses["norm"]):
             self.follow_(step)
         return x0.detach(), losses
+
+    def student_at(self, x_t: Tensor, sigma: float, condition: Condition) -> tuple[Tensor, Tensor]:
+        """The student's velocity and features, with gradients."""
+        with self.precision():
+            velocity, features = self.net.with_features(STUDENT, x_t, levels(x_t, sigma), *condition)
+        return velocity.float(), features
+
+    def distillation(self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: Condition
+                     ) -> tuple[Tensor, Tensor]:
+        """Output and feature losses against the few-step teacher on the same x_t."""
+        with torch.no_grad(), self.precision():
+            wanted, wanted_features = self.net.with_features(FEW_STEP, x_t, levels(x_t, sigma), *condition)
+        return output_loss(velocity, wanted), feature_loss(features, wanted_features)
 
     @torch.no_grad()
     def follow_(self, step: int) -> None:
