@@ -649,7 +649,7 @@ def test_cached_text_is_live_text_and_is_encoded_once(tmp_path):
 
 SMALL = ["model.hidden=32", "model.head_dim=8", "model.depths=[1, 1, 1]", "model.ffn_ratios=[2, 2, 2]",
          "model.grid=[4, 4]", "model.time_features=16", "model.widths=[0.5, 1.0]", "steps=30", "batch=4", "warmup=1",
-         "rate=0.02", "ema=0.5", "validate_every=10", "precision=float32", "data.max_ratio=2.0", "data.validation=0.2"]
+         "rate=0.02", "ema=0.5", "validate_every=10", "precision=float32", "data.pixels=6144", "data.validation=0.2"]
 
 
 def train_on(data: Path, runs: Path, *changes: str) -> int:
@@ -669,7 +669,7 @@ def test_the_command_trains_on_every_format(kind, tmp_path, capfd):
     for name in ("val@0.5", "val@1.0"):
         values = [row[name] for row in watched]
         assert np.isfinite(values).all() and values[-1] < values[0]
-    assert "9 pictures in buckets" in out.err and "0 left out" in out.err
+    assert "9 pictures in buckets 4x6 tokens" in out.err and "6x4 tokens" in out.err and "0 left out" in out.err
     assert not (tmp_path / "runs" / "none").exists()  # the bundled pictures are not fetched
 
 
@@ -687,6 +687,9 @@ def test_a_run_resumed_with_the_command_encodes_nothing_and_assembles_with_the_e
     for part in ("encoder", "decoder", "text_encoder"):
         assert all(torch.equal(made.states[part][name], bundled.states[part][name]) for name in bundled.states[part])
     assert made.config.transformer.hidden == 32
+    card = (tmp_path / "made" / "MODEL_CARD.md").read_text()
+    assert "`d`" in card and "bundled encoders" in card and "| elastic | 3 |" in card and "lobehub" in card
+    assert str(tmp_path) not in card and "$" not in card and "emoji-like" not in card
 
 
 @pytest.mark.parametrize("fault", ["one", "none", "broken"])

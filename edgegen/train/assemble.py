@@ -10,9 +10,10 @@ from torch import Tensor
 from edgegen.errors import InputError
 from edgegen.model.checkpoint import save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
-from edgegen.train.card import model_card, total_bytes
+from edgegen.train.card import model_card, saved_recipe, total_bytes
 from edgegen.train.frozen import encoders_of, load_frozen
 from edgegen.train.kdmd_run import kdmd_results
+from edgegen.train.own_card import own_card
 from edgegen.train.recipe import Assembly
 from edgegen.train.results import decoder_result, elastic_result
 
@@ -38,7 +39,9 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     if size > assembly.limit_mb * 1e6:
         raise InputError(f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
                          "Train a smaller model, or raise limit_mb in a recipe of your own.")
-    card = model_card(config, states, runs_dir, assembly.note)
+    data = saved_recipe(runs_dir / "elastic").get("data", {})
+    card = (own_card(config, states, runs_dir, data, assembly.note) if data.get("path") else
+            model_card(config, states, runs_dir, assembly.note))
     save_checkpoint(out, config, states, tokenizer_files, overwrite)
     (out / CARD).write_text(card, encoding="utf-8")
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]

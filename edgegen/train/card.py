@@ -170,5 +170,5 @@ def unfinished_note(runs_dir: Path) -> str:
 
 
 def trained_stages(runs_dir: Path) -> list[str]:
-    """The stages a checkpoint is made of; the small decoder need not be among them."""
-    return [stage for stage in STAGES if stage != "decoder" or (runs_dir / stage / "state.safetensors").is_file()]
+    """The stages of this folder that a checkpoint is made of; those it has no run of came from elsewhere."""
+    return [stage for stage in STAGES if (runs_dir / stage / "state.safetensors").is_file()]

@@ -33,7 +33,7 @@ class Frozen:
 
 def load_frozen(runs_dir: Path, encoders: str = "") -> Frozen:
     """Those of the checkpoint `encoders`, a folder or "bundled"; "": of the runs, or where there are none, bundled."""
-    if not encoders and any((runs_dir / stage).exists() for stage in ("autoencoder", "text")):
+    if uses_runs(runs_dir, encoders):
         return frozen_of_runs(runs_dir)
     if not encoders and parallel.rank() == 0:
         print(f"{runs_dir} has no autoencoder and no text run: the bundled encoders are used.", file=sys.stderr)
@@ -41,6 +41,11 @@ def load_frozen(runs_dir: Path, encoders: str = "") -> Frozen:
     autoencoder = Autoencoder(checkpoint.encoder(), checkpoint.decoder()).eval()
     return Frozen(checkpoint.config.autoencoder, autoencoder, checkpoint.config.text, checkpoint.text_encoders(),
                   dict(checkpoint.tokenizer_files))
+
+
+def uses_runs(runs_dir: Path, encoders: str) -> bool:
+    """Whether the frozen encoders are the runs' own."""
+    return not encoders and any((runs_dir / stage).exists() for stage in ("autoencoder", "text"))
 
 
 def encoders_of(run_dir: Path) -> str:
