@@ -17,7 +17,8 @@ from edgegen.train.dataset_shards import SHARD_SUFFIXES, read_shard
 
 KINDS = {"parquet": PARQUET_SUFFIXES, "shards": SHARD_SUFFIXES, "folder": IMAGE_SUFFIXES}
 LIMITS = {"pixels": (0, 2**26), "max_ratio": (1, 16), "max_enlarge": (1, 1000), "max_crop": (0, 0.95),
-          "validation": (0, 0.5), "validation_pictures": (1, 10**6), "text_cache_mb": (0, 10**6)}
+          "validation": (0, 0.5), "validation_pictures": (1, 10**6), "text_cache_mb": (0, 10**6), "scenes": (0, 10**7),
+          "single_share": (0, 0.9)}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class DataConfig:
     encoders: str = ""  # a checkpoint's folder, or "bundled"; "": this run's own stages, or else the bundled ones
     cache: str = ""  # a folder for latents and text; "": `cache` among the runs
     text_cache_mb: int = 2048  # beyond, captions are encoded at every step
+    scenes: int = 0  # without a path: how many scenes of one to three emoji are drawn; 0: single emoji alone
+    single_share: float = 0.2  # of the rows of a batch that are single emoji filling the frame, where there are scenes
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):

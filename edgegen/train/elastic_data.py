@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.text import TextEncoders, Tokenizers
 from edgegen.train.data import EmojiData, cache_latents, cache_text
 from edgegen.train.loop import CaptionedLatents
+from edgegen.train.progress import StepReport
+from edgegen.train.scene_data import Pool, SceneLatents, scene_pool, scene_validation
+from edgegen.train.scene_pictures import Sprites
+from edgegen.train.scenes import SceneSource
+
+WATCHED_SCENES = 256  # new scenes of known facts, whose loss is watched
+WATCHED_SEED = 1
 
 
 def captioned_latents(
@@ -24,3 +33,27 @@ def captioned_latents(
         mask=mask,
         word_tokens=tokenizers.word_length if tokenizers.word is not None else 0,
     )
+
+
+def scene_latents(
+    singles: CaptionedLatents, count: int, single_share: float, data_dir: Path, encoder: Encoder,
+    tokenizers: Tokenizers, text: TextEncoders, bfloat16: bool = False,
+) -> tuple[SceneLatents, CaptionedLatents]:
+    """What is trained on, a pool of `count` scenes and single pictures, and the scenes that are watched."""
+    sprites = Sprites.load(data_dir)
+    pool = pooled(SceneSource("train"), count, sprites, encoder, data_dir / "scenes.safetensors")
+    watched = pooled(SceneSource("train", seed=WATCHED_SEED), WATCHED_SCENES, sprites, encoder,
+                     data_dir / "watched_scenes.safetensors")
+    data = SceneLatents.build(pool, singles, single_share, tokenizers, text, bfloat16)
+    return data, scene_validation(watched, tokenizers, text)
+
+
+def pooled(source: SceneSource, count: int, sprites: Sprites, encoder: Encoder, cache: Path) -> Pool:
+    """The pool of a source's first scenes, with a bar while they are drawn and encoded."""
+    steps = iter(StepReport("scenes", count > WATCHED_SCENES).track(0, count))
+
+    def report(done: int) -> None:
+        while next(steps, count) < done - 1:
+            pass
+
+    return scene_pool(source, count, sprites, encoder, cache, report)

@@ -25,11 +25,11 @@ from edgegen.train.data import EmojiData, autoencoder_split, load_rendered
 from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
 from edgegen.train.device import pick_device
-from edgegen.train.elastic_data import captioned_latents
+from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.frozen import load_frozen
 from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
 from edgegen.train.kdmd_data import prepare as prepare_adapters
-from edgegen.train.loop import CaptionedLatents, Draw, TrainingData, ValidationData, train_elastic
+from edgegen.train.loop import Draw, TrainingData, ValidationData, train_elastic
 from edgegen.train.own_data import prepare_own_data
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
 from edgegen.train.results import as_shipped_, autoencoder_result, read_log, text_result
@@ -155,7 +155,7 @@ def prepare_kd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) ->
         raise InputError("a distillation needs a teacher.", "Give one with --set teacher=DIR.")
     config, start = student_start(training.checkpoint, runs_dir)
     teacher = open_teacher(training.teacher, training.teacher_width, config)
-    check_same_encoders(training.teacher, runs_dir)
+    check_same_encoders(training.teacher, load_frozen(runs_dir, recipe.data.encoders))
     seen, watched = training_latents(recipe.data, config, data_dir, runs_dir)
     draw = prompt_grid(config, runs_dir, recipe.data.encoders) if training.tensorboard else None
     return partial(train_kd, seen, watched, run_dir, config, training, start, teacher, draw=draw)
@@ -167,7 +167,7 @@ def training_latents(
     """What a transformer trains on and what is watched: the user's data, or the emoji where there is none."""
     if data.path:
         return prepare_own_data(data, config, runs_dir)
-    return emoji_latents(config, data_dir, runs_dir)
+    return emoji_latents(data, config, data_dir, runs_dir)
 
 
 def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> Draw:
@@ -177,7 +177,9 @@ def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> Draw:
     return PromptGrid(GRID_PROMPTS, frozen.tokenizers, frozen.text, frozen.autoencoder.decoder, latent)
 
 
-def emoji_latents(config: DiTConfig, data_dir: Path, runs_dir: Path) -> tuple[CaptionedLatents, CaptionedLatents]:
+def emoji_latents(
+    data: DataConfig, config: DiTConfig, data_dir: Path, runs_dir: Path
+) -> tuple[TrainingData, ValidationData]:
     """What a transformer trains on and what is watched, as the earlier stages' results see pictures and captions."""
     picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
     text_config, encoders, _ = text_result(runs_dir / "text")
@@ -185,12 +187,13 @@ def emoji_latents(config: DiTConfig, data_dir: Path, runs_dir: Path) -> tuple[Ca
     if parallel.rank() == 0:
         render_emoji(fetch_emoji(data_dir))
     parallel.wait()  # the others read what the first has fetched
-    data = EmojiData.load(data_dir)
+    emoji = EmojiData.load(data_dir)
     encoder, tokenizers = as_shipped_(autoencoder.encoder), Tokenizers.load(runs_dir / "text" / "tokenizer")
     text = as_shipped_(encoders)
-    seen = captioned_latents(data.subset("train"), encoder, tokenizers, text)
-    watched = captioned_latents(data.subset(VALIDATION), encoder, tokenizers, text)
-    return seen, watched
+    seen = captioned_latents(emoji.subset("train"), encoder, tokenizers, text)
+    if data.scenes:
+        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text)
+    return seen, captioned_latents(emoji.subset(VALIDATION), encoder, tokenizers, text)
 
 
 def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:

@@ -77,13 +77,14 @@ class SceneLatents:
     word_ids: Tensor  # (N * K, Lw) int32, row n * K + k
     byte_ids: Tensor  # (N * K, Lb) int32
     encoders: TextEncoders
+    bfloat16: bool = False  # how the text encoders run
 
     @classmethod
     def build(cls, pool: Pool, singles: CaptionedLatents, single_share: float, tokenizers: Tokenizers,
-              encoders: TextEncoders) -> SceneLatents:
+              encoders: TextEncoders, bfloat16: bool = False) -> SceneLatents:
         ids = tokenizers.encode([caption for captions in pool.captions for caption in captions])
         word, byte = ids.tensors()
-        return cls(pool, singles, single_share, word, byte, encoders)
+        return cls(pool, singles, single_share, word, byte, encoders, bfloat16)
 
     @property
     def latents(self) -> Tensor:
@@ -119,8 +120,9 @@ class SceneLatents:
     @torch.no_grad()
     def encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Text (B,L,T) and mask (B,L) of captions by row."""
-        text, mask, _ = self.encoders(self.word_ids[rows], self.byte_ids[rows])
-        return text, mask.to(text.dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            text, mask, _ = self.encoders(self.word_ids[rows], self.byte_ids[rows])
+        return text.float(), mask.float()
 
     def _single_rows(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         data = self.singles
