@@ -1,0 +1,85 @@
+"""What the studies in benchmarks/ share: lower a component once, time callables in turn, write tables and plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgegen.bench.child import set_threads
+from edgegen.bench.host import LocalRunner
+from edgegen.bench.measure import Measurement, Settings, measure_
+from edgegen.bench.records import commit
+from edgegen.rewrite.component import Component, Form
+from edgegen.runtime.artifact import Run, open_component
+
+BACKENDS = ("onnx", "executorch")
+FORMS = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}  # of targets/tiers
+Runs = Callable[[], Callable[[], Any]]  # opens something and gives one run of it
+
+
+def cache(study: str) -> Path:
+    """Where a study keeps what it lowered, so that it can be interrupted; another commit starts anew."""
+    folder = Path("out/benchmarks") / study / (commit() or "installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def lowered(component: Component, backend: str, path: Path) -> Path:
+    """The artifact of a component, written unless it is there; it appears whole."""
+    from edgegen.emit import executorch, onnx
+
+    if not path.exists():
+        partial = path.with_name(f".{os.getpid()}-{path.name}")
+        try:
+            {"onnx": onnx.write, "executorch": executorch.write}[backend](component, partial)
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def feed_of(component: Component) -> dict[str, np.ndarray]:
+    """Seeded random inputs; every text token is real."""
+    rng = np.random.default_rng(0)
+    feed = {spec.name: rng.standard_normal(spec.shape, dtype=np.float32) for spec in component.inputs}
+    return feed | {name: np.ones_like(value) for name, value in feed.items() if name == "text_mask"}
+
+
+def opened(component: Component, backend: str, path: Path) -> Run:
+    """The function of a lowered component."""
+    return open_component(backend, path, component.inputs, component.outputs)
+
+
+def runner(component: Component, backend: str, path: Path) -> Runs:
+    """What opens a lowered component and runs it on `feed_of`."""
+
+    def make() -> Callable[[], Any]:
+        run, feed = opened(component, backend, path), feed_of(component)
+        return lambda: run(feed)
+
+    return make
+
+
+def in_turn(candidates: Mapping[str, Runs], settings: Settings, backend: str = "onnx") -> dict[str, Measurement]:
+    """Measures callables of this process in turn, by their labels, on `settings.threads` threads."""
+    set_threads(backend, settings.threads)
+    measurements = [Measurement(label) for label in candidates]
+    measure_(measurements, [LocalRunner(make) for make in candidates.values()], settings)
+    return {measurement.label: measurement for measurement in measurements}
+
+
+def timings(measurements: Mapping[str, Measurement]) -> dict[str, dict]:
+    """What a study's row keeps of each candidate."""
+    return {label: {"ms_p50": round(m.summary.p50, 4), "ms_min": round(m.summary.min, 4),
+                    "ms_p95": round(m.summary.p95, 4), "cv": round(m.summary.cv_trimmed, 4), "runs": m.summary.n,
+                    "first_ms": round(m.first_ms or 0, 3)} for label, m in measurements.items()}
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as README.md holds it."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
