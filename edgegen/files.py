@@ -190,8 +190,13 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 def is_disk_full(error: BaseException, path: Path) -> bool:
     """Whether an exception, or one it came from, tells of a full disk, or the disk of `path` is full."""
-    told = any(isinstance(e, OSError) and e.errno in NO_SPACE for e in chain(error))
-    return told or free_bytes(path) < NEARLY_FULL
+    return any(tells_of_no_space(e) for e in chain(error)) or free_bytes(path) < NEARLY_FULL
+
+
+def tells_of_no_space(error: BaseException) -> bool:
+    """Whether an error is that of a full disk; libraries in Rust say it in words."""
+    coded = isinstance(error, OSError) and error.errno in NO_SPACE
+    return coded or any(f"(os error {code})" in str(error) for code in NO_SPACE)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

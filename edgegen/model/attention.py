@@ -111,32 +111,46 @@ class SelfAttention(nn.Module):
 class SparseSelfAttention(SelfAttention):
     """ASSA: a global branch over 2x2-compressed keys and a local branch over neighbouring blocks (BNA), mixed per head.
 
-    `o = alpha * global + (1 - alpha) * local` with `alpha = sigmoid(gate(x))`, before the output projection.
+    `o = alpha * global + (1 - alpha) * local` with `alpha = sigmoid(gate(x))`, before the output projection. With
+    `config.assa` other than "both" one branch is left, and what the other needs is not there.
     """
 
     def __init__(self, config: DiTConfig):
         super().__init__(config)
         kv_size, groups = config.kv_heads * config.head_dim, config.kv_heads
-        self.compress_k = nn.Conv2d(kv_size, kv_size, 2, stride=2, groups=groups, bias=False)
-        self.compress_v = nn.Conv2d(kv_size, kv_size, 2, stride=2, groups=groups, bias=False)
-        self.gate = nn.Linear(config.hidden, config.heads, bias=False)
+        if config.assa != "local":
+            self.compress_k = nn.Conv2d(kv_size, kv_size, 2, stride=2, groups=groups, bias=False)
+            self.compress_v = nn.Conv2d(kv_size, kv_size, 2, stride=2, groups=groups, bias=False)
+        if config.assa == "both":
+            self.gate = nn.Linear(config.hidden, config.heads, bias=False)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        heads, kv_heads = self.config.heads, self.config.kv_heads
-        angles, coarse = self.angles(grid), self.angles((grid[0] // 2, grid[1] // 2), cell=2)
+        angles = self.angles(grid)
         k, v = self.k(x), self.v(x)  # (B, N, G*E)
-        q = rotate(self.norm_q(split_heads(self.q(x), heads)), angles)  # (B, H, N, E)
+        q = rotate(self.norm_q(split_heads(self.q(x), self.config.heads)), angles)  # (B, H, N, E)
+        if self.config.assa == "both":
+            o_global, o_local = self.attend_global(q, k, v, grid), self.attend_local(q, k, v, angles)  # (B, H, N, E)
+            alpha = self.gate(x).sigmoid().transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
+            o = o_local + alpha * (o_global - o_local)
+        elif self.config.assa == "global":
+            o = self.attend_global(q, k, v, grid)
+        else:
+            o = self.attend_local(q, k, v, angles)
+        return self.o(merge_heads(o))  # (B, N, D)
 
+    def attend_global(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Every query (B, H, N, E) over keys and values (B, N, G*E) compressed 2x2."""
+        kv_heads, coarse = self.config.kv_heads, self.angles((grid[0] // 2, grid[1] // 2), cell=2)
         k_coarse = split_heads(compress(k, self.compress_k, grid), kv_heads)  # (B, G, N/4, E)
         v_coarse = split_heads(compress(v, self.compress_v, grid), kv_heads)  # (B, G, N/4, E)
-        o_global = attend(q, rotate(self.norm_k(k_coarse), coarse), v_coarse)  # (B, H, N, E)
+        return attend(q, rotate(self.norm_k(k_coarse), coarse), v_coarse)
 
+    def attend_local(self, q: Tensor, k: Tensor, v: Tensor, angles: Tensor) -> Tensor:
+        """BNA: queries (B, H, N, E) over keys and values (B, N, G*E) of their own and the neighbouring blocks."""
+        kv_heads = self.config.kv_heads
         k_fine = rotate(self.norm_k(split_heads(k, kv_heads)), angles)  # (B, G, N, E)
-        near = block_bias(x.shape[1], self.config.blocks, self.config.radius).to(x.device)  # (1, 1, N, N)
-        o_local = attend(q, k_fine, split_heads(v, kv_heads), near)  # (B, H, N, E)
-
-        alpha = self.gate(x).sigmoid().transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
-        return self.o(merge_heads(o_local + alpha * (o_global - o_local)))  # (B, N, D)
+        near = block_bias(q.shape[2], self.config.blocks, self.config.radius).to(q.device)  # (1, 1, N, N)
+        return attend(q, k_fine, split_heads(v, kv_heads), near)
 
 
 def compress(x: Tensor, conv: nn.Conv2d, grid: tuple[int, int]) -> Tensor:

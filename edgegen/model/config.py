@@ -35,6 +35,7 @@ class DiTConfig:
     time_features: int = 256
     rope_theta: float = 10000.0
     widths: tuple[float, ...] = (1.0,)
+    assa: str = "both"  # branches of ASSA: both, or for studies global or local alone
 
     def __post_init__(self) -> None:
         for name in ("depths", "ffn_ratios", "grid", "widths"):
@@ -60,6 +61,8 @@ class DiTConfig:
             )
         if self.time_features % 2:
             raise InputError(f"time_features {self.time_features} must be even: a cosine and a sine per frequency.")
+        if self.assa not in ("both", "global", "local"):
+            raise InputError(f"assa {self.assa!r} is not one of both, global, local.")
         if self.radius < 0:
             raise InputError(f"radius {self.radius} must be 0 or more.")
 

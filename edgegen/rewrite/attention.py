@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgegen.errors import InputError
 from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention, rope_angles
 from edgegen.model.config import DiTConfig
 from edgegen.rewrite.component import Form
@@ -362,8 +363,11 @@ class BatchedCrossAttention(nn.Module):
 
 
 def self_attention(source: SelfAttention, grid: tuple[int, int], form: Form) -> nn.Module:
-    """A self-attention layer in the given form."""
+    """A self-attention layer in the given form; only ASSA of both branches is deployed."""
     sparse = isinstance(source, SparseSelfAttention)
+    if sparse and source.config.assa != "both":
+        raise InputError(f"assa {source.config.assa!r} is for studies and has no deployed form.",
+                         "Export a model trained with assa both.")
     if form.attention == "split":
         return (SplitSparseSelfAttention if sparse else SplitSelfAttention)(source, grid, form)
     return (BatchedSparseSelfAttention if sparse else BatchedSelfAttention)(source, grid, form)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from edgegen.train.loop import (
     check_choice,
     train_run,
 )
+
+if TYPE_CHECKING:
+    from edgegen.train.frozen import Frozen
 
 RATIO_RANGE = (0.1, 10.0)
 OPERATORS = ("timestep", "constant")
@@ -220,25 +223,21 @@ def student_start(checkpoint: str, runs_dir: Path) -> tuple[DiTConfig, Mapping[s
     return opened.config.transformer, opened.states["transformer"]
 
 
-def check_same_encoders(teacher: str, runs_dir: Path) -> None:
-    """Refuses one of our checkpoints as teacher when it was trained on other latents or other text."""
+def check_same_encoders(teacher: str, frozen: Frozen) -> None:
+    """Refuses one of our checkpoints as teacher when it was trained on other latents or other text than `frozen`'s."""
     from edgegen.model.checkpoint import load_checkpoint
     from edgegen.model.families.qwen_image import is_diffusers
-    from edgegen.train.results import autoencoder_result, text_result
 
     if is_diffusers(Path(teacher)):
-        return  # its latents and text are what the runs' autoencoder and text stages were made of
+        return  # nothing here tells which autoencoder and text encoder it was trained with
     states = load_checkpoint(teacher).states
-    ours = {"encoder": autoencoder_result(runs_dir / "autoencoder")[1].encoder,
-            "text_encoder": text_result(runs_dir / "text")[1]}
-    for part, module in ours.items():
-        state = module.state_dict()
-        theirs = states.get(part, state)  # a checkpoint need not have an encoder
-        same = theirs.keys() == state.keys() and all(
-            torch.equal(theirs[name], value.half().float()) for name, value in state.items() if part in states)
-        if not same:
-            raise InputError(f"the {part} of the teacher {teacher} is not the one of {runs_dir}.",
-                             "Distil from a teacher of the same autoencoder and text stages.")
+    for part, module in (("encoder", frozen.autoencoder.encoder), ("text_encoder", frozen.text)):
+        if part not in states:
+            continue  # a checkpoint need not have an encoder
+        ours, theirs = module.state_dict(), states[part]
+        if theirs.keys() != ours.keys() or not all(torch.equal(theirs[name], ours[name]) for name in ours):
+            raise InputError(f"the {part} of the teacher {teacher} is not the one the student is trained with.",
+                             "Distil from a teacher of the same autoencoder and text encoders.")
 
 
 def open_teacher(folder: str | Path, width: float, config: DiTConfig) -> Teacher:

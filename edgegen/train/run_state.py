@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import free_bytes, is_disk_full
@@ -198,7 +199,7 @@ class RunState:
         parameters = self._parameters()
         for name, tensor in tensors.items():
             _, index, field = name.split(".", 2)
-            if tensor.dim():
+            if tensor.dim() and not isinstance(tensor, DTensor):
                 tensor = parallel.like(tensor, parameters[int(index)])
             state.setdefault(int(index), {})[field] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
