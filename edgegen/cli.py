@@ -16,6 +16,8 @@ import typer
 
 from edgegen.bench.command import bench
 from edgegen.errors import EdgegenError, InputError
+from edgegen.evaluate.command import evaluate_app
+from edgegen.quantize.command import quantize
 from edgegen.train.command import train_app
 
 app = typer.Typer(
@@ -27,7 +29,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.command(epilog="Example: edgegen quantize --bits 4.3 --width 0.5 --out out/emoji-4.3")(quantize)
 app.add_typer(train_app(), name="train")
+app.add_typer(evaluate_app(), name="evaluate")
 app.command(epilog="Example: edgegen bench --bundle out/emoji/low-android --compare onnx executorch")(bench)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -111,6 +115,9 @@ def export(
     preset: Annotated[str, typer.Option(help="Random weights in the shape of: paper, emoji.")] = "",
     resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
     components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
+    bits: Annotated[float | None, typer.Option(metavar="B", help="Palettize the transformer first, to B bits a weight "
+                                               "on average (edgegen quantize), and keep that checkpoint.")] = None,
+    tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written and how large.")] = False,
@@ -122,9 +129,18 @@ def export(
     from edgegen.target import load_tier
 
     chosen, pixels = load_tier(tier), parse_resolution(resolution)
-    plan = work.make_plan(open_checkpoint(checkpoint, preset), chosen, split(backend), split(components), pixels, out,
-                          overwrite)
-    console = show.console()
+    console, opened = show.console(), open_checkpoint(checkpoint, preset)
+    plan = work.make_plan(opened, chosen, split(backend), split(components), pixels, out, overwrite)
+    if bits is not None:
+        if dry_run:
+            raise InputError("--dry-run does not tell what --bits would give.",
+                             "Run edgegen quantize, then --dry-run with its --checkpoint.")
+        from edgegen.quantize.command import quantized_for
+
+        folder = plan.out.with_name(f"{opened.config.name}-{chosen.width:g}-{bits:g}")
+        with show.Progress(console) as progress:
+            opened = quantized_for(opened, chosen.width, bits, folder, tune_steps, overwrite, progress)
+        plan = work.make_plan(opened, chosen, split(backend), split(components), pixels, out, overwrite)
     if dry_run:
         show.print_json(plan.to_dict()) if as_json else show.show_plan(console, plan)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from edgegen.errors import InputError
 
 if TYPE_CHECKING:
     from edgegen.model.checkpoint import Checkpoint
-    from edgegen.quantize.run import Request
+    from edgegen.show import Progress
 
 
 def quantize(
@@ -25,6 +24,8 @@ def quantize(
     calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: the "
                                                      "checkpoint's.")] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="A bit plan instead of measuring.")] = None,
+    measure: Annotated[str, typer.Option(help="Error the plan keeps small: of each layer's output, relative to it, or "
+                                         "of the velocity.")] = "output",
     tune_steps: Annotated[int, typer.Option(metavar="N", help="Of biases, norms and modulation; 0: none.")] = 2000,
     tune_batch: Annotated[int, typer.Option(metavar="N", help="Points of trajectories a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,
@@ -37,6 +38,7 @@ def quantize(
     """Measures sensitivity, gives each weight its bits, clusters, tunes, verifies and writes a quantized checkpoint."""
     from edgegen import show
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+    from edgegen.quantize.calibration import read_prompts
     from edgegen.quantize.run import BITS, Request
     from edgegen.quantize.run import quantize as work
     from edgegen.quantize.tune import Tuning
@@ -47,7 +49,7 @@ def quantize(
     label = f"{bits or BITS:g}" if method == "palette" else method
     out = out or Path("out") / f"{model.config.name}-{width:g}-{label}"
     request = Request(model, out, width, method, BITS if bits is None else bits, parse_candidates(candidates),
-                      prompts=read_calibration(calibration), plan=plan,
+                      prompts=tuple(read_prompts(calibration)) if calibration else (), plan=plan, measure=measure,
                       tuning=Tuning(steps=tune_steps, batch=tune_batch, seed=seed), resume=resume, overwrite=overwrite)
     console, start = show.console(), time.perf_counter()
     with show.Progress(console) as progress:
@@ -79,22 +81,6 @@ def parse_candidates(text: str) -> tuple[int, ...]:
     return found
 
 
-def read_calibration(path: Path | None) -> tuple[str, ...]:
-    """Prompts, one a line; a file that is empty or cannot be read is an error."""
-    if path is None:
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"--calibration {path} cannot be read: {reason}.", "Give a text file, one prompt a line."
-                         ) from None
-    prompts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not prompts:
-        raise InputError(f"--calibration {path} is empty.", "Write one prompt a line.")
-    return prompts
-
-
 def tier_of(width: float) -> str:
     """A shipped tier of a width, or a placeholder."""
     from edgegen.target import list_tiers
@@ -102,14 +88,14 @@ def tier_of(width: float) -> str:
     return next((tier.name for tier in list_tiers() if tier.width == width), "NAME")
 
 
-def quantized_for(checkpoint: Checkpoint, width: float, bits: float, out: Path, tune_steps: int,
-                  say: Callable[[str], None], advance: Callable[[int, int], None]) -> Checkpoint:
+def quantized_for(checkpoint: Checkpoint, width: float, bits: float, out: Path, tune_steps: int, overwrite: bool,
+                  progress: Progress) -> Checkpoint:
     """The palettized checkpoint that `edgegen export --bits` exports: in `out`, made unless it is already there."""
     from edgegen.model.checkpoint import load_checkpoint
     from edgegen.quantize.run import Request
     from edgegen.quantize.run import quantize as work
     from edgegen.quantize.tune import Tuning
 
-    request: Request = Request(checkpoint, out, width, bits=bits, tuning=Tuning(steps=tune_steps), resume=True)
-    work(request, say, advance)
+    work(Request(checkpoint, out, width, bits=bits, tuning=Tuning(steps=tune_steps), resume=True, overwrite=overwrite),
+         progress, progress.advance)
     return load_checkpoint(out)

@@ -27,8 +27,8 @@ def page(report: Mapping[str, Any], pictures: Pictures) -> str:
         parts += ["<h2>Pictures</h2>", sheet(report["pictures"], pictures)]
     if report["curve"]:
         parts += ["<h2>Error against average bits</h2>",
-                  "<p>The sum over layers of the squared error of their outputs, as predicted from each layer "
-                  "quantized alone; the point is the plan that was taken.</p>",
+                  f"<p>The sum over layers of the squared error ({escape(report['measure'])}) of each layer quantized "
+                  "alone; the point is the plan that was taken.</p>",
                   line([(c["bits"], c["error"]) for c in report["curve"]], "average bits a weight", "error (log)",
                        (report["bits"], report["error"]) if report["error"] else None, log=True)]
     if len(report["tuning"]["curve"]) > 1:
@@ -37,8 +37,8 @@ def page(report: Mapping[str, Any], pictures: Pictures) -> str:
     parts += ["<h2>Size by component</h2>", sizes(report["components"])]
     if any(layer["errors"] for layer in report["layers"]):
         parts += ["<h2>Sensitivity of each layer</h2>",
-                  "<p>Squared error of the layer's output with its weight at the fewest bits offered (log); the colour "
-                  "tells the bits it was given.</p>", sensitivities(report["layers"])]
+                  f"<p>Squared error ({escape(report['measure'])}) with the layer's weight at the fewest bits offered "
+                  "(log); the colour tells the bits it was given.</p>", sensitivities(report["layers"])]
     return ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>{escape(title)}</title><style>{STYLE}</style>{''.join(parts)}</html>\n")
 

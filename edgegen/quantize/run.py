@@ -1,7 +1,7 @@
 """`edgegen quantize`: measure, allocate, cluster, tune, verify, write; each stage is saved and can be resumed.
 
 Stages lie in `.<out>.unfinished/` beside the output until it is whole:
-  settings.json  sensitivity.json  plan.json  weights.safetensors  tuning.safetensors
+  settings.json  sensitivity.json  bits.json  weights.safetensors  tuning.safetensors
 """
 
 from __future__ import annotations
@@ -24,11 +24,22 @@ from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.quantization import QuantizationConfig
 from edgegen.model.states import open_safetensors, some, write_tensors
+from edgegen.quantize.allocate import write_plan
+from edgegen.quantize.calibration import default_prompts
 from edgegen.quantize.checkpoint import average_bits, refuse_quantized, write_quantized
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.methods import GROUP, check_method, integer_plan, quantize_weights
 from edgegen.quantize.pictures import draw_rows
-from edgegen.quantize.plan import BitPlan, PlanRequest, find_plan
+from edgegen.quantize.plan import (
+    BitPlan,
+    PlanRequest,
+    as_plan,
+    choose,
+    follow,
+    measure_layers,
+    read_layers,
+    write_layers,
+)
 from edgegen.quantize.report import page
 from edgegen.quantize.stored import StoredWeights, stored_kind
 from edgegen.quantize.trajectories import (
@@ -37,14 +48,15 @@ from edgegen.quantize.trajectories import (
     Sampling,
     draw_points,
     encode_prompts,
+    mixed_seed,
     sampling_of,
     velocity_error,
     velocity_psnr,
 )
 from edgegen.quantize.tune import Tuned, Tuning, fill_, trainable, tune_
 
-MARKER, REPORT, PAGE = "config.json", "report.json", "report.html"
-REPORT_SEED, REPORT_POINTS = 2**41, 64  # points that neither tuning nor its choice of an average saw
+MARKER, REPORT, PAGE, PLAN = "config.json", "report.json", "report.html", "plan.json"
+REPORT_POINTS = 64  # points that neither tuning nor its choice of an average saw
 DRAWN_PARAMETERS = 100_000_000  # above, pictures take minutes each here and are left out
 BITS = 4.3
 
@@ -65,6 +77,7 @@ class Request:
     group: int = GROUP
     prompts: tuple[str, ...] = ()  # calibration; the checkpoint's own if empty
     plan: Path | None = None
+    measure: str = "output"  # what the bit plan keeps small: error of a layer's output, relative, or of the velocity
     tuning: Tuning = field(default_factory=Tuning)
     resume: bool = False
     overwrite: bool = False
@@ -78,7 +91,11 @@ class Request:
 
     @property
     def calibration(self) -> tuple[str, ...]:
-        return self.prompts or self.checkpoint.config.prompts
+        return self.prompts or tuple(default_prompts(self.checkpoint))
+
+    @property
+    def planning(self) -> PlanRequest:
+        return PlanRequest(self.bits, self.candidates, self.measure, self.plan)
 
     @property
     def work(self) -> Path:
@@ -87,9 +104,9 @@ class Request:
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed."""
         plan = None if self.plan is None else self.plan.read_text(encoding="utf-8")
-        palette = {"bits": self.bits, "candidates": list(self.candidates), "plan": plan}
+        palette = {"bits": self.bits, "candidates": list(self.candidates), "measure": self.measure, "plan": plan}
         chosen = palette if self.method == "palette" else {"group": self.group}
-        return {"checkpoint": self.checkpoint.origin, "width": self.width, "method": self.method, **chosen,
+        return {"checkpoint": source_of(self.checkpoint), "width": self.width, "method": self.method, **chosen,
                 "prompts": list(self.calibration), "tuning": self.tuning.settings()}
 
 
@@ -110,17 +127,17 @@ def quantize(request: Request, say: Say = lambda line: None, advance: Advance = 
         return json.loads((request.out / REPORT).read_text(encoding="utf-8"))
     check_free(request.out, MARKER, request.overwrite)
     models = open_models(request)
-    plan_request = plan_request_of(request, models)  # refuses a budget or a plan that cannot be, before any work
+    if request.method == "palette":
+        request.planning.check(models.weights)
     with disk_errors(request.out):
         open_work(request)
-        plan = find_bits(request, models, plan_request, say, advance)
+        plan = find_bits(request, models, say, advance)
         weights = cluster(request, models, plan, say, advance)
         before, after, tuned = tune(request, models, weights, say, advance)
     quantization = QuantizationConfig(
         request.width, request.method, plan.bits_asked, round(average_bits(weights), 6), plan.bits,
         request.group if request.method == "int4-group" else 0, request.tuning.steps,
-        {key: str(request.checkpoint.origin[key]) for key in ("kind", "name", "sha256")
-         if key in request.checkpoint.origin},
+        source_of(request.checkpoint),
     )  # fmt: skip
     say("verifying and writing")
     with new_folder(request.out, MARKER, request.overwrite) as root:
@@ -131,8 +148,15 @@ def quantize(request: Request, say: Say = lambda line: None, advance: Advance = 
         write_json(root / REPORT, report)
         drawn = draw_before_and_after(request, models, before, stored)
         (root / PAGE).write_text(page(report, drawn), encoding="utf-8")
+        if request.method == "palette":
+            write_plan(root / PLAN, as_plan(plan, models.weights))
     shutil.rmtree(request.work, ignore_errors=True)
     return report
+
+
+def source_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a checkpoint is, wherever it lies."""
+    return {key: str(value) for key, value in checkpoint.origin.items() if key != "path"}
 
 
 def is_finished(request: Request) -> bool:
@@ -164,11 +188,13 @@ def open_work(request: Request) -> None:
         shutil.rmtree(request.work)
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
+        if found == settings:
+            return
+        if not request.overwrite:
             wrong = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
             raise InputError(f"{request.work} was started with another {', '.join(wrong)}.",
-                             "Give the settings it was started with, or --overwrite instead of --resume.")
-        return
+                             "Give the settings it was started with, or --overwrite to start again.")
+        shutil.rmtree(request.work)
     request.work.mkdir(parents=True, exist_ok=True)
     write_stage(path, settings)
 
@@ -180,27 +206,30 @@ def write_stage(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def plan_request_of(request: Request, models: Models) -> PlanRequest | None:
-    """What the bit plan is made from; None where the method leaves no choice."""
-    if request.method != "palette":
-        return None
-    return PlanRequest(models.weights, request.bits, request.candidates, request.plan)
-
-
-def find_bits(request: Request, models: Models, wanted: PlanRequest | None, say: Say, advance: Advance) -> BitPlan:
+def find_bits(request: Request, models: Models, say: Say, advance: Advance) -> BitPlan:
     """The bits of every weight."""
-    path = request.work / "plan.json"
+    path, measured = request.work / "bits.json", request.work / "sensitivity.json"
     if not path.is_file():
-        if wanted is None:
-            bits = integer_plan(models.weights, request.method, request.group)
-            elements = sum(weight.numel() for weight in models.weights.values())
-            asked = sum(bits[name] * weight.numel() for name, weight in models.weights.items()) / elements
-            plan = BitPlan(bits, round(asked, 6), {}, [], 0.0)
+        if request.method != "palette":
+            plan = integer_bits(request, models)
+        elif request.plan is not None:
+            plan = follow(request.plan, models.weights)
         else:
-            plan = find_plan(wanted, models.teacher, models.conditions, models.sampling,
-                             request.work / "sensitivity.json", say, advance)
+            if not measured.is_file():
+                write_layers(measured, measure_layers(request.planning, request.checkpoint, models.teacher,
+                                                      request.calibration, say, advance))
+            say(f"giving each weight its bits: {request.bits:g} on average")
+            plan = choose(request.planning, read_layers(measured))
         write_stage(path, asdict(plan))
     return BitPlan(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def integer_bits(request: Request, models: Models) -> BitPlan:
+    """The plan of a method that leaves no choice."""
+    bits = integer_plan(models.weights, request.method, request.group)
+    elements = sum(weight.numel() for weight in models.weights.values())
+    asked = sum(bits[name] * weight.numel() for name, weight in models.weights.items()) / elements
+    return BitPlan(bits, round(asked, 6))
 
 
 def cluster(request: Request, models: Models, plan: BitPlan, say: Say, advance: Advance) -> StoredWeights:
@@ -244,12 +273,12 @@ def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
 def make_report(request: Request, models: Models, plan: BitPlan, weights: StoredWeights, made: QuantizationConfig,
                 before: DiT, stored: DiT, tuned: Tuned, root: Path) -> dict[str, Any]:
     """report.json: no time and no machine, so that the same request gives the same bytes."""
-    points = draw_points(models.teacher, models.conditions, models.sampling, REPORT_POINTS, REPORT_SEED)
+    points = draw_points(models.teacher, models.conditions, models.sampling, REPORT_POINTS, mixed_seed("report"))
     velocity = measured("before", before, points, models) | measured("after", stored, points, models)
     if not math.isfinite(velocity["error_after"]):
         raise EdgegenError("the quantized model's velocity is not finite.", "Allow more bits, or fewer tuning steps.")
     layers = [{"name": name, "shape": list(weight.shape), "bits": plan.bits[name], "bytes": weight.nbytes,
-               "errors": plan.errors.get(name, {})} for name, weight in weights.items()]
+               "errors": (plan.errors or {}).get(name, {})} for name, weight in weights.items()]
     return {
         "model": request.checkpoint.config.name, "width": request.width, "method": request.method,
         "bits_asked": plan.bits_asked, "bits": made.bits, "error": plan.error,
@@ -258,7 +287,8 @@ def make_report(request: Request, models: Models, plan: BitPlan, weights: Stored
         "velocity": velocity,
         "tuning": {"steps": request.tuning.steps, "error_before": tuned.error_before, "error_after": tuned.error_after,
                    "curve": [list(point) for point in tuned.curve]},
-        "components": component_sizes(request, stored, root), "curve": plan.curve, "layers": layers,
+        "components": component_sizes(request, stored, root), "measure": plan.measure, "curve": list(plan.curve),
+        "layers": layers,
         "pictures": [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(prompts_to_draw(request, stored))],
         "settings": request.settings(),
     }  # fmt: skip

@@ -5,6 +5,7 @@ Shapes: B points, C latent channels, h x w latent grid, K prompts, L text tokens
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -77,6 +78,11 @@ def velocities(model: DiT, latent: Tensor, t: Tensor, row: Tensor, conditions: C
     parts = [model(x, s, *conditions.rows(r)) for x, s, r in
              zip(latent.split(MANY), t.split(MANY), row.split(MANY), strict=True)]
     return torch.cat(parts)
+
+
+def mixed_seed(*parts: object) -> int:
+    """A seed of its own for every purpose, of the 32 bits that torch keeps."""
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, parts)).encode()).digest()[:4], "little")
 
 
 @torch.no_grad()

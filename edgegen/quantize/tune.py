@@ -20,9 +20,8 @@ from torch import Tensor
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.dit import DiT
 from edgegen.model.states import write_tensors
-from edgegen.quantize.trajectories import Conditions, Points, Sampling, draw_points, velocity_error
+from edgegen.quantize.trajectories import Conditions, Points, Sampling, draw_points, mixed_seed, velocity_error
 
-HELD_OUT_SEED = 2**40  # far from those of batches
 Advance = Callable[[int, int], None]
 
 
@@ -131,7 +130,7 @@ def tune_(student: DiT, teacher: DiT, frozen: Iterable[str], conditions: Conditi
     """
     student.requires_grad_(False)
     moved = trainable(student, frozen)
-    held_out = draw_points(teacher, conditions, sampling, tuning.held_out, HELD_OUT_SEED + tuning.seed)
+    held_out = draw_points(teacher, conditions, sampling, tuning.held_out, mixed_seed("held out", tuning.seed))
     if state_path is not None and state_path.is_file():
         state = TuneState.load(state_path, moved, tuning.settings())
         fill_(moved, state.values)
@@ -139,7 +138,7 @@ def tune_(student: DiT, teacher: DiT, frozen: Iterable[str], conditions: Conditi
         state = TuneState.start(moved, velocity_error(student, held_out, conditions))
     saved_at = time.monotonic()
     for step in range(state.step, tuning.steps):
-        points = draw_points(teacher, conditions, sampling, tuning.batch, tuning.seed * 1_000_003 + step)
+        points = draw_points(teacher, conditions, sampling, tuning.batch, mixed_seed("batch", tuning.seed, step))
         step_(student, moved, points, conditions, state, tuning)
         if state.step % tuning.check_every == 0 or state.step == tuning.steps:
             check_(student, moved, held_out, conditions, state)

@@ -1,0 +1,133 @@
+"""The bits of every weight: measured and allocated under a budget, or read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from edgegen.errors import InputError
+from edgegen.files import write_json
+from edgegen.model.checkpoint import Checkpoint
+from edgegen.model.dit import DiT
+from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable, read_bits
+from edgegen.quantize.calibration import calibrate, spread
+from edgegen.quantize.palette import BITS, check_bits, palette_bytes
+from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
+from edgegen.target import unknown
+
+CURVE_POINTS = 17  # budgets at which the best plan's error is told
+VELOCITY_ROWS = 32  # points on which a layer's effect on the velocity is measured: a forward pass a layer and candidate
+
+Say = Callable[[str], None]
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class BitPlan:
+    """What a plan says and what it was chosen from; plain values, for JSON."""
+
+    bits: dict[str, int]
+    bits_asked: float  # average
+    measure: str = ""
+    errors: Mapping[str, Mapping[str, float]] | None = None  # name -> bits -> error, where measured
+    curve: Sequence[Mapping[str, float]] = ()  # bits, error of the best plan at other budgets
+    error: float = 0.0  # of this plan, as the sum of its layers'
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a bit plan is made for: average bits, what each weight may get, and what counts as an error."""
+
+    bits: float
+    candidates: tuple[int, ...]
+    measure: str = "output"
+    path: Path | None = None  # a plan to follow instead
+
+    def check(self, weights: Mapping[str, Tensor]) -> None:
+        """Refuses a budget that cannot be reached and a plan that does not fit, before anything is measured."""
+        if self.path is not None:
+            read_bits(self.path, list(weights))
+            return
+        for bits in self.candidates:
+            check_bits(bits, "--candidates")
+        if self.measure not in MEASURES:
+            raise unknown("measure", self.measure, MEASURES)
+        if not self.bits > 0:
+            raise InputError(f"--bits {self.bits:g} must be above 0.", "Give an average, such as 4.3.")
+        unmeasured = [Sensitivity(name, tuple(w.shape), w.numel(), 0.0, dict.fromkeys(self.candidates, 0.0),
+                                  {bits: palette_bytes(w.numel(), bits) for bits in self.candidates})
+                      for name, w in weights.items()]
+        least, most = reachable(unmeasured)
+        if not least <= self.bits <= max(most, max(self.candidates)):
+            allowed = f"{np.ceil(least * 1000) / 1000:.3f} to {most:.3f}"
+            raise InputError(f"--bits {self.bits:g} cannot be reached: candidates "
+                             f"{', '.join(map(str, self.candidates))} with their palettes reach {allowed} on average.",
+                             f"Choose a budget in that range, or other --candidates of {', '.join(map(str, BITS))}.")
+
+
+def follow(path: Path, weights: Mapping[str, Tensor]) -> BitPlan:
+    """The plan in a file; a layer it leaves out stays float16."""
+    bits = read_bits(path, list(weights))
+    ordered = {name: bits[name] for name in weights if name in bits}
+    reached = average({name: palette_bytes(weights[name].numel(), b) for name, b in ordered.items()},
+                      {name: weights[name].numel() for name in ordered})
+    return BitPlan(ordered, round(reached, 6))
+
+
+def measure_layers(request: PlanRequest, checkpoint: Checkpoint, model: DiT, prompts: Sequence[str], say: Say,
+                   advance: Advance) -> list[Sensitivity]:
+    """The sensitivity of every layer at every candidate, on the checkpoint's own trajectories."""
+    say(f"drawing {len(prompts)} calibration prompts")
+    batches = calibrate(checkpoint, model, prompts, progress=advance)
+    say("measuring the sensitivity of every layer")
+    layers = measure(model, batches, request.candidates, progress=advance)
+    if request.measure != "velocity":
+        return layers
+    say("measuring the effect of every layer on the velocity")
+    found = velocity_errors(model, spread(batches, VELOCITY_ROWS), request.candidates, progress=advance)
+    return [Sensitivity(**(vars(layer) | {"velocity": found[layer.name]})) for layer in layers]
+
+
+def write_layers(path: Path, layers: Sequence[Sensitivity]) -> None:
+    """Measured layers as JSON, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_json(temporary, [asdict(layer) for layer in layers])
+    temporary.replace(path)
+
+
+def read_layers(path: Path) -> list[Sensitivity]:
+    """The inverse of `write_layers`."""
+
+    def by_bits(values: Mapping[str, float]) -> dict[int, float]:
+        return {int(bits): value for bits, value in values.items()}
+
+    return [Sensitivity(entry["name"], tuple(entry["shape"]), entry["count"], entry["power"], by_bits(entry["output"]),
+                        {bits: int(size) for bits, size in by_bits(entry["bytes"]).items()},
+                        by_bits(entry["velocity"]))
+            for entry in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def choose(request: PlanRequest, layers: Sequence[Sensitivity]) -> BitPlan:
+    """The plan of least error within the budget, and what other budgets would cost."""
+    plan = allocate(layers, request.bits, request.measure)
+    least, most = reachable(layers)
+    others = [allocate(layers, float(budget), request.measure)
+              for budget in np.linspace(np.ceil(least * 1000) / 1000, most, CURVE_POINTS)]
+    errors = {layer.name: {str(bits): error for bits, error in layer.errors(request.measure).items()}
+              for layer in layers}
+    curve = [{"bits": round(other.average_bits, 6), "error": other.error} for other in others]
+    return BitPlan(plan.bits, request.bits, request.measure, errors, curve, plan.error)
+
+
+def as_plan(plan: BitPlan, weights: Mapping[str, Tensor]) -> Plan:
+    """A plan in the form of its file, to be edited and given back."""
+    errors = plan.errors or {}
+    return Plan(plan.bits_asked, plan.measure, {
+        name: Choice(bits, tuple(weights[name].shape), palette_bytes(weights[name].numel(), bits),
+                     {int(candidate): error for candidate, error in errors.get(name, {}).items()})
+        for name, bits in plan.bits.items()})
