@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import tarfile
 import zlib
 from collections import Counter
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgegen import cli
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenError, InputError
 from edgegen.model.autoencoder import AutoencoderConfig, Encoder
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, TextEncoders, Tokenizers
 from edgegen.train import latent_cache
@@ -361,6 +362,15 @@ def test_damaged_parquet_and_other_splits_are_told(tmp_path):
     assert len(read(tmp_path, problems)) == 6
     assert told(problems) == {"data/train-00001-of-00002.parquet": "damaged parquet file",
                               "data/test-00000-of-00001.parquet": "file of another split"}
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(EdgegenError, match=r"edgegen\[data\]") as caught:
+        read(tmp_path)
+    assert caught.value.exit_code == 1
 
 
 # buckets
