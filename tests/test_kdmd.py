@@ -30,17 +30,17 @@ from edgegen.train.kdmd import (
     score_gradient,
     simulate,
 )
-from edgegen.train.kdmd_data import base_checkpoint, prepare, read_prompts
+from edgegen.train.kdmd_data import base_checkpoint, prepare_kdmd, read_prompts
 from edgegen.train.kdmd_run import AVERAGE, CRITIC, FEW_STEP, STUDENT, Distillation, KdmdTraining, train_kdmd
 from edgegen.train.latent_distance import Components, frechet_distance
 from edgegen.train.loop import CaptionedLatents
-from edgegen.train.recipe import load_recipe
+from edgegen.train.recipe import Recipe, load_recipe
 from edgegen.train.results import read_log, read_state
 
 CONFIG = small_config()
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("attn.q", "attn.v", "cross.o", "ffn.down"))
 FAST = KdmdTraining(width=0.5, steps=6, teacher_steps=2, batch=2, rate=1e-2, substeps=2, student_every=2, guidance=2.0,
-                    bfloat16=False, log_every=1, validate_every=4, validate_count=4)
+                    precision="float32", log_every=1, validate_every=4, validate_count=4)
 
 
 def captioned(pictures: int = 3, prompts: int = 5, tokens: int = 6) -> CaptionedLatents:
@@ -399,16 +399,22 @@ def test_a_user_s_checkpoint_is_distilled_from_a_file_of_prompts(tmp_path):
     prompts.write_text("a dog\n\n  a red heart \n")
     assert read_prompts(prompts) == ["a dog", "a red heart"]
     training = replace(FAST, width=0.0, steps=2, teacher_steps=1, checkpoint=str(folder), prompts=str(prompts))
-    prepare(LORA, training, tmp_path / "data", tmp_path / "runs", tmp_path / "runs" / "kdmd")()
+
+
+    def start(training):
+        runs = tmp_path / "runs"
+        return prepare_kdmd(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
+
+    start(training)()
     adapters, factors = kdmd_run.kdmd_results(tmp_path / "runs" / "kdmd", TINY.transformer.widths)
     assert adapters == AdapterConfig(2, LORA.targets, (0.5, 1.0))
     assert not (tmp_path / "data").exists()
     assert any(name.endswith("lora_b@1.0") for name in factors)
     prompts.write_text("\n")
     with pytest.raises(InputError, match="has no prompts"):
-        prepare(LORA, training, tmp_path, tmp_path, tmp_path)
+        start(training)
     with pytest.raises(InputError, match="width 0.3 is not one"):
-        prepare(LORA, replace(training, width=0.3), tmp_path, tmp_path, tmp_path)
+        start(replace(training, width=0.3))
 
 
 def test_without_a_folder_or_runs_the_bundled_checkpoint_is_the_base(tmp_path):

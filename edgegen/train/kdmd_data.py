@@ -16,12 +16,17 @@ from torch import Tensor
 
 from edgegen.errors import InputError
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
+from edgegen.model.config import DiTConfig
 from edgegen.model.text import masked_mean
+from edgegen.train.adapters import LoraConfig
 from edgegen.train.assets import fetch_emoji, render_emoji
 from edgegen.train.data import EmojiData, cache_text
-from edgegen.train.elastic_data import captioned_latents
+from edgegen.train.dataset import DataConfig
+from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
 from edgegen.train.loop import CaptionedLatents
+from edgegen.train.own_data import prepare_own_data
+from edgegen.train.recipe import Recipe
 from edgegen.train.results import as_shipped_
 
 
@@ -45,22 +50,24 @@ class Prompts:
         return torch.zeros_like(noise), noise, torch.rand(len(rows), generator=g), text, mask, masked_mean(text, mask)
 
 
-def prepare(lora: Any, training: KdmdTraining, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], None]:
+def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[..., Any]:
     """Opens what is needed and returns the work: one width in `run_dir`/<width>, or all, one after the other."""
+    training = recipe.training
     checkpoint = base_checkpoint(training.checkpoint, runs_dir)
     widths = chosen_widths(checkpoint, training)
-    data, validation = prompt_data(checkpoint, training, data_dir)
-    return partial(distil, checkpoint, widths, data, validation, run_dir, lora, training)
+    data, validation = prompt_data(checkpoint, training, recipe.data, data_dir, runs_dir)
+    return partial(distil, checkpoint, widths, data, validation, run_dir, recipe.model, training)
 
 
-def distil(checkpoint: Checkpoint, widths: list[float], data: PromptSource, validation: CaptionedLatents | None,
-           run_dir: Path, lora: Any, training: KdmdTraining) -> None:
+def distil(checkpoint: Checkpoint, widths: list[float], data: PromptSource, validation: Any, run_dir: Path,
+           lora: LoraConfig, training: KdmdTraining, device: str = "cpu") -> None:
     """Distils each width in its own folder."""
     unconditional = empty_condition(checkpoint)
+    watched = validation if isinstance(validation, CaptionedLatents) else None  # buckets have latents of many sizes
     for width in widths:
         base = checkpoint.transformer(width, adapters=False)
-        train_kdmd(base, data, validation, unconditional, run_dir / f"{width:g}", lora,
-                   replace(training, width=width))
+        train_kdmd(base, data, watched, unconditional, run_dir / f"{width:g}", lora, replace(training, width=width),
+                   device=device)
 
 
 def chosen_widths(checkpoint: Checkpoint, training: KdmdTraining) -> list[float]:
@@ -101,19 +108,28 @@ def empty_condition(checkpoint: Checkpoint) -> Condition:
     return (text, mask, masked_mean(text, mask))[: 3 if checkpoint.config.transformer.pooled_text else 2]
 
 
-def prompt_data(checkpoint: Checkpoint, training: KdmdTraining, data_dir: Path
-                ) -> tuple[PromptSource, CaptionedLatents | None]:
+def prompt_data(checkpoint: Checkpoint, training: KdmdTraining, data: DataConfig, data_dir: Path, runs_dir: Path
+                ) -> tuple[PromptSource, Any]:
     """Where prompts come from, and the real latents to compare samples with, if any."""
     tokenizers, encoders = checkpoint.tokenizers(), checkpoint.text_encoders()
-    words = tokenizers.word_length if tokenizers.word is not None else 0
-    config = checkpoint.config.transformer
     if training.prompts:
+        words = tokenizers.word_length if tokenizers.word is not None else 0
         text, mask, _ = cache_text(read_prompts(Path(training.prompts)), tokenizers, encoders)
-        size = config.grid[0] * config.patch, config.grid[1] * config.patch
-        return Prompts(text, mask, (config.in_channels, *size), words), None
+        return Prompts(text, mask, latent_shape(checkpoint.config.transformer), words), None
+    if data.path:
+        read_as = training.checkpoint or data.encoders
+        return prepare_own_data(replace(data, encoders=read_as), checkpoint.config.transformer, runs_dir)
     render_emoji(fetch_emoji(data_dir))
-    data = captioned_latents(EmojiData.load(data_dir).subset("train"), checkpoint.encoder(), tokenizers, encoders)
-    return data, data
+    encoder = checkpoint.encoder()
+    seen = captioned_latents(EmojiData.load(data_dir).subset("train"), encoder, tokenizers, encoders)
+    if data.scenes:
+        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, encoders)
+    return seen, seen
+
+
+def latent_shape(config: DiTConfig) -> tuple[int, ...]:
+    """(C, h, w) of the latents a model was trained on."""
+    return config.in_channels, config.grid[0] * config.patch, config.grid[1] * config.patch
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from edgegen.model.elastic import key
 from edgegen.model.sampler import flow_sigmas
 from edgegen.model.text import masked_mean
 from edgegen.train.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
+from edgegen.train.device import PRECISIONS, choose_precision
 from edgegen.train.flow import Velocity
 from edgegen.train.kdmd import (
     critic_loss,
@@ -41,10 +42,10 @@ from edgegen.train.kdmd import (
     trajectory,
 )
 from edgegen.train.latent_distance import Components, frechet_distance
-from edgegen.train.loop import CaptionedLatents
+from edgegen.train.loop import CaptionedLatents, check_choice
 from edgegen.train.ranges import check_ranges
 from edgegen.train.results import read_state
-from edgegen.train.run_state import RunState
+from edgegen.train.run_state import RunState, saved_settings
 
 STUDENT, CRITIC, FEW_STEP, AVERAGE = "student", "critic", "few_step", "average"
 TRAINED = (FEW_STEP, STUDENT, CRITIC)
@@ -86,7 +87,7 @@ class KdmdTraining:
     start_from_teacher: bool = False  # the student starts as the few-step teacher, not as the base
     drop_caption: float = 0.0
     drop_encoder: float = 0.1  # each of two text encoders, so that either will do
-    bfloat16: bool = True
+    precision: str = "auto"  # float32 or bfloat16 autocast; auto: the faster on this device, measured at the start
     seed: int = 0
     log_every: int = 20
     validate_every: int = 250
@@ -95,6 +96,7 @@ class KdmdTraining:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         check_ranges(self)
+        check_choice("precision", self.precision, PRECISIONS)
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
@@ -138,26 +140,38 @@ class KdmdRun(nn.Module):
 class Distillation:
     """One width being distilled: the networks, how each is asked for a velocity, and one step of each phase."""
 
-    def __init__(self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: Condition):
-        self.training, self.lora = training, lora
+    def __init__(self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: Condition,
+                 device: str = "cpu"):
+        self.training, self.lora, self.device = training, lora, device
+        self.precision = "float32" if training.precision == "auto" else training.precision
         self.net = AdaptedDiT(base, lora, (*TRAINED, AVERAGE), training.seed)
+        self.net.model.to(device)
         self.run = KdmdRun(self.net)
-        self.unconditional = unconditional
+        self.unconditional = tuple(part.to(device) for part in unconditional)
         size = base.config.grid[0] * base.config.patch, base.config.grid[1] * base.config.patch
         self.latent = (base.config.in_channels, *size)
         groups = [{"params": list(self.net.parameters(name).values())} for name in TRAINED]
         self.optimizer = torch.optim.Adam(groups, lr=training.rate, betas=training.betas)
 
-    @contextmanager
-    def precision(self) -> Iterator[None]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.training.bfloat16):
-            yield
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def trial(self, data: PromptSource, precision: str) -> float:
+        """The time-consuming part of a step, which changes nothing: the student forward and backward."""
+        before, self.precision = self.precision, precision
+        condition = self.condition(data, 0)
+        velocity, _ = self.student_at(self.noise(len(condition[0]), self.draws(0)), 1.0, condition)
+        loss = velocity.square().mean()
+        loss.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.precision = before
+        return loss.item()
 
     def velocity(self, name: str, condition: Condition) -> Velocity:
         """The velocity of an adapter under a condition, without guidance."""
 
         def ask(x: Tensor, t: Tensor) -> Tensor:
-            with self.precision():
+            with self.autocast():
                 return self.net(name, x, t, *condition).float()
 
         return ask
@@ -180,16 +194,17 @@ class Distillation:
 
     def condition(self, data: PromptSource, step: int) -> Condition:
         """Text, mask and, where the model wants it, pooled text of a step's prompts."""
-        return tuple(data.batch(self.training, step, 0, 1)[3 : 3 + len(self.unconditional)])
+        drawn = data.batch(self.training, step, 0, 1)[3 : 3 + len(self.unconditional)]
+        return tuple(part.to(self.device) for part in drawn)
 
     def noise(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(count, *self.latent, generator=generator)
+        return torch.randn(count, *self.latent, generator=generator).to(self.device)
 
     def levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise levels (B,) at which scores are compared and the critic learns."""
         t = LEVELS[0] + (LEVELS[1] - LEVELS[0]) * torch.rand(count, generator=generator)
         shift = self.training.noise_shift
-        return shift * t / (1 + (shift - 1) * t)
+        return (shift * t / (1 + (shift - 1) * t)).to(self.device)
 
     def update_(self, name: str, loss: Tensor, step: int) -> float:
         """One step of one adapter; returns the norm of its gradient. A loss that is not finite changes nothing."""
@@ -279,14 +294,14 @@ class Distillation:
 
     def student_at(self, x_t: Tensor, sigma: float, condition: Condition) -> tuple[Tensor, Tensor]:
         """The student's velocity and features, with gradients."""
-        with self.precision():
+        with self.autocast():
             velocity, features = self.net.with_features(STUDENT, x_t, levels(x_t, sigma), *condition)
         return velocity.float(), features
 
     def distillation(self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: Condition
                      ) -> tuple[Tensor, Tensor]:
         """Output and feature losses against the few-step teacher on the same x_t."""
-        with torch.no_grad(), self.precision():
+        with torch.no_grad(), self.autocast():
             wanted, wanted_features = self.net.with_features(FEW_STEP, x_t, levels(x_t, sigma), *condition)
         return output_loss(velocity, wanted), feature_loss(features, wanted_features)
 
@@ -336,6 +351,7 @@ def train_kdmd(
     lora: LoraConfig,
     training: KdmdTraining,
     stop_after: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Distils one width (`training.width`), resuming what `run_dir` holds; returns the averaged student's adapter.
 
@@ -343,7 +359,8 @@ def train_kdmd(
     a checkpoint. Raises EdgegenError on a loss that is not finite: the last saved state stays as it was.
     """
     base_digest = weights_digest(base)  # before the adapters are put in
-    work = Distillation(base, lora, training, unconditional)
+    work = Distillation(base, lora, training, unconditional, device)
+    training = with_precision(work, data, training, run_dir)
     free = ("steps", "decay_share", "log_every", "validate_every", "validate_count", "checkpoint", "prompts", "rate")
     settings = {"model": asdict(lora), "training": {k: v for k, v in asdict(training).items() if k not in free},
                 "base": base_digest}
@@ -365,15 +382,26 @@ def train_kdmd(
     return checkpoint_adapters(work.net.parameters(AVERAGE), lora, training.width)
 
 
+def with_precision(work: Distillation, data: PromptSource, training: KdmdTraining, run_dir: Path) -> KdmdTraining:
+    """The training with `auto` replaced by the faster precision; a resumed run keeps its."""
+    if training.precision == "auto":
+        saved = saved_settings(run_dir)
+        chosen = saved["training"]["precision"] if saved else choose_precision(partial(work.trial, data))[0]
+        training = replace(training, precision=chosen)
+    work.precision = training.precision
+    return training
+
+
 class Watch:
     """The Fréchet distance of samples to real latents, on fixed prompts and noise, in 64 principal components."""
 
     def __init__(self, work: Distillation, validation: CaptionedLatents):
         count = work.training.validate_count
-        rows = torch.arange(count) % len(validation.latents)
+        rows = torch.arange(count) * len(validation.latents) // count  # evenly: they may be sorted
         captions = torch.tensor([c[0] for c in validation.captions])[rows]
         text, mask = validation.text[captions].float(), validation.mask[captions].float()
-        self.condition = (text, mask, masked_mean(text, mask))[: len(work.unconditional)]
+        whole = (text, mask, masked_mean(text, mask))[: len(work.unconditional)]
+        self.condition = tuple(part.to(work.device) for part in whole)
         self.noise = work.noise(count, torch.Generator().manual_seed(work.training.seed))
         self.components = Components.fit(validation.latents.float())
         self.real = self.components.of(validation.latents.float())
@@ -381,7 +409,7 @@ class Watch:
 
     def measure(self, work: Distillation, name: str) -> dict[str, float]:
         """Of an adapter's few-step samples: the distance, and how their spread compares with that of real latents."""
-        drawn = work.sample(name, self.noise, self.condition)
+        drawn = work.sample(name, self.noise, self.condition).cpu()
         return {f"frechet_{name}": frechet_distance(self.components.of(drawn), self.real),
                 f"spread_{name}": float(drawn.std()) / self.spread}
 

@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[type, type]] = {
     "kd": (Start, KDTraining),
     "kdmd": (LoraConfig, KdmdTraining),
 }
-WITH_DATA = ("elastic", "kd")  # stages whose recipe may have a [data] table
+WITH_DATA = ("elastic", "kd", "kdmd")  # stages whose recipe may have a [data] table
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from edgegen.train.device import pick_device
 from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.frozen import load_frozen
 from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
-from edgegen.train.kdmd_data import prepare as prepare_adapters
+from edgegen.train.kdmd_data import prepare_kdmd
 from edgegen.train.loop import Draw, TrainingData, ValidationData, train_elastic
 from edgegen.train.own_data import prepare_own_data
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
@@ -196,20 +196,17 @@ def emoji_latents(
     return seen, captioned_latents(emoji.subset(VALIDATION), encoder, tokenizers, text)
 
 
-def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    return prepare_adapters(recipe.model, recipe.training, data_dir, runs_dir, run_dir)
-
-
 PREPARE = {"autoencoder": prepare_autoencoder, "decoder": prepare_decoder, "text": prepare_text,
            "elastic": prepare_elastic, "kd": prepare_kd, "kdmd": prepare_kdmd}
 
 
-SHARED = ("elastic", "kd")  # the stages that several processes, and devices other than the CPU, can train
+SHARED = ("elastic", "kd")  # the stages that several processes can train
+ON_DEVICES = (*SHARED, "kdmd")  # those that devices other than the CPU can
 
 
 def check_device(stage: str, device: str) -> None:
     """Refuses a device that a stage does not use."""
-    if stage not in SHARED and device != "cpu":
+    if stage not in ON_DEVICES and device != "cpu":
         raise InputError(f"stage {stage} trains on the CPU, not on {device}.", "Leave out --device.")
 
 
