@@ -127,7 +127,8 @@ def test_gradients_are_those_of_the_written_out_loss(operator):
             ratio = (flow / output).detach().clamp(0.1, 10)
             total = total + (share * flow + (1 - share) * ratio * output).mean()
         projected = run.projectors[str(width).replace(".", "/")](mine[0])
-        total = total + 0.7 * (projected - features[0]).pow(2).mean() / features[0].pow(2).mean()
+        ratio = (projected - features[0]).pow(2).mean((1, 2)) / features[0].pow(2).mean((1, 2))
+        total = total + 0.7 * ratio.mean()
     total = total + (outputs[0.5] - outputs[1.0].detach()).pow(2).mean()
     total.backward()
     wanted = {name: p.grad for name, p in run.trained().items() if p.grad is not None}

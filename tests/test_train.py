@@ -284,6 +284,9 @@ def test_a_log_that_a_kill_cut_short_is_read_as_the_run_went_on(tmp_path):
     lines = [{"step": 1}, {"step": 2, "a": 1}, {"step": 3, "a": 2}, {"step": 2, "a": 3}]
     (tmp_path / "log.jsonl").write_text("\n".join([*map(json.dumps, lines), '{"step": 3, "a"']))
     assert read_log(tmp_path) == [{"step": 1}, {"step": 2, "a": 3}]
+    lines = [{"step": 1, "a": 1}, {"step": 1, "val": 1}, {"step": 1, "a": 2}, {"step": 1, "val": 2}]  # killed after one
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert read_log(tmp_path) == lines[2:]
 
 
 # what comes out

@@ -89,9 +89,12 @@ def per_sample(difference: Tensor) -> Tensor:
 
 
 def feature_loss(projected: Tensor, taught: Tensor) -> Tensor:
-    """Mean square error of projected features (B, N, E) relative to the teacher's mean square, so free of its scale."""
+    """Mean square error of projected features (B, N, E) over the teacher's mean square, so free of its scale.
+
+    The ratio is taken row by row, so that the loss of a batch is the mean of its parts' losses.
+    """
     taught = taught.detach()
-    return (projected - taught).square().mean() / taught.square().mean().clamp_min(1e-12)
+    return (per_sample(projected - taught) / per_sample(taught).clamp_min(1e-12)).mean()
 
 
 @contextmanager

@@ -102,7 +102,9 @@ def read_log(run_dir: Path) -> list[dict[str, float]]:
             row = json.loads(line)
         except ValueError:
             continue  # half written when the run was killed
-        if rows and row["step"] < rows[-1]["step"]:
+        same_step = [earlier for earlier in rows if earlier["step"] == row["step"]]
+        again = any(row.keys() & earlier.keys() - {"step", "time"} for earlier in same_step)
+        if again or rows and row["step"] < rows[-1]["step"]:
             rows = [earlier for earlier in rows if earlier["step"] < row["step"]]
         rows.append(row)
     return rows

@@ -72,13 +72,15 @@ def write_shards(run_dir: Path, step: int, tensors: dict[str, Tensor], settings:
 
 def refuse_(partial: Path, error: BaseException | None) -> None:
     """Removes what a failed save left and raises, on every process, an OSError that says whether the disk is full."""
-    causes = [error, *getattr(error, "failures", {}).values()] if error is not None else []
+    # a failed distributed checkpoint tells of each process: its exception and where that came from
+    causes = [failure[0] for failure in getattr(error, "failures", {}).values()] or [error] * (error is not None)
     full = parallel.any_process(any(is_disk_full(cause, partial) for cause in causes))
     parallel.wait()
     if parallel.rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
     code = errno.ENOSPC if full else errno.EIO
-    raise OSError(code, os.strerror(code) if full else str(error or "another process failed"), str(partial)) from error
+    raise OSError(code, os.strerror(code) if full else str(causes[0] if causes else "another process failed"),
+                  str(partial)) from error
 
 
 def stored_sizes(folder: Path) -> dict[str, torch.Size]:
