@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from edgegen.bench.command import bench
+from edgegen.bench.recommend_command import recommend
 from edgegen.errors import EdgegenError, InputError
 from edgegen.evaluate.command import evaluate_app
 from edgegen.quantize.command import quantize
@@ -33,6 +34,7 @@ app.command(epilog="Example: edgegen quantize --bits 4.3 --width 0.5 --out out/e
 app.add_typer(train_app(), name="train")
 app.add_typer(evaluate_app(), name="evaluate")
 app.command(epilog="Example: edgegen bench --bundle out/emoji/low-android --compare onnx executorch")(bench)
+app.command(epilog="Example: edgegen recommend --device pixel8 --budget 3s --memory 1.5GB")(recommend)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 BackendList = Annotated[str, typer.Option("--backend", metavar="A,B", help="coreml, onnx, executorch.")]

@@ -25,7 +25,7 @@ from edgegen.bench.fit import (
 from edgegen.bench.predict import PARAMETERS, Parameters
 from edgegen.files import file_digest, write_json
 
-# of a Neural Engine: ~32 MB, above which work spills to memory (https://thedailyscout.com/s/P-ZHocVXAro, measured on M4)
+# ~32 MB of a Neural Engine (M4), above which work spills to memory: https://thedailyscout.com/s/P-ZHocVXAro
 ON_CHIP_BYTES = 32e6
 FAMILIES = (
     Family("Neural Engine", (0, 1, 2), ON_CHIP_BYTES),

@@ -28,8 +28,9 @@ def read_points(file: str) -> list[Point]:
             if not row["model"]:
                 continue
             counted = totals[row["model"]].batch(int(row["batch"])).compressed(float(row["weight_bits"]))
-            points.append(Point(f"{row['model']} on {row['device']}", profile(row["profile"]), row["unit"], row["model"],
-                                row["compute"], counted, float(row["milliseconds"]), row["fitted"] == "yes"))
+            label = f"{row['model']} on {row['device']}"
+            points.append(Point(label, profile(row["profile"]), row["unit"], row["model"], row["compute"], counted,
+                                float(row["milliseconds"]), row["fitted"] == "yes"))
     return points
 
 

@@ -137,7 +137,8 @@ def fit_family(points: Sequence[Point], family: Family) -> tuple[Parameters, lis
     inside = [item for item in left if item.point.fitted]
     low, high = interval([item.ratio for item in inside]) if inside else (1.0, 1.0)
     error = float(np.median([item.error for item in inside])) if inside else None
-    parameters = Parameters(1 / found[0], found[1], found[2], family.on_chip_bytes, len(used), error, low, high)
+    parameters = Parameters(1 / found[0], found[1], found[2], family.on_chip_bytes, len(used),
+                            min(point.totals.macs for point in used), error, low, high)
     return parameters, left
 
 

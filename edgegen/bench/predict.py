@@ -13,6 +13,7 @@ error of every point when left out. A Prediction cannot be shown without the wor
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,8 @@ BITS = {"int8": 8, "float16": 16, "float32": 32}
 SCORE_BYTES = 2  # scores are fp16 on every unit that has a spill
 BACKEND_UNITS = {"coreml": "npu", "onnx": "cpu", "executorch": "cpu"}
 BACKEND_COMPUTE = {"coreml": "float16", "onnx": "float32", "executorch": "float32"}
-CORE_ML_FAMILIES = ("Neural Engine", "Apple GPU")
+APPLE_CHIP = r"[AM]\d"
+SMALL = 10  # times smaller than the smallest published network of a family
 
 
 class CannotPredict(InputError):
@@ -50,6 +52,7 @@ class Parameters:
     spill_passes: float
     on_chip_bytes: float
     points: int
+    least_macs: float  # of the smallest network among the points
     error: float | None
     low: float
     high: float
@@ -69,13 +72,14 @@ class Prediction:
     family: str
     family_error: float | None
     points: int
+    note: str = ""  # why it may be worse than the interval says
     source: str = "predicted"
 
     def __str__(self) -> str:
         error = ("one published point, interval of other families" if self.family_error is None else
                  f"median error {self.family_error:.0%} over {self.points} points left out")
         return (f"predicted {readable(self.milliseconds)} ({readable(self.low)} to {readable(self.high)}; "
-                f"{self.family}, {error})")
+                f"{self.family}, {error}{f'; {self.note}' if self.note else ''})")
 
     def __format__(self, spec: str) -> str:
         return str(self)  # no format gives the bare number
@@ -87,16 +91,16 @@ class Prediction:
         """One after the other; errors are taken to go the same way."""
         worst = max((self, other), key=lambda p: (p.family_error is None, p.family_error or 0))
         return Prediction(self.milliseconds + other.milliseconds, self.low + other.low, self.high + other.high,
-                          worst.family, worst.family_error, worst.points)
+                          worst.family, worst.family_error, worst.points, self.note or other.note)
 
     def times(self, count: int) -> Prediction:
         """`count` runs."""
         return Prediction(count * self.milliseconds, count * self.low, count * self.high, self.family,
-                          self.family_error, self.points)
+                          self.family_error, self.points, self.note)
 
     def to_dict(self) -> dict[str, Any]:
         return {"predicted": self.milliseconds, "low": self.low, "high": self.high, "family": self.family,
-                "family_error": self.family_error, "points": self.points, "source": self.source}
+                "family_error": self.family_error, "points": self.points, "note": self.note, "source": self.source}
 
 
 def readable(milliseconds: float) -> str:
@@ -119,10 +123,9 @@ def predict(totals: Totals, device: Device, backend: str, compute: str | None = 
     """
     if backend not in BACKENDS:
         raise unknown("back end", backend, BACKENDS)
-    unit = unit_of(device, BACKEND_UNITS[backend])
-    if backend == "coreml" and unit.family not in CORE_ML_FAMILIES:
+    if backend == "coreml" and not re.match(APPLE_CHIP, device.chip.value):
         raise CannotPredict(f"{device.title} has no Core ML.", "Its back ends are onnx and executorch.")
-    return predict_unit(totals, device, unit.kind, compute or BACKEND_COMPUTE[backend])
+    return predict_unit(totals, device, BACKEND_UNITS[backend], compute or BACKEND_COMPUTE[backend])
 
 
 def predict_unit(totals: Totals, device: Device, kind: str, compute: str,
@@ -137,7 +140,14 @@ def predict_unit(totals: Totals, device: Device, kind: str, compute: str,
                        zip(costs(totals, device, unit, compute, family.on_chip_bytes, family.needs_bandwidth),
                            weights(family), strict=True))
     return Prediction(milliseconds, milliseconds * family.low, milliseconds * family.high, unit.family, family.error,
-                      family.points)
+                      family.points, extrapolation(totals, family))
+
+
+def extrapolation(totals: Totals, family: Parameters) -> str:
+    """What to say of a network far smaller than any published one, where the overhead of each operation counts."""
+    if totals.macs * SMALL >= family.least_macs:
+        return ""
+    return "far smaller than any published network: rather a lower bound, overheads are not in it"
 
 
 def weights(family: Parameters) -> tuple[float, float, float]:

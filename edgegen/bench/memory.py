@@ -1,0 +1,157 @@
+"""Peak memory of an artifact, predicted from its own graph: weights as the runtime holds them, activations by
+liveness, and what the runtime itself takes.
+
+A tensor lives from the operation that makes it to the last that reads it; another shape of the same bytes is no tensor
+of its own, and an operation that is no product may write over an input that nobody reads after it. In a pipeline the
+text encoder is freed before the first step, so its peak and that of denoising do not add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgegen.bench.count_artifact import program_of_artifact
+from edgegen.bench.operations import VIEWS, Program
+from edgegen.emit.bundle import Artifact, Bundle
+from edgegen.target import unknown
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a runtime holds a model; physical constants, each of which can be measured alone.
+
+    stored_copies: of the weights as stored, the share of the file in memory at the peak of loading. packed_copies: of
+    the weights that products read, in the order of its kernels. operation_bytes: of its own records, for each
+    operation. base_bytes: the runtime itself, once something is open.
+    """
+
+    stored_copies: float
+    packed_copies: float
+    operation_bytes: float
+    base_bytes: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that nobody measured, of one component or a whole pipeline; as text always with the word."""
+
+    held: int  # weights in all copies, and the runtime's records of operations
+    activations: int
+    base: int  # the runtime itself
+    source: str = "predicted"
+
+    @property
+    def peak(self) -> int:
+        return self.held + self.activations + self.base
+
+    def __str__(self) -> str:
+        low, high = interval(self.peak)
+        return f"predicted {megabytes(self.peak)} ({megabytes(low)} to {megabytes(high)})"
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        low, high = interval(self.peak)
+        return {"predicted_bytes": self.peak, "low": low, "high": high, "held": self.held,
+                "activations": self.activations, "base": self.base, "source": self.source}
+
+
+ERROR = 0.20  # of the interval: more than predictions differed from peaks measured here, benchmarks/predictor/memory.py
+RUNTIMES = {  # fitted to peaks on Linux, x86-64; Core ML's is counted, no device of ours has measured it
+    "onnx": Runtime(stored_copies=0.68, packed_copies=1.0, operation_bytes=13.5e3, base_bytes=25e6),
+    "executorch": Runtime(stored_copies=0.75, packed_copies=1.0, operation_bytes=3e3, base_bytes=0.5e6),
+    "coreml": Runtime(stored_copies=1.0, packed_copies=0.0, operation_bytes=0.0, base_bytes=0.0),
+}
+
+
+def interval(peak: float) -> tuple[int, int]:
+    """Bytes, low and high."""
+    return round(peak / (1 + ERROR)), round(peak * (1 + ERROR))
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def live_peak(program: Program) -> int:
+    """The most bytes of activations, inputs and outputs included, that live at once."""
+    roots = view_roots(program)
+    last = {roots[name]: at for at, operation in enumerate(program.operations) for name in operation.inputs}
+    last |= {roots[name]: len(program.operations) for name in program.outputs if name in roots}
+    live = {roots[name] for name in program.inputs if name in roots}
+    now = sum(program.tensors[name].bytes for name in live)
+    peak = now
+    for at, operation in enumerate(program.operations):
+        read = {roots[name] for name in operation.inputs if not program.tensors[name].is_weight}
+        dying = {name for name in read & live if last.get(name, at) <= at}
+        made = {roots[name] for name in operation.outputs} - live
+        new = sum(program.tensors[name].bytes for name in made)
+        reused = reusable(program, operation.macs, dying, new)
+        now += new
+        peak = max(peak, now - reused)
+        live |= made
+        gone = dying | {name for name in made if last.get(name, -1) <= at and name not in program.outputs}
+        now -= sum(program.tensors[name].bytes for name in gone)
+        live -= gone
+    return peak
+
+
+def view_roots(program: Program) -> dict[str, str]:
+    """The tensor whose bytes each tensor shares: itself, unless a view made it."""
+    roots = {name: name for name in program.tensors}
+    for operation in program.operations:
+        sources = [name for name in operation.inputs if not program.tensors[name].is_weight]
+        if operation.type in VIEWS and sources:
+            for name in operation.outputs:
+                roots[name] = roots[sources[0]]
+    return roots
+
+
+def reusable(program: Program, macs: int, dying: set[str], new: int) -> int:
+    """Bytes of a result that may take the place of an input nobody else reads."""
+    if macs or not new:
+        return 0
+    return new if any(program.tensors[name].bytes == new for name in dying) else 0
+
+
+def predict_memory(program: Program, backend: str, weight_bytes: int, activation_scale: float = 1.0) -> Memory:
+    """The peak of one component beyond the process before it was opened.
+
+    `weight_bytes`: as its runtime holds them. `activation_scale`: of the program's tensors, 0.5 for one that was
+    counted in float32 and runs in float16.
+    """
+    if backend not in RUNTIMES:
+        raise unknown("back end", backend, RUNTIMES)
+    runtime = RUNTIMES[backend]
+    packed = min(weight_bytes, sum(program.tensors[name].bytes for name in packed_weights(program)))
+    held = (runtime.stored_copies * weight_bytes + runtime.packed_copies * packed
+            + runtime.operation_bytes * program.totals.dispatches)
+    return Memory(round(held), round(activation_scale * live_peak(program)), round(runtime.base_bytes))
+
+
+def packed_weights(program: Program) -> set[str]:
+    """The weights that products read: a table that is gathered from stays as it is."""
+    return {name for operation in program.operations if operation.macs
+            for name in operation.inputs if program.tensors[name].is_weight}
+
+
+def artifact_memory(bundle: Bundle, artifact: Artifact) -> Memory:
+    """The peak of one artifact of a bundle."""
+    program = program_of_artifact(artifact.backend, bundle.path(artifact))
+    return predict_memory(program, artifact.backend, artifact.resident_bytes)
+
+
+def pipeline_memory(parts: Mapping[str, Memory], free_text_encoder: bool = True) -> Memory:
+    """The peak of a picture: the text encoder runs and is freed before transformer and decoder are opened.
+
+    With `free_text_encoder` False all weights stay. One runtime; activations of one component at a time.
+    """
+    others = [memory for name, memory in parts.items() if name != "text_encoder"]
+    text = parts.get("text_encoder")
+    together = others if free_text_encoder or text is None else [*others, text]
+    drawing = Memory(sum(m.held for m in together), max(m.activations for m in together),
+                     max(m.base for m in together))
+    return drawing if text is None or drawing.peak >= text.peak else text
