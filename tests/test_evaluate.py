@@ -681,6 +681,7 @@ def test_prompts_of_a_file_are_judged_by_retrieval_alone(data, quick, checkpoint
         (["--checkpoint", "nowhere"], ["nowhere does not exist"]),
         (["--bundle", "nowhere"], ["bundle nowhere does not exist"]),
         (["--backend", "onnx"], ["--bundle"]),
+        (["--bundle", "nowhere", "--base"], ["--base"]),
         (["--batch", "0"], ["batch 0"]),
     ],
 )
@@ -763,6 +764,7 @@ def test_geneval_folders_hold_what_its_scorer_opens(tmp_path):
         assert [Image.open(folder / "samples" / name).getpixel((0, 0))[0] for name in names] == [
             4 * index + k for k in range(4)]
     (out / "00001" / "samples" / "0002.png").unlink()
+    assert not list(out.rglob("*.partial"))
     write_geneval(out, GENEVAL, draw, samples=4, batch=3)
     assert drawn == [*range(8), 6]
     with pytest.raises(InputError, match="another prompt"):
@@ -785,6 +787,9 @@ def test_dpg_grids_are_in_reading_order_and_alone_in_their_folder(tmp_path):
     assert picture.shape == (16, 16, 3)
     assert [picture[y, x, 0] for y in (0, 8) for x in (0, 8)] == [4, 5, 6, 7]
     assert np.array_equal(grid(numbered(range(4)))[:8, 8:], numbered([1])[0])
+    (out / ".7.png.partial").write_bytes(b"half")
+    write_dpg(out, items, numbered)
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "COCOval2014_1.png"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="notes.txt"):
         write_dpg(out, items, numbered)

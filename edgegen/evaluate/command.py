@@ -161,10 +161,9 @@ def scorer(
         raise InputError("--set is of the training.", "Add --train.")
     training = parse_settings(settings or [])
     console = show.console()
+    if train:
+        weights = train_scorer(data, run, out, training)  # shows its own steps
     with show.Progress(console) as progress:
-        if train:
-            progress(f"training the detector in {run}")
-            weights = train_scorer(data, run, out, training)
         progress("measuring real scenes")
         found = accuracy(data, weights, count)
     show.print_json(found) if as_json else show_accuracy(console, found)

@@ -117,6 +117,9 @@ def opened(settings: Settings, prompts: Sequence[str], checkpoint: Path | None, 
     if bundle is not None and checkpoint is not None:
         raise InputError("--checkpoint and --bundle exclude each other.", "Give one of them.")
     if bundle is not None:
+        if settings.base:
+            raise InputError("a bundle's transformer is with or without adapters as it was exported.",
+                             "Leave --base out.")
         subject = bundle_subject(bundle, prompts, settings.backend)
         if settings.widths and settings.widths != (subject.width,):
             raise InputError(f"bundle {bundle} has width {subject.width:g} alone.", "Leave --width out.")

@@ -16,6 +16,7 @@ from edgegen.errors import InputError
 from edgegen.evaluate.efficientnet import SIDE, features
 from edgegen.evaluate.prompts import SCENES, pictures_of, scenes_of
 from edgegen.evaluate.retrieval import HeadTraining, RetrievalHead, train_head
+from edgegen.files import disk_errors
 from edgegen.model.states import open_safetensors
 from edgegen.train.assets import emoji_names
 from edgegen.train.captions import STYLES, common_concepts, unit_hash, with_article
@@ -42,7 +43,8 @@ def open_head(data: Path, report: Report = lambda line: None) -> RetrievalHead:
         seen = features(pictures, data)
         report("training the retrieval head")
         head = train_head(seen, open_minilm(data).embed(captions))
-        write_tensors(path, dict(head.state_dict()))
+        with disk_errors(path.absolute()):
+            write_tensors(path, dict(head.state_dict()))
     file, head = open_safetensors(path), RetrievalHead()
     head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
     return head.eval().requires_grad_(False)

@@ -114,11 +114,12 @@ def write_geneval(out: Path, rows: list[dict[str, Any]], draw: Draw, samples: in
                   advance: Advance = lambda done, of: None) -> None:
     """Draws `samples` pictures a prompt, picture i of prompt i // samples; those that are there are kept."""
     check_sources(out, [row["prompt"] for row in rows], lambda index: out / f"{index:05}" / "metadata.jsonl",
-                  lambda path: json.loads(path.read_text(encoding="utf-8")).get("prompt"))
+                  lambda path: read_lines(path, GENEVAL_FORM)[0][1].get("prompt"))
     with disk_errors(out.absolute()):
         for index, row in enumerate(rows):
-            (out / f"{index:05}" / "samples").mkdir(parents=True, exist_ok=True)
-            (out / f"{index:05}" / "metadata.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+            folder = out / f"{index:05}"
+            (folder / "samples").mkdir(parents=True, exist_ok=True)
+            write_text(folder / "metadata.jsonl", json.dumps(row) + "\n")
     places = [out / f"{i // samples:05}" / "samples" / f"{i % samples:04}.png" for i in range(len(rows) * samples)]
     missing = [index for index, place in enumerate(places) if not place.is_file()]
     done = len(places) - len(missing)
@@ -127,6 +128,13 @@ def write_geneval(out: Path, rows: list[dict[str, Any]], draw: Draw, samples: in
             save_png(picture, places[index])
         done += len(indices)
         advance(done, len(places))
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that appears whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def check_sources(out: Path, prompts: list[str], place: Callable[[int], Path], read: Callable[[Path], Any]) -> None:
@@ -148,8 +156,9 @@ def write_dpg(out: Path, items: list[Item], draw: Draw, batch: int = 16,
     if out.is_file():
         raise InputError(f"{out} is a file.", "Choose another folder with --out.")
     names = {f"{item.id}.png" for item in items}
+    for left in out.glob(".*.png.partial"):  # of an interrupted run
+        left.unlink()
     strange = sorted(path.name for path in out.iterdir() if path.name not in names) if out.is_dir() else []
-    strange = [name for name in strange if not name.endswith(".partial")]
     if strange:
         raise InputError(f"{out} holds {strange[0]}, which is none of these prompts.",
                          "Choose another folder with --out: the scorer reads every file in it.")
