@@ -8,7 +8,7 @@ text encoder is freed before the first step, so its peak and that of denoising d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,13 @@ from edgegen.target import unknown
 class Runtime:
     """How a runtime holds a model; physical constants, each of which can be measured alone.
 
-    stored_copies: of the weights as stored, the share of the file in memory at the peak of loading. packed_copies: of
-    the weights that products read, in the order of its kernels. operation_bytes: of its own records, for each
-    operation. base_bytes: the runtime itself, once something is open.
+    packed_copies: of the weights that products read, kept in the order of its kernels or as stored; other weights,
+    such as a table that is gathered from, are kept once. opening_copies: of the same as they are in the file, mapped
+    until they are packed. operation_bytes: of its own records, for each operation. base_bytes: the runtime itself.
     """
 
-    stored_copies: float
     packed_copies: float
+    opening_copies: float
     operation_bytes: float
     base_bytes: float
 
@@ -37,14 +37,15 @@ class Runtime:
 class Memory:
     """Bytes that nobody measured, of one component or a whole pipeline; as text always with the word."""
 
-    held: int  # weights in all copies, and the runtime's records of operations
-    activations: int
+    held: int  # weights, and the runtime's records of operations
+    opening: int  # more than that while it is opened
+    activations: int  # more than that while it runs
     base: int  # the runtime itself
     source: str = "predicted"
 
     @property
     def peak(self) -> int:
-        return self.held + self.activations + self.base
+        return self.base + self.held + max(self.opening, self.activations)
 
     def __str__(self) -> str:
         low, high = interval(self.peak)
@@ -55,15 +56,15 @@ class Memory:
 
     def to_dict(self) -> dict[str, Any]:
         low, high = interval(self.peak)
-        return {"predicted_bytes": self.peak, "low": low, "high": high, "held": self.held,
+        return {"predicted_bytes": self.peak, "low": low, "high": high, "held": self.held, "opening": self.opening,
                 "activations": self.activations, "base": self.base, "source": self.source}
 
 
 ERROR = 0.20  # of the interval: more than predictions differed from peaks measured here, benchmarks/predictor/memory.py
 RUNTIMES = {  # fitted to peaks on Linux, x86-64; Core ML's is counted, no device of ours has measured it
-    "onnx": Runtime(stored_copies=0.68, packed_copies=1.0, operation_bytes=13.5e3, base_bytes=25e6),
-    "executorch": Runtime(stored_copies=0.75, packed_copies=1.0, operation_bytes=3e3, base_bytes=0.5e6),
-    "coreml": Runtime(stored_copies=1.0, packed_copies=0.0, operation_bytes=0.0, base_bytes=0.0),
+    "onnx": Runtime(packed_copies=1.65, opening_copies=0.0, operation_bytes=13.5e3, base_bytes=24.5e6),
+    "executorch": Runtime(packed_copies=1.0, opening_copies=0.7, operation_bytes=3e3, base_bytes=1.5e6),
+    "coreml": Runtime(packed_copies=1.0, opening_copies=0.0, operation_bytes=0.0, base_bytes=0.0),
 }
 
 
@@ -127,9 +128,10 @@ def predict_memory(program: Program, backend: str, weight_bytes: int, activation
         raise unknown("back end", backend, RUNTIMES)
     runtime = RUNTIMES[backend]
     packed = min(weight_bytes, sum(program.tensors[name].bytes for name in packed_weights(program)))
-    held = (runtime.stored_copies * weight_bytes + runtime.packed_copies * packed
+    held = (weight_bytes - packed + runtime.packed_copies * packed
             + runtime.operation_bytes * program.totals.dispatches)
-    return Memory(round(held), round(activation_scale * live_peak(program)), round(runtime.base_bytes))
+    return Memory(round(held), round(runtime.opening_copies * packed), round(activation_scale * live_peak(program)),
+                  round(runtime.base_bytes))
 
 
 def packed_weights(program: Program) -> set[str]:
@@ -147,11 +149,22 @@ def artifact_memory(bundle: Bundle, artifact: Artifact) -> Memory:
 def pipeline_memory(parts: Mapping[str, Memory], free_text_encoder: bool = True) -> Memory:
     """The peak of a picture: the text encoder runs and is freed before transformer and decoder are opened.
 
-    With `free_text_encoder` False all weights stay. One runtime; activations of one component at a time.
+    With `free_text_encoder` False it stays. One runtime; one component opens or runs at a time.
     """
-    others = [memory for name, memory in parts.items() if name != "text_encoder"]
     text = parts.get("text_encoder")
-    together = others if free_text_encoder or text is None else [*others, text]
-    drawing = Memory(sum(m.held for m in together), max(m.activations for m in together),
-                     max(m.base for m in together))
-    return drawing if text is None or drawing.peak >= text.peak else text
+    others = [memory for name, memory in parts.items() if name != "text_encoder"]
+    if text is None:
+        return together(others)
+    if not free_text_encoder:
+        return together([text, *others])
+    return max((text, together(others)), key=lambda memory: memory.peak) if others else text
+
+
+def together(parts: Sequence[Memory]) -> Memory:
+    """Components opened in order and all kept."""
+    held = sum(part.held for part in parts)
+    so_far, opening = 0, 0
+    for part in parts:
+        so_far += part.held
+        opening = max(opening, so_far + part.opening - held)
+    return Memory(held, opening, max(part.activations for part in parts), max(part.base for part in parts))
