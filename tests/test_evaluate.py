@@ -290,7 +290,7 @@ class Harm:
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({"a": 1}), legacy_bytes({"a": Harm()}),
-                                  legacy_bytes({"a": torch.ones(3)})[:-4]])
+                                  legacy_bytes({"a": torch.ones(3)})[:-4], legacy_bytes([torch.ones(3)])])
 def test_what_else_a_torch_file_may_hold_is_refused_and_never_run(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pth").write_bytes(data)

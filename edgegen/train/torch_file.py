@@ -56,7 +56,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict by name."""
     try:
         return tensors(path.read_bytes())
-    except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is not a file of tensors by torch.save before 1.6: {error}.",
                          "Fetch it again.") from error
 
