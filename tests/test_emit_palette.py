@@ -83,8 +83,9 @@ def test_core_ml_holds_one_table_a_weight_and_no_float_copy(tmp_path):
     coreml.write(component, path, "iOS17", weights)
     program = CoreMLProgram.load(path)
     assert program.operation_counts()["constexpr_lut_to_dense"] == len(weights) > 20
-    held = {constant.name for constant in program.constants()}
-    assert not held & {f"p_{name.replace('.', '_')}_to_fp16" for name in weights}
+    constants = {constant.name for constant in program.constants()}
+    tables = {info.name for op in program.operations() if op.type == "constexpr_lut_to_dense" for info in op.outputs}
+    assert tables == {f"p_{name.replace('.', '_')}_to_fp16" for name in weights} and not tables & constants
     assert decibels(reference, run_core_ml(path, component, feed)) >= 45
     coreml.write(component, dense, "iOS17")
     elements = sum(np.prod(weight.shape) for weight in weights.values())

@@ -15,6 +15,7 @@ from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component, TensorSpec
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
+DEBUG_HANDLES = "executorch_debug_handle_mapping.json"  # coremltools leaves it in a package: half of a small program
 
 
 def signature(component: Component) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -51,3 +52,4 @@ def write(component: Component, path: Path, target: str = "iOS17", weights: Stor
                                minimum_deployment_target=getattr(ct.target, target), skip_model_load=True)
         model.short_description = f"edgegen {component.name}, {component.form} form"
         model.save(str(path))
+        (path / DEBUG_HANDLES).unlink(missing_ok=True)

@@ -66,6 +66,7 @@ def replace_(block: Any, constant: Any, name: str, weight: StoredWeight, target:
     block.replace_uses_of_var_after_op(anchor_op=constant, old_var=constant.outputs[0], new_var=made,
                                        no_check_var_types=True)
     block.remove_ops([constant])
+    made.op.name = made.name = constant.name  # the name of the weight it stands for
 
 
 def check_values(name: str, dense: np.ndarray, weight: StoredWeight) -> None:

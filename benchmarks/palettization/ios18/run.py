@@ -10,7 +10,6 @@ package's constants decode to (what the file ought to compute). Appends a row a 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -22,9 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from record import append
-
+from edgegen.bench.records import append_study
 from edgegen.emit.palette_coreml import compress_
 from edgegen.quantize.palette import palettize
 from edgegen.runtime.coreml import CoreMLProgram
@@ -177,7 +174,7 @@ def main() -> None:
     for (name, target), recipe in RECIPES.items():
         with tempfile.TemporaryDirectory() as folder:
             results = study(name, target, recipe, Path(folder))
-        append(Path(__file__).with_name("measurements.jsonl"), {"recipe": name, "target": target}, results)
+        append_study(Path(__file__).with_name("measurements.jsonl"), {"recipe": name, "target": target}, results)
         print(name, target, results, flush=True)
 
 
