@@ -356,6 +356,16 @@ def test_the_teacher_alone_is_guided():
     torch.testing.assert_close(work.velocity(STUDENT, tuple(condition))(x, t), v)
 
 
+def test_conditions_of_different_lengths_are_joined_without_changing_either():
+    model = base()
+    x, t, *long = random_inputs(CONFIG, tokens=9)
+    short = (*(part[:, :5] for part in long[:2]), long[2])
+    both = kdmd_run.together(short, tuple(long))
+    assert both[0].shape == (4, 9, CONFIG.text_dim) and both[1][:2, 5:].sum() == 0
+    joined = model(torch.cat([x, x]), torch.cat([t, t]), *both)
+    torch.testing.assert_close(joined, torch.cat([model(x, t, *short), model(x, t, *long)]), atol=1e-5, rtol=1e-5)
+
+
 def test_the_few_step_teacher_comes_nearer_to_the_guided_teacher(tmp_path):
     data, training = captioned(), replace(FAST, teacher_steps=60, batch=4, rate=2e-2)
     work = Distillation(base(), LORA, training, unconditional())

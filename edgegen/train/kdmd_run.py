@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
@@ -137,6 +138,18 @@ class KdmdRun(nn.Module):
             name: nn.ParameterDict({key(n): p for n, p in net.parameters(name).items()}) for name in net.names})
 
 
+def together(first: Condition, second: Condition) -> Condition:
+    """Two conditions as one batch; the text of the shorter is filled up with masked tokens."""
+    length = max(first[0].shape[1], second[0].shape[1])
+
+    def filled(part: Tensor, index: int) -> Tensor:
+        missing = length - part.shape[1] if index < 2 else 0  # pooled text has no tokens
+        return F.pad(part, (0, 0, 0, missing) if index == 0 else (0, missing))
+
+    pairs = enumerate(zip(first, second, strict=True))
+    return tuple(torch.cat([filled(part, index) for part in pair]) for index, pair in pairs)
+
+
 class Distillation:
     """One width being distilled: the networks, how each is asked for a velocity, and one step of each phase."""
 
@@ -183,7 +196,7 @@ class Distillation:
 
         def ask(x: Tensor, t: Tensor) -> Tensor:
             empty = [part.expand(len(x), *part.shape[1:]) for part in self.unconditional]
-            both = tuple(torch.cat(pair) for pair in zip(condition, empty, strict=True))
+            both = together(condition, empty)
             v = self.velocity(BASE, both)(torch.cat([x, x]), torch.cat([t, t]))
             return guided(*v.chunk(2), self.training.guidance)
 
