@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SAMPLE = 1024  # rows kept of a layer with more inputs than that
+EMPTY = 2.0  # the key of no row: others lie in [0, 1)
 
 
 def unfold(layer: nn.Module, x: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class Moments:
         size = layer.weight[0].numel()
         self.sampled = size > SAMPLE
         self.table = torch.zeros(groups, SAMPLE if self.sampled else size, size)  # rows, or sum of x x'
-        self.keys = torch.full((SAMPLE,), 2.0) if self.sampled else None
+        self.keys = torch.full((SAMPLE,), EMPTY) if self.sampled else None
         self.generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -54,11 +55,11 @@ class Moments:
             return
         drawn = torch.rand(rows.shape[1], generator=self.generator)
         keys = torch.cat([self.keys, drawn])  # the rows of the smallest keys so far are an even sample of all
-        kept = keys.topk(SAMPLE, largest=False).indices.sort().values
+        kept = keys.topk(SAMPLE, largest=False).indices
+        kept = kept[keys[kept] < EMPTY].sort().values
         old, new = kept[kept < SAMPLE], kept[kept >= SAMPLE] - SAMPLE
-        self.table[:, : old.numel()] = self.table[:, old]
-        self.table[:, old.numel() :] = rows[:, new]
-        self.keys = keys[kept]
+        self.table[:, : kept.numel()] = torch.cat([self.table[:, old], rows[:, new]], 1)
+        self.keys[: kept.numel()] = keys[kept]
 
     @property
     def rows(self) -> int:
