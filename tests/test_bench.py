@@ -23,7 +23,10 @@ from edgegen.bench.attribution import Node, attribute, meet
 from edgegen.bench.compare import compare
 from edgegen.bench.host import Candidate, ChildRunner
 from edgegen.bench.measure import NOISE_LIMIT, Measurement, Opened, Settings, measure_
+from edgegen.bench.memory import Memory
 from edgegen.bench.plot import lines
+from edgegen.bench.predict import Prediction
+from edgegen.bench.predict_bundle import PredictedPart
 from edgegen.bench.row import predicted_row
 from edgegen.bench.session import Request, measure_host
 from edgegen.bench.statistics import ratio_of_medians, summarize
@@ -31,6 +34,7 @@ from edgegen.cli import run
 from edgegen.emit.bundle import load_bundle
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.checkpoint import load_checkpoint
+from edgegen.target import targets_folder
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +245,7 @@ def test_a_child_measures_a_real_artifact(made, tmp_path, capfd):
         assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p95"] <= latency["max"]
         assert len(latency["runs"]) == latency["n"] >= 3 and row["load_ms"] > 0 and row["first_ms"] > 0
         assert 0 < memory["base_bytes"] <= memory["loaded_bytes"] <= memory["peak_bytes"]
+        assert memory["predicted"]["low"] < memory["predicted"]["predicted_bytes"] < memory["predicted"]["high"]
     assert document["rows"][0]["artifacts"][0]["sha256"] == manifest["transformer"].sha256
     assert len(document["rows"][1]["artifacts"]) == 3
     assert document["rows"][1]["latency_ms"]["p50"] > document["rows"][0]["latency_ms"]["p50"]  # 3 steps, guided
@@ -346,10 +351,10 @@ def test_a_study_is_resumed_from_its_own_row_only(tmp_path):
 def test_a_report_is_one_file_that_says_predicted_in_every_row(made, tmp_path):
     bundle = load_bundle(made / "bundle")
     environment = records.environment()
-    latency = {"predicted": 12.0, "low": 7.5, "high": 19.25, "family_error": 0.21}
-    rows = [predicted_row(bundle, "onnx", part, "pixel8", latency, "", environment)
-            for part in ("text_encoder", "transformer")]
-    rows.append(predicted_row(bundle, "onnx", "decoder", "pixel8", None, "pixel8 gives no rate <x>", environment))
+    time, memory = Prediction(12.0, 7.5, 19.25, "CPU", 0.21, 5), Memory(1000000, 500000, 0)
+    parts = [PredictedPart("text_encoder", "onnx", time, memory), PredictedPart("transformer", "onnx", time, memory),
+             PredictedPart("decoder", "onnx", None, memory, "pixel8 gives no rate <x>")]
+    rows = [predicted_row(bundle, part, "pixel8", environment) for part in parts]
     report.write(tmp_path / "page.html", rows)
     page = (tmp_path / "page.html").read_text()
     assert not re.search(r"(src|href|url|@import)\s*[=(]", page) and "<script" not in page
@@ -359,6 +364,7 @@ def test_a_report_is_one_file_that_says_predicted_in_every_row(made, tmp_path):
     assert len(table_rows) == 3
     for line in table_rows[:2]:
         assert "<td>predicted" in line and "<td>7.5<" in line and "<td>19.2" in line
+        assert re.search(r"predicted 1\.5 \(1\.\d to 1\.8\)", line)
     assert "gives no rate &lt;x&gt;" in table_rows[2]
     for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         texts = [text.text for text in ElementTree.fromstring(drawing).iter() if (text.text or "").strip()]
@@ -386,6 +392,32 @@ def test_a_connected_phone_is_found_by_its_model():
     assert find_device(listed, "iPhone 16 Pro") == "id of iPhone 16 Pro"
     assert find_device(listed, "iPad Pro (M4), 256 or 512 GB") == "id of iPad Pro (M4)"
     assert find_device({}, "iPhone 16 Pro") is None
+
+
+def test_what_is_not_here_is_predicted_and_says_so(made, tmp_path, capfd):
+    line = ["bench", "--device", "pixel8", "--bundle", str(made / "bundle")]
+    assert run([*line, "--report", str(tmp_path / "page.html")]) == 0
+    told = capfd.readouterr().err.splitlines()
+    assert "predicted" in told[0] and "nothing here was measured" in told[0]
+    rows = [text for text in told if text.split()[:1] and text.split()[0] in ("text_encoder", "transformer", "decoder",
+                                                                              "picture")]
+    assert len(rows) == 4 and all("predicted" in text for text in rows)
+    assert run([*line, "--json", "--component", "picture,decoder"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["source"] == "predicted" and [r["component"] for r in document["rows"]] == ["decoder", "picture"]
+    for row in document["rows"]:
+        latency = row["latency_ms"]
+        assert row["source"] == "predicted" and (latency is None) == bool(row["cannot_predict"])
+        assert latency is None or 0 < latency["low"] < latency["predicted"] < latency["high"]
+    assert "predicted" in (tmp_path / "page.html").read_text()
+
+
+def test_a_device_without_a_rate_says_what_cannot_be_predicted(made, tmp_path, capfd):
+    text = (targets_folder() / "devices" / "pixel8.toml").read_text()
+    (tmp_path / "bare.toml").write_text(re.split(r"^\[(?:units|bandwidth)", text, maxsplit=1, flags=re.M)[0])
+    assert run(["bench", "--device", str(tmp_path / "bare.toml"), "--bundle", str(made / "bundle"), "--json"]) == 0
+    for row in json.loads(capfd.readouterr().out)["rows"]:
+        assert row["latency_ms"] is None and "not known" in row["cannot_predict"] and row["source"] == "predicted"
 
 
 def test_core_ml_plans_on_a_mac_only(made):

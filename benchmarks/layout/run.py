@@ -1,19 +1,19 @@
 """Our artifact against a plain export of the same network: what does the rewriting gain on CPU runtimes?
 
-usage: python benchmarks/layout/run.py [--widths 0.375] [--grids 8,32] [--backends onnx,executorch] [--runs 20]
-                                       [--seconds 30] [--profile]
+usage: python benchmarks/layout/run.py [--widths 0.375] [--grids 8,32] [--blocks 4] [--backends onnx,executorch]
+                                       [--runs 20] [--seconds 30] [--profile]
 
 Plain is edgegen/model exported as it is, tokens (B, L, D), by the same exporter to the same runtime; ours is the form
 of the tiers. Both get the same weights and inputs, are checked against each other and timed in turn on one thread. A
-grid of 8 is 64 tokens, the bundled model's 128x128 pixels; 32 is 1,024 tokens. `--profile` also lists by kind of
-operation where the time of both goes.
+grid of 8 is 64 tokens, the bundled model's 128x128 pixels; 32 is 1,024 tokens. `--blocks 16` cuts the tokens of local
+attention as the paper does, with the same weights. `--profile` also lists by kind of operation where the time goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -57,20 +57,28 @@ class Plain(nn.Module):
         return torch.nn.functional.pixel_shuffle(out.transpose(1, 2).unflatten(-1, grid), config.patch)
 
 
-def both(width: float, grid: int, backend: str) -> dict[str, Component]:
+def bundled(width: float, blocks: int) -> DiT:
+    """The bundled transformer, its tokens cut into so many blocks, which no weight depends on."""
+    trained = load_checkpoint(bundled_folder()).transformer(width)
+    dit = DiT(replace(trained.config, blocks=blocks))
+    dit.load_state_dict(trained.state_dict())
+    return dit.eval().requires_grad_(False)
+
+
+def both(width: float, grid: int, blocks: int, backend: str) -> dict[str, Component]:
     """Ours and plain, of the bundled model."""
-    dit = load_checkpoint(bundled_folder()).transformer(width).requires_grad_(False)
+    dit = bundled(width, blocks)
     size = (dit.config.patch * grid, dit.config.patch * grid)
     ours = transformer_component(dit, size, TEXT_TOKENS, study.FORMS[backend])
     return {"ours": ours, "plain": Component("transformer", Plain(dit).eval(), ours.inputs, ours.outputs, "plain")}
 
 
-def measure(width: float, grid: int, backend: str, settings: Settings, with_profile: bool) -> dict:
+def measure(width: float, grid: int, blocks: int, backend: str, settings: Settings, with_profile: bool) -> dict:
     """Milliseconds of both, how many times faster ours is, and their agreement in dB."""
-    components, folder, paths = both(width, grid, backend), study.cache("layout"), {}
+    components, folder, paths = both(width, grid, blocks, backend), study.cache("layout"), {}
     for label, component in components.items():
         print(f"  lowering {label} for {backend}, width {width}, grid {grid}", file=sys.stderr, flush=True)
-        paths[label] = study.lowered(component, backend, folder / f"{label}-{width}-{grid}.{backend}")
+        paths[label] = study.lowered(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
     made = {label: study.opened(c, backend, paths[label])(study.feed_of(c))["velocity"]
             for label, c in components.items()}
     decibels = psnr(made["plain"], made["ours"])
@@ -93,9 +101,9 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         s, results = row["settings"], row["results"]
         ms, ratio = {k: v["ms_p50"] for k, v in results["forms"].items()}, results["plain_over_ours"]
-        cells.append((s["backend"], s["width"], s["grid"] ** 2, f"{ms['plain']:.2f}", f"{ms['ours']:.2f}",
+        cells.append((s["backend"], s["width"], s["grid"] ** 2, s["blocks"], f"{ms['plain']:.2f}", f"{ms['ours']:.2f}",
                       f"{ratio['value']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}", results["agreement_db"]))
-    return study.markdown(("runtime", "width", "tokens", "plain, ms", "ours, ms", "ours is times faster",
+    return study.markdown(("runtime", "width", "tokens", "blocks", "plain, ms", "ours, ms", "ours is times faster",
                            "95 % interval", "agreement, dB"), cells)
 
 
@@ -109,11 +117,12 @@ def kinds(row: dict) -> str:
 
 def draw_plot() -> None:
     """layout.svg from the last row of each setting."""
-    last = {(r["settings"]["backend"], r["settings"]["width"], r["settings"]["grid"]): r for r in read(RECORD)}
+    keys = ("backend", "width", "grid", "blocks")
+    last = {tuple(row["settings"][key] for key in keys): row for row in read(RECORD)}
     entries = []
-    for (backend, width, grid), row in sorted(last.items()):
+    for (backend, width, grid, blocks), row in sorted(last.items()):
         for label, timing in row["results"]["forms"].items():
-            entries.append(Bar(f"{label}, {backend}, width {width}, {grid**2} tokens", timing["ms_p50"],
+            entries.append(Bar(f"{label}, {backend}, {width}, {grid**2} tokens, {blocks} blocks", timing["ms_p50"],
                                f"{timing['ms_p50']:.2f} ms, measured", BLUE if label == "ours" else AMBER,
                                (timing["ms_min"], timing["ms_p95"])))
     (HERE / "layout.svg").write_text(bars(entries, "plain export against ours"))
@@ -123,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", default="0.375")
     parser.add_argument("--grids", default="8,32")
+    parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--backends", default="onnx,executorch")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -132,10 +142,10 @@ def main() -> None:
     for backend in arguments.backends.split(","):
         for width in map(float, arguments.widths.split(",")):
             for grid in map(int, arguments.grids.split(",")):
-                settings = {"backend": backend, "width": width, "grid": grid, "text_tokens": TEXT_TOKENS,
+                settings = {"backend": backend, "width": width, "grid": grid, "blocks": arguments.blocks, "text_tokens": TEXT_TOKENS,
                             "profile": arguments.profile, **asdict(limits)}
-                row = done(RECORD, settings) or append_study(
-                    RECORD, settings, measure(width, grid, backend, limits, arguments.profile))
+                row = done(RECORD, settings) or append_study(RECORD, settings, measure(
+                    width, grid, arguments.blocks, backend, limits, arguments.profile))
                 rows.append(row)
                 print(table([row]), flush=True)
                 if row["results"].get("ms_by_kind"):

@@ -6,7 +6,8 @@ from edgegen.bench import records
 from edgegen.bench.apple import RemoteRunner, connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
 from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
-from edgegen.bench.row import measured_row
+from edgegen.bench.predict_bundle import predict_bundle
+from edgegen.bench.row import measured_row, predicted_row
 from edgegen.bench.session import Request, open_bundles
 from edgegen.emit.bundle import COMPONENTS, Bundle
 from edgegen.errors import InputError
@@ -54,4 +55,17 @@ def measure_remote(device: Device, identifier: str, request: Request,
             rows.append(records.append(request.record, row))
     if not rows:
         raise InputError("nothing here can be measured on a remote device.", "It takes components for coreml.")
+    return rows
+
+
+def predict_rows(device: Device, request: Request) -> list[dict]:
+    """Rows of predictions for a device that is not here; what cannot be predicted says why."""
+    if request.compare:
+        raise InputError(f"--compare measures; {device.title} is not here.", "Compare on --device host.")
+    environment = records.environment()
+    rows = []
+    for bundle in open_bundles(request.bundles):
+        runs = wanted(bundle, request)
+        rows += [predicted_row(bundle, part, device.name, environment) for part in predict_bundle(bundle, device)
+                 if (part.backend, part.component) in runs]
     return rows

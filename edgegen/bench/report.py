@@ -81,13 +81,14 @@ def latency_plot(rows: Sequence[dict]) -> str:
 def latency_table(rows: Sequence[dict]) -> str:
     """One line a row, always with its source."""
     head = ("component", "back end", "bundle", "source", "ms", "from", "to", "load", "first", "p90", "max", "CV*",
-            "runs", "memory, MB", "memory predicted, MB", "sha256")
+            "runs", "memory, MB", "memory, predicted, MB", "sha256")
     lines = []
     for row in rows:
         value = middle_of(row)
         cells = [row["component"], row["backend"], f"{row['model']}/{row['tier']}", row["source"]]
         cells += [f"{x:.3g}" for x in value] if value else [f"cannot be predicted: {row['cannot_predict']}", "", ""]
-        cells += measured_cells(row) if row["source"] == "measured" else [""] * 8
+        cells += measured_cells(row) if row["source"] == "measured" else [""] * 6
+        cells += memory_cells(row["memory"] or {}, row["source"])
         cells.append(" ".join(artifact["sha256"][:12] for artifact in row["artifacts"]))
         lines.append(f"<tr class={row['source']}>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells))
     return table(head, lines) + ("<p class=note>Measured: median, fastest run to 95th percentile. Predicted: middle "
@@ -95,12 +96,20 @@ def latency_table(rows: Sequence[dict]) -> str:
 
 
 def measured_cells(row: Mapping) -> list[str]:
-    latency, memory = row["latency_ms"], row["memory"] or {}
+    latency = row["latency_ms"]
     partial = " (partial)" if row["partial"] else ""
     return [f"{row['load_ms']:.3g}", f"{row['first_ms']:.3g}", f"{latency['p90']:.3g}", f"{latency['max']:.3g}",
-            f"{latency['cv_trimmed']:.2f}{' noisy' if row['noisy'] else ''}", f"{latency['n']}{partial}",
-            *(f"{memory[key] / 1e6:.1f}" if key in memory else ""
-              for key in ("peak_over_base_bytes", "predicted_bytes"))]
+            f"{latency['cv_trimmed']:.2f}{' noisy' if row['noisy'] else ''}", f"{latency['n']}{partial}"]
+
+
+def memory_cells(memory: Mapping, source: str) -> list[str]:
+    """Megabytes measured, and predicted with their interval."""
+    measured = f"{memory['peak_over_base_bytes'] / 1e6:.1f}" if "peak_over_base_bytes" in memory else ""
+    told = memory if source == "predicted" else memory.get("predicted")
+    if not told:
+        return [measured, ""]
+    value, low, high = (f"{told[key] / 1e6:.1f}" for key in ("predicted_bytes", "low", "high"))
+    return [measured, f"predicted {value} ({low} to {high})"]
 
 
 def runs_plot(row: Mapping) -> str:

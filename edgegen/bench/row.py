@@ -8,6 +8,7 @@ from typing import Any
 
 from edgegen.bench.host import PICTURE, Candidate
 from edgegen.bench.measure import Measurement, Settings
+from edgegen.bench.predict_bundle import PredictedPart, host_memory
 from edgegen.emit.bundle import Artifact, Bundle
 
 DIGITS = 4
@@ -46,23 +47,28 @@ def measured_row(candidate: Candidate, measurement: Measurement, settings: Setti
         "settings": asdict(settings) | {"block": measurement.block, "in_turn_with": list(others)} | steps,
         "load_ms": round(opened.load_ms, DIGITS), "first_ms": round(measurement.first_ms, DIGITS),
         "latency_ms": rounded(asdict(measurement.summary)) | {"runs": [round(run, DIGITS) for run in runs]},
-        "memory": memory_of(measurement),
+        "memory": memory_of(candidate, measurement),
     }
 
 
-def memory_of(measurement: Measurement) -> dict | None:
-    """The process's memory before loading, at the peak of loading and at its highest; None where it is not told."""
+def memory_of(candidate: Candidate, measurement: Measurement) -> dict | None:
+    """The process's memory before loading, at the peak of loading and at its highest, beside what was predicted; None
+    where it is not told.
+    """
     opened, peak = measurement.opened, measurement.peak_bytes
     if opened is None or not peak:
         return None
-    return {"base_bytes": opened.base_bytes, "loaded_bytes": opened.loaded_bytes, "peak_bytes": peak,
+    told = {"base_bytes": opened.base_bytes, "loaded_bytes": opened.loaded_bytes, "peak_bytes": peak,
             "peak_over_base_bytes": peak - opened.base_bytes}
+    if measurement.partial:  # an interruption is not the time to read the artifact again
+        return told
+    return told | {"predicted": host_memory(candidate.bundle, candidate.backend, candidate.component).to_dict()}
 
 
-def predicted_row(bundle: Bundle, backend: str, component: str, device: str, latency: dict | None, why_not: str,
-                  environment: dict) -> dict:
-    """The record of a prediction: `latency` {predicted, low, high, family_error}, or why there is none."""
+def predicted_row(bundle: Bundle, part: PredictedPart, device: str, environment: dict) -> dict:
+    """The record of a prediction: milliseconds {predicted, low, high, ...} or why there are none, and peak memory."""
     return {
-        "source": "predicted", "device": device, **environment, **identity(bundle, backend, component),
-        "latency_ms": None if latency is None else rounded(latency), "cannot_predict": why_not,
+        "source": "predicted", "device": device, **environment, **identity(bundle, part.backend, part.component),
+        "latency_ms": None if part.time is None else rounded(part.time.to_dict()), "cannot_predict": part.cannot,
+        "memory": part.memory.to_dict(),
     }

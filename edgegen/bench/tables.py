@@ -30,16 +30,22 @@ def show_measured(to: Console, rows: Sequence[dict]) -> None:
         times = (latency[key] for key in ("min", "p50", "p90", "p95", "max", "trimmed_mean"))
         cells.append((name, row["backend"], *([f"{row['model']}/{row['tier']}"] if several else []), row["source"],
                       *map(milliseconds, (row["load_ms"], row["first_ms"], *times)), latency["n"], spread,
-                      megabytes(memory.get("peak_over_base_bytes")), megabytes(memory.get("predicted_bytes"))))
+                      megabytes(memory.get("peak_over_base_bytes")), predicted_megabytes(memory.get("predicted"))))
     to.print(table(("component", "back end", *(["bundle"] if several else []), "source", ">load", ">first", ">min",
-                    ">p50", ">p90", ">p95", ">max", ">mean*", ">runs", ">CV*", ">MB", ">predicted"), cells))
+                    ">p50", ">p90", ">p95", ">max", ">mean*", ">runs", ">CV*", ">MB", ">MB, predicted"), cells))
     threads = rows[0]["settings"]["threads"] if rows else 1
     to.print(f"Milliseconds, {threads} thread{'s' if threads > 1 else ''}; * without the fastest and slowest tenth. "
-             "MB: the peak of the process over what it had before loading; beside it, predicted.")
+             "MB: the peak of the process over what it had before loading, beside it predicted with its interval.")
 
 
 def megabytes(count: int | None) -> str:
     return "-" if count is None else f"{count / 1e6:.1f}"
+
+
+def predicted_megabytes(memory: dict | None) -> str:
+    """A predicted peak with its interval."""
+    return "-" if memory is None else " ".join((megabytes(memory["predicted_bytes"]), "in", megabytes(memory["low"]),
+                                                "to", megabytes(memory["high"])))
 
 
 def show_comparisons(to: Console, comparisons: Sequence[Comparison]) -> None:
@@ -55,12 +61,22 @@ def show_predicted(to: Console, rows: Sequence[dict]) -> None:
     cells = []
     for row in rows:
         latency = row["latency_ms"]
-        told = ("-", escape(row["cannot_predict"]), "-")
+        told = ("-", "-", "-")
         if latency:
             value, low, high = (milliseconds(latency[key]) for key in ("predicted", "low", "high"))
-            told = (value, f"{low} to {high}", f"{latency['family_error']:.0%}")
-        cells.append((row["component"], row["backend"], f"{row['model']}/{row['tier']}", row["source"], *told))
-    to.print(table(("component", "back end", "bundle", "source", ">ms", ">interval", ">error of the family"), cells))
+            told = (value, f"{low} to {high}", family_error(latency))
+        cells.append((row["component"], row["backend"], row["source"], *told, predicted_megabytes(row["memory"])))
+    to.print(table(("component", "back end", "source", ">ms", ">interval", "family, its error", ">MB, predicted"),
+                   cells))
+    for why in dict.fromkeys(row["cannot_predict"] for row in rows if row["cannot_predict"]):
+        to.print(f"- cannot be predicted: {escape(why)}", soft_wrap=True)
+
+
+def family_error(latency: dict) -> str:
+    """How far predictions of the unit's family were off when a point was left out of the fit."""
+    if latency["family_error"] is None:
+        return f"{latency['family']}: one point"
+    return f"{latency['family']}: {latency['family_error']:.0%} of {latency['points']} points"
 
 
 def show_profile(to: Console, title: str, operations: Sequence[TimedOperation]) -> None:
