@@ -429,7 +429,7 @@ def test_core_ml_plans_on_a_mac_only(made):
 
 
 @pytest.mark.parametrize(("more", "told"), [
-    (["--device", "iphone16"], ["unknown device 'iphone16'", "Did you mean iphone1"]),
+    (["--device", "iphone16proo"], ["unknown device 'iphone16proo'", "Did you mean iphone16pro?"]),
     (["--backend", "executorch"], ["'executorch'", "onnx"]),
     (["--backend", "onxn"], ["'onxn'", "Did you mean onnx"]),
     (["--component", "decodr"], ["'decodr'", "Did you mean decoder"]),

@@ -142,8 +142,8 @@ def main() -> None:
     for backend in arguments.backends.split(","):
         for width in map(float, arguments.widths.split(",")):
             for grid in map(int, arguments.grids.split(",")):
-                settings = {"backend": backend, "width": width, "grid": grid, "blocks": arguments.blocks, "text_tokens": TEXT_TOKENS,
-                            "profile": arguments.profile, **asdict(limits)}
+                settings = {"backend": backend, "width": width, "grid": grid, "blocks": arguments.blocks,
+                            "text_tokens": TEXT_TOKENS, "profile": arguments.profile, **asdict(limits)}
                 row = done(RECORD, settings) or append_study(RECORD, settings, measure(
                     width, grid, arguments.blocks, backend, limits, arguments.profile))
                 rows.append(row)

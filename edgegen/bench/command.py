@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,19 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
+def headed(console: Console, report: Callable[[str], None]) -> Callable[[str], None]:
+    """The reports behind a first line that says what they are; it waits for the first, so that an error is one line."""
+    first = [True]
+
+    def tell(line: str) -> None:
+        if first:
+            console.print(f"[bold]{HOST}[/], source: measured")
+            first.clear()
+        report(line)
+
+    return tell
+
+
 def measured(console: Console, request: Request, report: Path | None, as_json: bool) -> dict[str, Any]:
     """Measures here and shows it."""
     from edgegen import show
@@ -68,9 +82,8 @@ def measured(console: Console, request: Request, report: Path | None, as_json: b
     from edgegen.bench import tables
     from edgegen.bench.session import measure_host
 
-    console.print("[bold]host[/], source: measured")
     with show.Progress(console) as progress:
-        outcome = measure_host(request, progress, progress.advance)
+        outcome = measure_host(request, headed(console, progress), progress.advance)
     if not as_json:
         tables.show_measured(console, outcome.rows)
         if outcome.comparisons:
@@ -92,9 +105,8 @@ def profiled(console: Console, request: Request, report: Path | None, trace: Pat
     from edgegen.bench.profile import traces
     from edgegen.bench.session import profile_host
 
-    console.print("[bold]host[/], source: measured")
     with show.Progress(console) as progress:
-        profiles = profile_host(request, progress)
+        profiles = profile_host(request, headed(console, progress))
     if not as_json:
         for title, operations in profiles.items():
             tables.show_profile(console, title, operations)
@@ -116,9 +128,9 @@ def on_device(console: Console, name: str, request: Request, report: Path | None
 
     target, identifier = find_target(name)
     if identifier is None:
+        rows = predict_rows(target, request)
         console.print(f"[bold]{target.title}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
                       "here was measured.")
-        rows = predict_rows(target, request)
     else:
         console.print(f"[bold]{target.title}[/], source: measured")
         with show.Progress(console) as progress:

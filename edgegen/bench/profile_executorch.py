@@ -23,8 +23,8 @@ from edgegen.emit.bundle import Artifact, Bundle
 from edgegen.errors import EdgegenError
 from edgegen.quiet import quietly
 
-WRAPPERS = ("OPERATOR_CALL", "Method::execute")  # hold the time of what they call
 DELEGATE = "DELEGATE_CALL"  # follows the operations of one XNNPACK graph
+WRAPPERS = ("OPERATOR_CALL", "Method::execute", DELEGATE)
 LOOKAHEAD = 16  # operations that XNNPACK may have dropped in a row
 RENAMED = {"square": ("multiply",), "copy": ("concatenate", "reshape", "copy"), "convolution": ("conv", "depthwise")}
 
@@ -34,7 +34,7 @@ def profile_executorch(bundle: Bundle, artifact: Artifact, feed: Mapping[str, np
     """The operations of a .pte as the runtime ran them."""
     events = run_profiled(bundle.path(artifact), [torch.from_numpy(feed[s.name]) for s in artifact.inputs], count)
     graphs = iter(xnnpack_graphs(bundle.path(artifact), module_keys(bundle, artifact.name)))
-    first = min(event.start_time[-1] for event in events)
+    first = min(event.start_time[-1] for event in events if not is_wrapper(event))
     made, pending = [], []
     for event in events:
         if event.name == DELEGATE:
@@ -42,9 +42,14 @@ def profile_executorch(bundle: Bundle, artifact: Artifact, feed: Mapping[str, np
             pending = []
         elif event.name.startswith("native_call_"):
             made.append(operation(event, event.name.removeprefix("native_call_"), "", first))
-        elif event.name not in WRAPPERS:
+        elif not is_wrapper(event):
             pending.append(event)
-    return made
+    return sorted(made, key=lambda operation: operation.start_ms)
+
+
+def is_wrapper(event: Any) -> bool:
+    """Whether an event holds the time of what it calls."""
+    return event.name in WRAPPERS
 
 
 def run_profiled(path: Path, inputs: list[torch.Tensor], count: int) -> list[Any]:
