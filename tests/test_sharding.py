@@ -22,7 +22,7 @@ from edgegen.train import parallel
 from edgegen.train.blockwise import BlockwiseElastic
 from edgegen.train.elastic import GradientScale, joint_gradients_
 from edgegen.train.loop import Batch, ElasticRun, train_elastic
-from edgegen.train.results import read_log
+from edgegen.train.results import elastic_result, read_log
 from edgegen.train.run_state import newest, saved_steps
 from edgegen.train.shards import read_note, shard_folders
 
@@ -174,6 +174,8 @@ def check_shards(run: Path) -> None:
     """One state is kept; each process wrote its own part of it."""
     (folder,) = shard_folders(run)
     assert read_note(folder)["processes"] == 2 and read_note(folder)["step"] == saved_steps(run)
+    config, state = elastic_result(run)  # what `edgegen train assemble` reads while the run goes on
+    assert config == CONFIG and not torch.equal(state["patch.weight"], torch.zeros_like(state["patch.weight"]))
     sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
     assert len(sizes) == 2 and max(sizes) < 0.6 * sum(sizes)
 

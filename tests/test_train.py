@@ -1,8 +1,10 @@
 """Training: recipes, exact resumption, several processes, what stops a run, and the checkpoint that comes out."""
 
+import errno
 import hashlib
 import json
 import math
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import scrambled, small_config
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edgegen import cli
@@ -24,17 +27,19 @@ from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
 from edgegen.runtime import pipeline
 from edgegen.runtime.torch import TorchNetworks
-from edgegen.train import fetch, loop, teacher
+from edgegen.train import fetch, loop, run_state, teacher
 from edgegen.train import run as runs
 from edgegen.train.assemble import assemble
 from edgegen.train.autoencoder import AutoencoderTraining, train_autoencoder
 from edgegen.train.captions import Saying, captions, common_concepts
+from edgegen.train.device import choose_precision, pick_device
 from edgegen.train.elastic import GradientScale, elastic_gradients_
 from edgegen.train.elastic_data import captioned_latents
 from edgegen.train.flow import noised
 from edgegen.train.loop import CaptionedLatents, ElasticRun, ElasticTraining, train_elastic
 from edgegen.train.recipe import Assembly, load_assembly, load_recipe
 from edgegen.train.results import autoencoder_result, elastic_result, read_log, read_state, text_result
+from edgegen.train.samples import PromptGrid
 from edgegen.train.sheet import Group, Variant, contact_sheet, draw
 from edgegen.train.sheet_prompts import default_prompts, grouped
 from edgegen.train.text import TextTraining, save_tokenizers, train_text
@@ -64,7 +69,7 @@ def captioned(pictures: int = 3, prompts: int = 5, tokens: int = 6) -> Captioned
 # recipes
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "text", "elastic"])
+@pytest.mark.parametrize("stage", ["autoencoder", "decoder", "text", "elastic", "kd", "kdmd"])
 def test_bundled_recipes_load_and_take_overrides(stage):
     recipe = load_recipe(stage, ["steps=7", "seed = 3"])
     assert recipe.stage == stage and recipe.training.steps == 7 and recipe.training.seed == 3
@@ -96,6 +101,10 @@ def test_a_recipe_file_with_a_preset_and_nested_overrides(tmp_path):
         ("elastic", "betas=0.9", ["training.betas", "list"]),
         ("elastic", "betas=[0.9, 1.0]", ["betas"]),
         ("elastic", "rate=nan", ["rate is nan"]),
+        ("elastic", "accumulate=0", ["accumulate is 0"]),
+        ("kd", "teachr=big", ["training.teachr", "Did you mean teacher?"]),
+        ("kd", "operator=step", ["'step'", "timestep, constant"]),
+        ("kd", "model.hidden=64", ["model.hidden"]),
         ("autoencoder", "steps=0", ["steps is 0"]),
         ("text", "batch=0", ["batch is 0"]),
         ("elastic", "modl.x=1", ["'modl'", "Did you mean model?"]),
@@ -121,8 +130,33 @@ def test_the_command_refuses_before_it_writes(tmp_path, capsys):
     assert "'steps=3'" in capsys.readouterr().err
 
 
+def test_a_recipe_file_is_trained_by_its_own_stage(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text('stage = "kd"\n[training]\nsteps = 3\n')
+    assert cli.run(["train", str(path), "--runs", str(tmp_path / "runs")]) == 2
+    assert "needs a teacher" in capsys.readouterr().err
+    path.write_text('stage = "kdd"\n')
+    assert cli.run(["train", str(path)]) == 2
+    assert "'kdd'" in capsys.readouterr().err
+    assert cli.run(["train", "text", "--device", "cuda:77"]) == 2
+    assert cli.run(["train", "elastc"]) == 2
+
+
+def test_a_run_that_is_there_is_refused_when_it_shall_not_be_resumed(tmp_path, monkeypatch):
+    recipe, data = load_recipe("elastic", ["steps=1", "batch=2", "precision=float32"]), captioned()
+    monkeypatch.setitem(runs.PREPARE, "elastic", lambda recipe, data_dir, runs_dir, run_dir: lambda: train_elastic(
+        data, data, run_dir, CONFIG, recipe.training))
+    runs.run_stage(recipe, tmp_path, tmp_path, resume=False)
+    before = state_bytes(tmp_path / "elastic")
+    with pytest.raises(InputError, match="holds a run of 1 steps"):
+        runs.run_stage(recipe, tmp_path, tmp_path, resume=False)
+    assert state_bytes(tmp_path / "elastic") == before
+    with pytest.raises(InputError, match="stage text trains on the CPU, not on mps"):
+        runs.run_stage(load_recipe("text"), tmp_path, tmp_path, device="mps")
+
+
 def test_every_command_has_help_with_an_example(capsys):
-    for name in ("fetch", "autoencoder", "text", "elastic", "all", "assemble", "sheet"):
+    for name in ("fetch", "autoencoder", "text", "elastic", "kd", "all", "assemble", "sheet"):
         assert cli.run(["train", name, "--help"]) == 0
         assert "Example:" in capsys.readouterr().out
 
@@ -196,6 +230,115 @@ def test_the_gradient_scale_follows_the_ratio_and_is_clipped():
     assert GradientScale("none").update(1e6, 1.0) == 1.0
 
 
+@pytest.mark.parametrize("method", ["grad_ratio", "loss_ratio"])
+def test_the_factor_makes_both_gradients_or_both_losses_equal(method):
+    model, data = scrambled(CONFIG), captioned()
+    x0, noise, t, *condition = data.batch(FAST, 0, 0, 1)
+    parameters, parts = dict(model.named_parameters()), {}
+    for width in (0.5, 1.0):
+        velocity = model(width, noised(x0, noise, t), t, *condition)
+        loss = (noise - x0 - velocity).square().mean()
+        if width == 1.0:
+            taught = velocity.detach()
+        parts[width] = loss
+    distill = (model(0.5, noised(x0, noise, t), t, *condition) - taught).square().mean()
+    losses = {1.0: parts[1.0], 0.5: parts[0.5] + distill}
+    gradients = {}
+    for width, loss in losses.items():
+        model.zero_grad(set_to_none=True)
+        loss.backward(retain_graph=True)
+        gradients[width] = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+
+    def run(width):
+        return model(width, noised(x0, noise, t), t, *condition)
+
+    scale = GradientScale(method, decay=0.0)
+    elastic_gradients_(model, [0.5], run, x0, noise, scale)
+    used = {name: gradient != 0 for name, gradient in gradients[0.5].items() if name.startswith("full.")}
+    norms = {width: math.sqrt(sum(float((g[name] * used[name]).square().sum()) for name in used))
+             for width, g in gradients.items()}
+    if method == "grad_ratio":
+        assert scale.factor * norms[0.5] == pytest.approx(norms[1.0], rel=1e-3)
+    else:
+        assert scale.factor * float(losses[0.5]) == pytest.approx(float(losses[1.0]), rel=1e-5)
+    assert 0.25 < scale.factor < 4 and scale.factor != 1
+    for name, p in parameters.items():
+        wanted = sum(s * gradients[width][name] for width, s in ((1.0, 1.0), (0.5, scale.factor))
+                     if name in gradients[width])
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, wanted, atol=1e-6 + 1e-4 * float(p.grad.abs().max()), rtol=0)
+
+
+def test_a_full_model_that_only_teaches_gets_no_gradient_and_moves_no_scale():
+    model, data = scrambled(CONFIG), captioned()
+    x0, noise, t, *condition = data.batch(FAST, 0, 0, 1)
+    scale = GradientScale("grad_ratio", value=2.0)
+    elastic_gradients_(model, [0.5], lambda w: model(w, noised(x0, noise, t), t, *condition), x0, noise, scale, False)
+    assert scale.value == 2.0
+    own = [name for name, p in model.full.named_parameters() if "norm_q" in name]
+    assert own and all(model.full.get_parameter(name).grad is None for name in own)
+    wide = model.full.get_parameter("down.0.attn.q.weight").grad
+    assert float(wide[:32, :32].abs().sum()) > 0 and float(wide[32:].abs().sum()) == 0
+
+
+# precision and device
+
+
+def test_the_faster_precision_is_chosen_and_a_slower_or_broken_one_is_not():
+    def work(seconds, loss=1.0):
+        def step(precision):
+            time.sleep(seconds[precision])
+            if loss is None and precision == "bfloat16":
+                raise NotImplementedError("no bfloat16 here")
+            return loss if precision == "bfloat16" and loss is not None else 1.0
+        return step
+
+    assert choose_precision(work({"float32": 0.05, "bfloat16": 0.01}))[0] == "bfloat16"
+    chosen, seconds = choose_precision(work({"float32": 0.01, "bfloat16": 0.05}))
+    assert chosen == "float32" and seconds["bfloat16"] > seconds["float32"] >= 0.01
+    assert choose_precision(work({"float32": 0.05, "bfloat16": 0.01}, loss=math.nan))[0] == "float32"
+    assert choose_precision(work({"float32": 0.05, "bfloat16": 0.01}, loss=None))[0] == "float32"
+
+
+def test_a_resumed_run_keeps_the_precision_it_was_started_with(tmp_path, monkeypatch):
+    data, asked = captioned(), replace(FAST, precision="auto")
+    monkeypatch.setattr(loop, "choose_precision", lambda work: ("bfloat16", {"float32": work("float32")}))
+    train_elastic(data, data, tmp_path, CONFIG, asked, stop_after=2)
+    assert read_state(tmp_path, "").settings["training"]["precision"] == "bfloat16"
+    assert rows(tmp_path)[0] == {"step": 0, "float32_s": pytest.approx(rows(tmp_path)[0]["float32_s"])}
+    monkeypatch.setattr(loop, "choose_precision", lambda work: pytest.fail("measured again"))
+    train_elastic(data, data, tmp_path, CONFIG, asked)
+    whole = tmp_path / "whole"
+    train_elastic(data, data, whole, CONFIG, replace(FAST, precision="bfloat16"))
+    assert same_state(tmp_path, whole)
+    with pytest.raises(InputError, match="training.precision bfloat16, not float32"):
+        train_elastic(data, data, tmp_path, CONFIG, FAST)
+
+
+def test_a_state_of_an_earlier_version_is_resumed(tmp_path):
+    data = captioned()
+    train_elastic(data, data, tmp_path / "new", CONFIG, FAST)
+    train_elastic(data, data, tmp_path / "old", CONFIG, FAST, stop_after=3)
+    path = tmp_path / "old" / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    settings = json.loads(metadata["settings"])
+    del settings["training"]["precision"], settings["model"]["assa"]
+    settings["training"]["bfloat16"] = False
+    save_file(load_file(path), path, metadata | {"settings": json.dumps(settings)})
+    train_elastic(data, data, tmp_path / "old", CONFIG, FAST)
+    assert same_state(tmp_path / "old", tmp_path / "new")
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("gpu", "unknown device 'gpu'"), ("cpu:1", "unknown device"), ("cuda:99", "cuda:99 is not available"),
+])  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(name, says):
+    assert pick_device("cpu") == "cpu"
+    with pytest.raises(InputError, match=says):
+        pick_device(name)
+
+
 # whole runs
 
 
@@ -250,10 +393,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     train_elastic(data, data, tmp_path, CONFIG, FAST, stop_after=2)
     before = state_bytes(tmp_path)
     broken = replace(data, latents=data.latents * math.nan)
-    with pytest.raises(EdgegenError, match="not finite at step 2") as caught:
+    with pytest.raises(EdgegenError, match="not finite at step 2: loss at width 1.0 is nan") as caught:
         train_elastic(broken, broken, tmp_path, CONFIG, FAST)
     assert caught.value.exit_code == 1 and state_bytes(tmp_path) == before
     assert all(math.isfinite(value) for row in rows(tmp_path) for value in row.values())
+
+
+def test_a_width_that_breaks_is_named_and_leaves_the_weights_as_they_were():
+    run, data = ElasticRun(CONFIG, 0), captioned()
+    with torch.no_grad():
+        next(iter(run.model.own["0/5"].values())).fill_(math.nan)  # a norm of width 0.5 alone
+    before = {name: tensor.clone() for name, tensor in run.state_dict().items()}
+    with pytest.raises(EdgegenError, match="at step 7: loss@?.* at width 0.5 is nan"):
+        loop.step_(run, torch.optim.AdamW(run.trained().values()), data, FAST, 7)
+    assert all(torch.equal(run.state_dict()[name], tensor) or "own.0/5" in name for name, tensor in before.items())
+
+
+def test_a_full_disk_keeps_the_last_state_and_leaves_no_half_written_one(tmp_path, monkeypatch):
+    data = captioned()
+    train_elastic(data, data, tmp_path, CONFIG, FAST, stop_after=2)
+    before = state_bytes(tmp_path)
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_state, "save_file", full)
+    with pytest.raises(EdgegenError, match="is full .* The state of step 2 is kept"):
+        train_elastic(data, data, tmp_path, CONFIG, FAST)
+    assert state_bytes(tmp_path) == before and not list(tmp_path.glob("*.tmp"))
+
+
+def test_tensorboard_gets_the_scalars_and_a_grid_of_each_width(tmp_path, three_stages):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data, encoders = captioned(), text_result(three_stages / "text")[1]
+    decoder = autoencoder_result(three_stages / "autoencoder")[1].decoder
+    grid = PromptGrid(("a dog", "a cat"), Tokenizers.load(three_stages / "text" / "tokenizer"), encoders, decoder,
+                      (4, 16, 16), SamplerConfig(2, 1.0, 2.0))
+    training = replace(FAST, steps=2, validate_every=1, tensorboard=True)
+    train_elastic(data, data, tmp_path, CONFIG, training, draw=grid)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert {"loss", "val/0.5", "val/1.0", "rate"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [1, 2]
+    assert set(events.Tags()["images"]) == {"prompts/0.5", "prompts/1.0"}
+    shown = events.Images("prompts/0.5")
+    assert [(image.step, image.width, image.height) for image in shown] == [(1, 256, 128), (2, 256, 128)]
+    assert shown[0].encoded_image_string != shown[1].encoded_image_string
 
 
 def test_every_width_learns_a_tiny_set_by_heart(tmp_path):

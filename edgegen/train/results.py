@@ -20,6 +20,8 @@ from edgegen.model.elastic import ElasticDiT, elastic_state
 from edgegen.model.states import open_safetensors
 from edgegen.model.text import TextConfig, TextEncoders
 from edgegen.train.autoencoder import NormalisedAutoencoder
+from edgegen.train.run_state import newest
+from edgegen.train.shards import read_note, read_shards_, stored_sizes
 
 NOTHING = "no tensor begins so"  # as a prefix: read the step and the settings alone
 TOKENIZER_FILES = ("word.json", "byte.json")
@@ -37,9 +39,15 @@ class StageState:
 
 def read_state(run_dir: Path, prefix: str) -> StageState:
     """The tensors of a run's state whose names begin with `prefix`, without it."""
-    path = run_dir / "state.safetensors"
-    if not path.is_file():
+    path = newest(run_dir)
+    if path is None:
         raise InputError(f"{run_dir} has no state.safetensors.", "Train this stage first: edgegen train --help.")
+    if path.is_dir():  # of a run in several processes that is not finished
+        note, sizes = read_note(path), stored_sizes(path)
+        whole = {name: torch.zeros(size) for name, size in sizes.items() if name.startswith(prefix)}
+        read_shards_(path, whole)
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in whole.items()}
+        return StageState(tensors, int(note["step"]), json.loads(note["settings"]))
     file = open_safetensors(path)
     metadata = file.metadata() or {}
     if "settings" not in metadata:
