@@ -140,7 +140,7 @@ def test_onnx_weights_fuse_on_load_and_weigh_what_is_said(method, tmp_path):
     assert counts["Gather"] == counts["Cast"] == 0
     assert counts["DequantizeLinear"] == len(weights) - linears == counts["Conv"]
     held = sum(palette_onnx.tensor_bytes(tensor) for tensor in graph.initializer)
-    assert palette_onnx.resident_bytes(path) == pytest.approx(held, rel=0.03)
+    assert 0 <= held - palette_onnx.resident_bytes(path) <= 8192  # shapes and such that ONNX Runtime adds
 
 
 def test_onnx_file_holds_packed_indices(tmp_path):

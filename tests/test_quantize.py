@@ -265,7 +265,7 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize(("more", "says"), [
     (["--bits", "3.5"], "cannot be reached: candidates 4, 8 with their palettes reach 4."),
-    (["--bits", "12"], "to 8.2"),
+    (["--bits", "12"], "to 8.554 on average"),
     (["--bits", "nan"], "must be above 0"),
     (["--candidates", "4,5"], "5 bits is none of"),
     (["--candidates", "four"], "not a list of whole numbers"),

@@ -8,6 +8,7 @@ Tables of 1 and 2 bits hold the 4 or 2 weights of an index side by side: nothing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -188,9 +189,9 @@ def unfolded_bytes(made: onnx.NodeProto, graph: onnx.GraphProto, dense: dict[str
     name = made.output[0].removesuffix(".flat")
     users = {user.op_type for user in graph.node if name in user.input}
     values, scales = dense.get(f"{name}.values"), dense.get(f"{name}.scales")
-    shape = tuple(values.dims) if values is not None else tuple(numpy_helper.to_array(dense[f"{name}.shape"]))
+    shape = values.dims if values is not None else numpy_helper.to_array(dense[f"{name}.shape"]).tolist()
     bits = 4 if values is not None and values.data_type == TensorProto.INT4 else 8
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     if not users & {"MatMul", "Gemm"}:
         return count * bits // 8 + (4 if scales is None else tensor_bytes(scales))
     group = next((attribute.i for attribute in made.attribute if attribute.name == "block_size"), 0) or NBITS_BLOCK
