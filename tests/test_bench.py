@@ -351,7 +351,8 @@ def test_a_study_is_resumed_from_its_own_row_only(tmp_path):
 def test_a_report_is_one_file_that_says_predicted_in_every_row(made, tmp_path):
     bundle = load_bundle(made / "bundle")
     environment = records.environment()
-    time, memory = Prediction(12.0, 7.5, 19.25, "CPU", 0.21, 5), Memory(1000000, 500000, 0)
+    time = Prediction(12.0, 7.5, 19.25, "CPU", 0.21, 5)
+    memory = Memory(held=1_000_000, opening=0, activations=500_000, base=0)
     parts = [PredictedPart("text_encoder", "onnx", time, memory), PredictedPart("transformer", "onnx", time, memory),
              PredictedPart("decoder", "onnx", None, memory, "pixel8 gives no rate <x>")]
     rows = [predicted_row(bundle, part, "pixel8", environment) for part in parts]

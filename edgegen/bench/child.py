@@ -132,8 +132,8 @@ class Server:
         return {"operations": [asdict(operation) for operation in operations]}
 
     def answer(self, request: dict) -> dict:
-        do = {"open": self.open, "run": self.time, "profile": self.profile}[request.pop("do")]
-        return do(**request)
+        known: dict[str, Callable[..., dict]] = {"open": self.open, "run": self.time, "profile": self.profile}
+        return known[request.pop("do")](**request)
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:

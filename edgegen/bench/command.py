@@ -134,7 +134,7 @@ def on_device(console: Console, name: str, request: Request, report: Path | None
     else:
         console.print(f"[bold]{target.title}[/], source: measured")
         with show.Progress(console) as progress:
-            rows = measure_remote(target, identifier, request, progress)
+            rows = measure_remote(target, identifier, request, progress.advance)
     if not as_json:
         (tables.show_predicted if identifier is None else tables.show_measured)(console, rows)
     if report:

@@ -46,7 +46,7 @@ class Ratio:
         return not self.low <= 1 <= self.high
 
 
-def trim(runs: Sequence[float], share: float = TRIM) -> np.ndarray:
+def trim(runs: Sequence[float] | np.ndarray, share: float = TRIM) -> np.ndarray:
     """The sorted runs without the `share` at either end."""
     ordered = np.sort(np.asarray(runs, np.float64))
     cut = int(share * ordered.size)
