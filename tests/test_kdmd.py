@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_inputs, scrambled, small_config
@@ -14,11 +16,16 @@ from torch import nn
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.adapters import AdapterConfig, adapter_shapes, target_layers
+from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.elastic import elastic_state, load_elastic_, materialize, materialize_state
 from edgegen.model.random_checkpoint import random_checkpoint
+from edgegen.model.sampler import SamplerConfig
+from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
 from edgegen.train import kdmd_run
 from edgegen.train.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
+from edgegen.train.assemble import add_adapters, assemble
+from edgegen.train.autoencoder import AutoencoderTraining, train_autoencoder
 from edgegen.train.flow import noised
 from edgegen.train.kdmd import (
     critic_loss,
@@ -33,9 +40,10 @@ from edgegen.train.kdmd import (
 from edgegen.train.kdmd_data import base_checkpoint, prepare_kdmd, read_prompts
 from edgegen.train.kdmd_run import AVERAGE, CRITIC, FEW_STEP, STUDENT, Distillation, KdmdTraining, train_kdmd
 from edgegen.train.latent_distance import Components, frechet_distance
-from edgegen.train.loop import CaptionedLatents
-from edgegen.train.recipe import Recipe, load_recipe
+from edgegen.train.loop import CaptionedLatents, ElasticTraining, train_elastic
+from edgegen.train.recipe import Assembly, Recipe, load_recipe
 from edgegen.train.results import read_log, read_state
+from edgegen.train.text import TextTraining, save_tokenizers, train_text
 
 CONFIG = small_config()
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("attn.q", "attn.v", "cross.o", "ffn.down"))
@@ -416,10 +424,24 @@ def test_a_user_s_checkpoint_is_distilled_from_a_file_of_prompts(tmp_path):
         return prepare_kdmd(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
 
     start(training)()
-    adapters, factors = kdmd_run.kdmd_results(tmp_path / "runs" / "kdmd", TINY.transformer.widths)
-    assert adapters == AdapterConfig(2, LORA.targets, (0.5, 1.0))
     assert not (tmp_path / "data").exists()
-    assert any(name.endswith("lora_b@1.0") for name in factors)
+    add_adapters(folder, tmp_path / "runs", tmp_path / "new")
+    made, plain = load_checkpoint(tmp_path / "new"), load_checkpoint(folder)
+    assert made.config.adapters == AdapterConfig(2, LORA.targets, (0.5, 1.0))
+    assert made.sampler == SamplerConfig(4, 3.0, 1.0)
+    for width in (0.5, 1.0):
+        kept, before = (c.transformer(width, adapters=False).state_dict() for c in (made, plain))
+        assert all(torch.equal(kept[name], before[name]) for name in before)
+        merged = made.transformer(width).state_dict()
+        assert not torch.equal(merged["up.0.ffn.down.weight"], before["up.0.ffn.down.weight"])
+        assert torch.equal(merged["patch.weight"], before["patch.weight"])
+    assert "4 Euler steps at shift 3" in (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    with pytest.raises(InputError, match="trained on other weights than those of tiny"):
+        add_adapters(tiny_checkpoint(tmp_path / "other", seed=1), tmp_path / "runs", tmp_path / "wrong")
+    shutil.rmtree(tmp_path / "runs" / "kdmd" / "1")
+    with pytest.raises(InputError, match="width 1 of tiny is not distilled"):
+        add_adapters(folder, tmp_path / "runs", tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
     prompts.write_text("\n")
     with pytest.raises(InputError, match="has no prompts"):
         start(training)
@@ -508,3 +530,31 @@ def test_wrong_adapter_settings_are_named(distilled, adapters, says):
     path = distilled / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"adapters": adapters}))
     assert says in refused(distilled)
+
+
+def test_assembling_takes_the_adapters_of_the_runs_and_refuses_those_of_another_base(tmp_path):
+    runs = tmp_path / "runs"
+    elastic = ElasticTraining(steps=1, batch=2, warmup=1, precision="float32")
+    train_elastic(captioned(), captioned(), runs / "elastic", CONFIG, elastic)
+    save_tokenizers(runs / "text" / "tokenizer", None, ByteTokenizer(length=24))
+    tokens = Tokenizers.load(runs / "text" / "tokenizer").encode(["a dog", "a cat"])
+    text = TextConfig(word=None, byte=EncoderConfig(258, 24, 16, 1, 2, 2), width=CONFIG.text_dim)
+    train_text(tokens, torch.randn(2, 6), np.array(["train", "caption"]), runs / "text", text,
+               TextTraining(steps=1, batch=2, warmup=1))
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    pictures = AutoencoderConfig(latent_channels=4, encoder_widths=(8, 8), encoder_depths=(1, 1),
+                                 decoder_widths=(8, 8, 8), decoder_depths=(1, 1, 1))
+    train_autoencoder(images, images, runs / "autoencoder", pictures,
+                      AutoencoderTraining(steps=1, batch=2, crop=16, warmup=1))
+    checkpoint = base_checkpoint("", runs)
+    assert checkpoint.origin["kind"] == "runs"
+    training = replace(FAST, steps=2, teacher_steps=1)
+    train_kdmd(checkpoint.transformer(0.5), captioned(), None, unconditional(), runs / "kdmd" / "0.5", LORA, training)
+    assemble(runs, tmp_path / "c", Assembly("small"))
+    made = load_checkpoint(tmp_path / "c")
+    assert made.config.adapters == AdapterConfig(2, LORA.targets, (0.5,))
+    kept, before = made.transformer(0.5, adapters=False).state_dict(), checkpoint.transformer(0.5).state_dict()
+    assert all(torch.equal(kept[name], before[name]) for name in before)
+    train_elastic(captioned(), captioned(), runs / "elastic", CONFIG, replace(elastic, steps=2))
+    with pytest.raises(InputError, match="width 0.5 were trained on other weights"):
+        assemble(runs, tmp_path / "d", Assembly("small"))

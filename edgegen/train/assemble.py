@@ -8,16 +8,18 @@ from pathlib import Path
 from torch import Tensor
 
 from edgegen.errors import InputError
-from edgegen.model.checkpoint import save_checkpoint
+from edgegen.model.adapters import without_adapters
+from edgegen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.card import model_card, saved_recipe, total_bytes
 from edgegen.train.frozen import encoders_of, load_frozen
-from edgegen.train.kdmd_run import kdmd_results
+from edgegen.train.kdmd_run import KdmdResults, kdmd_results
 from edgegen.train.own_card import own_card
 from edgegen.train.recipe import Assembly
 from edgegen.train.results import decoder_result, elastic_result
 
 CARD = "MODEL_CARD.md"
+FEW_STEPS = "\n## Few steps\n\n"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     card = (own_card(config, states, runs_dir, data, assembly.note) if data.get("path") else
             model_card(config, states, runs_dir, assembly.note))
     save_checkpoint(out, config, states, tokenizer_files, overwrite)
+    return written(out, card)
+
+
+def written(out: Path, card: str) -> Assembled:
+    """Adds the card to a checkpoint that was saved, and lists its files."""
     (out / CARD).write_text(card, encoding="utf-8")
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
@@ -57,9 +64,45 @@ def collect(runs_dir: Path, assembly: Assembly) -> Collected:
     found = kdmd_results(runs_dir / "kdmd", config.transformer.widths)
     if found is None:
         return config, states, tokenizer_files
-    adapters, factors = found
-    states["transformer"] |= factors
-    return replace(config, adapters=adapters), states, tokenizer_files
+    found.check_base(in_memory(config, states, tokenizer_files))
+    states["transformer"] = states["transformer"] | found.factors
+    return replace(config, adapters=found.config), states, tokenizer_files
+
+
+def in_memory(config: CheckpointConfig, states: dict[str, dict[str, Tensor]], files: dict[str, bytes]) -> Checkpoint:
+    """The checkpoint as it would be read back, in fp16."""
+    rounded = {part: {name: tensor.detach().half().float() for name, tensor in state.items()}
+               for part, state in states.items()}
+    return Checkpoint(config, rounded, files, {"kind": "runs", "name": config.name})
+
+
+def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = False) -> Assembled:
+    """Writes a checkpoint anew with the adapters that were distilled from it, to be drawn in their few steps."""
+    checkpoint = load_checkpoint(folder)
+    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {checkpoint.config.name}\n"
+    found = kdmd_results(runs_dir / "kdmd", checkpoint.config.transformer.widths)
+    if found is None:
+        raise InputError(f"{runs_dir / 'kdmd'} has no distilled width of {checkpoint.config.name}.",
+                         "Distil it first: edgegen train kdmd --help.")
+    missing = [f"{width:g}" for width in checkpoint.config.transformer.widths if width not in found.config.widths]
+    if missing:  # all widths share one sampler
+        raise InputError(f"width {', '.join(missing)} of {checkpoint.config.name} is not distilled.",
+                         f"Distil it too: edgegen train kdmd --set width={missing[0]}.")
+    found.check_base(checkpoint)
+    config = replace(checkpoint.config, adapters=found.config, sampler=found.sampler)
+    base = checkpoint.states["transformer"]
+    transformer = {name: base[name] for name in without_adapters(base)} | found.factors
+    states = {part: dict(state) for part, state in checkpoint.states.items()} | {"transformer": transformer}
+    save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite)
+    return written(out, card.partition(FEW_STEPS)[0] + adapters_note(found))
+
+
+def adapters_note(found: KdmdResults) -> str:
+    """What a card says of adapters."""
+    widths = ", ".join(f"{width:g}" for width in found.config.widths)
+    return (f"{FEW_STEPS}Widths {widths} carry low-rank adapters (rank {found.config.rank}) distilled by "
+            f"`edgegen train kdmd`: {found.sampler.steps} Euler steps at shift {found.sampler.shift:g}, without "
+            "guidance.\n")
 
 
 def collect_base(runs_dir: Path, assembly: Assembly) -> Collected:

@@ -161,15 +161,21 @@ def assemble(
     runs: RunsFolder = RUNS,
     settings: Settings = None,
     recipe: RecipeFile = None,
+    checkpoint: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Only add the adapters of runs/kdmd to this checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Writes a checkpoint and its model card from the stages' runs, finished or still running."""
     from edgegen import show
+    from edgegen.train.assemble import add_adapters
     from edgegen.train.assemble import assemble as work
     from edgegen.train.recipe import load_assembly
 
-    made = work(runs, out, load_assembly(recipe or "assemble", settings or []), overwrite)
+    if checkpoint and (settings or recipe):
+        raise InputError("--checkpoint keeps that checkpoint's settings.", "Leave out --set and --recipe.")
+    made = (add_adapters(checkpoint, runs, out, overwrite) if checkpoint else
+            work(runs, out, load_assembly(recipe or "assemble", settings or []), overwrite))
     if as_json:
         show.print_json(asdict(made) | {"bytes": made.bytes})
         return

@@ -19,6 +19,7 @@ from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.config import DiTConfig
 from edgegen.model.text import masked_mean
 from edgegen.train.adapters import LoraConfig
+from edgegen.train.assemble import collect_base, in_memory
 from edgegen.train.assets import fetch_emoji, render_emoji
 from edgegen.train.data import EmojiData, cache_text
 from edgegen.train.dataset import DataConfig
@@ -26,7 +27,7 @@ from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
 from edgegen.train.loop import CaptionedLatents
 from edgegen.train.own_data import prepare_own_data
-from edgegen.train.recipe import Recipe
+from edgegen.train.recipe import Recipe, load_assembly
 from edgegen.train.results import as_shipped_
 
 
@@ -92,13 +93,7 @@ def base_checkpoint(folder: str, runs_dir: Path) -> Checkpoint:
 
 def checkpoint_of_runs(runs_dir: Path) -> Checkpoint:
     """The checkpoint that `edgegen train assemble` would write now, in memory and without adapters."""
-    from edgegen.train.assemble import collect_base
-    from edgegen.train.recipe import load_assembly
-
-    config, states, files = collect_base(runs_dir, load_assembly())
-    rounded = {part: {name: tensor.detach().half().float() for name, tensor in state.items()}
-               for part, state in states.items()}
-    return Checkpoint(config, rounded, files, {"kind": "runs", "name": config.name, "path": str(runs_dir)})
+    return in_memory(*collect_base(runs_dir, load_assembly()))
 
 
 def empty_condition(checkpoint: Checkpoint) -> Condition:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.adapters import AdapterConfig
+from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.elastic import key
-from edgegen.model.sampler import flow_sigmas
+from edgegen.model.sampler import SamplerConfig, flow_sigmas
 from edgegen.model.text import masked_mean
 from edgegen.train.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
 from edgegen.train.device import PRECISIONS, choose_precision
@@ -45,7 +46,7 @@ from edgegen.train.kdmd import (
 from edgegen.train.latent_distance import Components, frechet_distance
 from edgegen.train.loop import CaptionedLatents, check_choice
 from edgegen.train.ranges import check_ranges
-from edgegen.train.results import read_state
+from edgegen.train.results import NOTHING, read_state
 from edgegen.train.run_state import RunState, saved_settings
 
 STUDENT, CRITIC, FEW_STEP, AVERAGE = "student", "critic", "few_step", "average"
@@ -435,6 +436,23 @@ def weights_digest(model: nn.Module) -> str:
     return sha.hexdigest()
 
 
+@dataclass(frozen=True)
+class KdmdResults:
+    """Adapters by checkpoint name, what config.json says of them, how to draw, and sha256 of each width's base."""
+
+    config: AdapterConfig
+    factors: dict[str, Tensor]
+    sampler: SamplerConfig
+    bases: dict[float, str]
+
+    def check_base(self, checkpoint: Checkpoint) -> None:
+        """Refuses a checkpoint on whose weights the adapters were not trained."""
+        for width, sha in self.bases.items():
+            if weights_digest(checkpoint.transformer(width, adapters=False)) != sha:
+                raise InputError(f"the adapters of width {width:g} were trained on other weights than those of "
+                                 f"{checkpoint.config.name}.", "Distil this model, or use the one they came from.")
+
+
 def kdmd_result(run_dir: Path, name: str = AVERAGE) -> tuple[LoraConfig, dict[str, Tensor]]:
     """What the run of one width learnt: its adapter by checkpoint name. `name` may be another of the run's adapters."""
     state = read_state(run_dir, f"module.adapters.{name}.")
@@ -443,16 +461,20 @@ def kdmd_result(run_dir: Path, name: str = AVERAGE) -> tuple[LoraConfig, dict[st
     return lora, checkpoint_adapters(parameters, lora, float(state.settings["training"]["width"]))
 
 
-def kdmd_results(runs_dir: Path, widths: Sequence[float]) -> tuple[AdapterConfig, dict[str, Tensor]] | None:
-    """The adapters of all widths that have a run below `runs_dir`, and what config.json says of them; None: no run."""
+def kdmd_results(runs_dir: Path, widths: Sequence[float]) -> KdmdResults | None:
+    """What the widths that have a run below `runs_dir` learnt; None where there is no run."""
     folders = {width: runs_dir / f"{width:g}" for width in widths}
-    found = {w: kdmd_result(folder) for w, folder in folders.items() if (folder / "state.safetensors").is_file()}
-    if not found:
+    folders = {width: folder for width, folder in folders.items() if (folder / "state.safetensors").is_file()}
+    if not folders:
         return None
+    found = {width: kdmd_result(folder) for width, folder in folders.items()}
+    settings = [read_state(folder, NOTHING).settings for folder in folders.values()]
     kinds = {(lora.rank, lora.targets) for lora, _ in found.values()}
-    if len(kinds) > 1:
-        raise InputError(f"the widths in {runs_dir} have adapters of different ranks or targets.",
-                         "Train them with the same rank and targets.")
-    rank, targets = kinds.pop()
+    samplers = {(s["training"]["sampler_steps"], s["training"]["shift"]) for s in settings}
+    if len(kinds) > 1 or len(samplers) > 1:
+        raise InputError(f"the widths in {runs_dir} were distilled with different adapters or steps.",
+                         "Distil them with the same rank, targets, sampler_steps and shift.")
+    (rank, targets), (steps, shift) = kinds.pop(), samplers.pop()
     factors = {name: tensor for _, adapter in found.values() for name, tensor in adapter.items()}
-    return AdapterConfig(rank, targets, tuple(found)), factors
+    bases = {width: s["base"] for width, s in zip(folders, settings, strict=True)}
+    return KdmdResults(AdapterConfig(rank, targets, tuple(found)), factors, SamplerConfig(steps, shift, 1.0), bases)
