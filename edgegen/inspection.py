@@ -95,11 +95,16 @@ def total(counts: Counter[str], names: tuple[str, ...]) -> int:
 
 
 def read_coreml(path: Path) -> tuple[Counter[str], int, None]:
-    """Operations of the MIL program and the numbers in its constants."""
+    """Operations of the MIL program and the numbers in its constants; of a compressed one, those it stands for."""
     from edgegen.runtime.coreml import CoreMLProgram
 
     program = CoreMLProgram.load(path)
-    return program.operation_counts(), sum(elements(info.shape) for info in program.constants()), None
+    parameters = sum(elements(info.shape) for info in program.constants())
+    for op in program.operations():
+        if op.type.startswith("constexpr_"):
+            stored = {info.name: info.shape for infos in op.inputs.values() for info in infos}
+            parameters += elements(op.outputs[0].shape) - sum(map(elements, stored.values()))
+    return program.operation_counts(), parameters, None
 
 
 def read_onnx(path: Path) -> tuple[Counter[str], int, None]:

@@ -40,10 +40,12 @@ class Int8ActivationLinear(nn.Module):
         super().__init__()
         values, scales, self.low, self.high = integers_of(weight)
         self.register_buffer("values", values)  # (N, K) int8
-        self.register_buffer("scales", scales if scales.shape[1] > 1 else scales[:, 0])  # (N, groups) or (N,)
-        self.register_buffer("zeros", torch.zeros_like(self.scales, dtype=torch.int64 if scales.shape[1] == 1
-                                                       else torch.int32))
-        self.group = values.shape[1] // scales.shape[1] if scales.shape[1] > 1 else 0
+        grouped = scales.shape[1] > 1
+        self.group = values.shape[1] // scales.shape[1] if grouped else 0
+        self.register_buffer("scales", scales if grouped else scales[:, 0])  # (N, groups) or (N,)
+        zeros = torch.zeros(scales.shape if grouped else scales.shape[:1],
+                            dtype=torch.int32 if grouped else torch.int64)
+        self.register_buffer("zeros", zeros)
         self.bias = source.bias
 
     def forward(self, x: Tensor) -> Tensor:

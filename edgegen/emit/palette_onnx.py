@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -87,7 +88,7 @@ def unfolding(name: str, weight: StoredWeight, shape: tuple[int, ...], transpose
         constants, last = [numpy_helper.from_array(values, f"{name}.values")], f"{name}.values"
     else:
         nodes, constants, last = lookup(name, weight, stored)
-    constants.append(numpy_helper.from_array(np.float32(weight.scale), f"{name}.scale"))
+    constants.append(numpy_helper.from_array(np.array(weight.scale, np.float32), f"{name}.scale"))
     if transposed:
         nodes.append(node("Transpose", [last], f"{name}.transposed", perm=[1, 0]))
         last = f"{name}.transposed"
@@ -150,7 +151,7 @@ def integer_tensor(name: str, values: np.ndarray, bits: int) -> TensorProto:
     return helper.make_tensor(name, TensorProto.INT4, values.shape, packed.tobytes(), raw=True)
 
 
-def node(kind: str, inputs: Iterable[str], output: str, **attributes: object) -> onnx.NodeProto:
+def node(kind: str, inputs: Iterable[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, list(inputs), [output], name=f"{output}.{kind}", **attributes)
 
 def resident_bytes(path: Path) -> int:

@@ -56,8 +56,8 @@ from edgegen.quantize.trajectories import (
 from edgegen.quantize.tune import Tuned, Tuning, fill_, trainable, tune_
 
 MARKER, REPORT, PAGE, PLAN = "config.json", "report.json", "report.html", "plan.json"
-REPORT_POINTS = 64  # points that neither tuning nor its choice of an average saw
-DRAWN_PARAMETERS = 100_000_000  # above, pictures take minutes each here and are left out
+REPORT_POINTS, FEW_POINTS = 64, 4  # points that neither tuning nor its choice of an average saw
+LARGE = 100_000_000  # parameters: above, a forward pass takes a minute here; few points, and no pictures
 BITS = 4.3
 
 Say = Callable[[str], None]
@@ -273,7 +273,8 @@ def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
 def make_report(request: Request, models: Models, plan: BitPlan, weights: StoredWeights, made: QuantizationConfig,
                 before: DiT, stored: DiT, tuned: Tuned, root: Path) -> dict[str, Any]:
     """report.json: no time and no machine, so that the same request gives the same bytes."""
-    points = draw_points(models.teacher, models.conditions, models.sampling, REPORT_POINTS, mixed_seed("report"))
+    count = FEW_POINTS if is_large(stored) else REPORT_POINTS
+    points = draw_points(models.teacher, models.conditions, models.sampling, count, mixed_seed("report"))
     velocity = measured("before", before, points, models) | measured("after", stored, points, models)
     if not math.isfinite(velocity["error_after"]):
         raise EdgegenError("the quantized model's velocity is not finite.", "Allow more bits, or fewer tuning steps.")
@@ -309,10 +310,13 @@ def component_sizes(request: Request, stored: DiT, root: Path) -> list[dict[str,
             for part, size in halves.items()]
 
 
+def is_large(model: DiT) -> bool:
+    return sum(p.numel() for p in model.parameters()) > LARGE
+
+
 def prompts_to_draw(request: Request, model: DiT) -> tuple[str, ...]:
     """The checkpoint's first prompts; none where drawing would take long."""
-    small = sum(p.numel() for p in model.parameters()) <= DRAWN_PARAMETERS
-    return request.checkpoint.config.prompts[:4] if small else ()
+    return () if is_large(model) else request.checkpoint.config.prompts[:4]
 
 
 def draw_before_and_after(request: Request, models: Models, before: DiT,

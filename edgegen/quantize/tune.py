@@ -111,8 +111,8 @@ class Tuned:
     """The parameters of the best average, and the mean squared velocity error on held-out points."""
 
     values: dict[str, Tensor]
-    error_before: float
-    error_after: float
+    error_before: float | None  # None: there were no steps
+    error_after: float | None
     curve: list[tuple[int, float]]
 
 
@@ -130,6 +130,8 @@ def tune_(student: DiT, teacher: DiT, frozen: Iterable[str], conditions: Conditi
     """
     student.requires_grad_(False)
     moved = trainable(student, frozen)
+    if tuning.steps == 0:
+        return Tuned({name: value.detach().clone() for name, value in moved.items()}, None, None, [])
     held_out = draw_points(teacher, conditions, sampling, tuning.held_out, mixed_seed("held out", tuning.seed))
     if state_path is not None and state_path.is_file():
         state = TuneState.load(state_path, moved, tuning.settings())
