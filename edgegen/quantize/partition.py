@@ -13,7 +13,7 @@ import numpy as np
 
 from edgegen.quantize.intervals import Sums, even_cuts
 
-BLOCK = (8, 80)  # fewest and most cuts done at once
+BLOCK = (16, 80)  # fewest and most cuts done at once
 CELLS = 8  # an interval of the coarse problem, which only tells where to look for lambda
 LANES = 8  # lambdas done at once
 ROUNDS = 60
@@ -92,10 +92,9 @@ def shortest(sums: Sums, charges: np.ndarray) -> np.ndarray:
     reduced = np.empty((lanes, count + 1))  # F(j) - second(j): what of F(j) depends on the cut before
     reduced[:, 0] = 0
     before = np.zeros((lanes, count + 1), np.int32)
-    rows = np.arange(lanes)[:, None]
     low, first = 0, 1  # the least cut that can still be best; the next cut to do
     while first <= count:
-        size = min(max(BLOCK[0], min((first - low) // 3, BLOCK[1])), count + 1 - first)
+        size = min(max(BLOCK[0], min((first - low) // 2, BLOCK[1])), count + 1 - first)
         last = first + size  # the block is first .. last - 1
         gain = f[last - 1] - f[low:first]
         gain *= gain
@@ -106,19 +105,22 @@ def shortest(sums: Sums, charges: np.ndarray) -> np.ndarray:
         gain /= w[first:last, None] - w[low:high]
         costs = reduced[:, None, low:high] - gain  # (L, B, R)
         best = costs.argmin(2)  # (L, B)
-        least = costs.reshape(lanes * size, -1)[np.arange(lanes * size), best.ravel()].reshape(lanes, size) + charge
         best += low
-        if ((least + second[first:last]).max(1, keepdims=True) > least[:, :1] + second[first] + charge).any():
+        least = costs.min(2)
+        least += charge
+        if (least[:, -1] - least[:, 0] > charges + (second[first] - second[last - 1])).any():
             _inside(least, best, w[first:last], f[first:last], charge, first)
         reduced[:, first:last] = least
         before[:, first:last] = best
-        low, first = int(best[rows, -1].min()), last
+        low, first = int(best[:, -1].min()), last
     return before
 
 
 def _inside(least: np.ndarray, best: np.ndarray, w: np.ndarray, f: np.ndarray, charge: np.ndarray, first: int) -> None:
-    """Adds the partitions whose last interval lies within a block, in place; none can be cheaper while F, which
-    ascends, grows by less than lambda over the block."""
+    """Adds the partitions whose last interval lies within a block, in place.
+
+    None is cheaper while F, which ascends, grows by less than lambda over the block: the caller looks first.
+    """
     weight = w[:, None] - w
     np.fill_diagonal(weight, 1.0)
     gain = np.square(f[:, None] - f) / weight
