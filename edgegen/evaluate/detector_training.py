@@ -96,6 +96,7 @@ def save_detector(detector: Detector, path: Path, note: dict[str, str]) -> None:
     weights = {name: tensor.half() if tensor.is_floating_point() else tensor
                for name, tensor in detector.state_dict().items()}
     write_tensors(path, weights, {"config": json.dumps(asdict(detector.config))} | note)
+    path.chmod(0o644)  # safetensors leaves a file to its owner alone; an installed package is for all
 
 
 def load_detector(path: Path) -> Detector:
