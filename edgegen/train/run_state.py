@@ -137,12 +137,14 @@ class RunState:
         self.saved_at = time.monotonic()
 
     def finish(self, step: int) -> None:
-        """Writes a sharded state as one `state.safetensors`, as other stages and other versions read it."""
+        """Puts one `state.safetensors`, as other stages and other versions read it, in the place of the shards."""
         if not self.sharded:
             return
         gathered = {name: parallel.whole(tensor) for name, tensor in self.tensors().items()}
         if parallel.rank() == 0:
             self._write_file(step, gathered)
+            for folder in shards.shard_folders(self.folder):
+                shards.remove_(folder)
         parallel.wait()
 
     def tensors(self) -> dict[str, Tensor]:

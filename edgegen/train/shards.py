@@ -66,8 +66,14 @@ def write_shards(run_dir: Path, step: int, tensors: dict[str, Tensor], settings:
         os.replace(partial, target)
         for old in run_dir.glob("shards-*"):
             if old != target:
-                shutil.rmtree(old, ignore_errors=True)
+                remove_(old)
     parallel.wait()
+
+
+def remove_(folder: Path) -> None:
+    """Removes a sharded state, the file that makes it look whole first."""
+    (folder / NOTE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_(partial: Path, error: BaseException | None) -> None:
