@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.bench.records import append_study
+from edgegen.emit.coreml import DEBUG_HANDLES
 from edgegen.emit.palette_coreml import compress_
 from edgegen.quantize.palette import palettize
 from edgegen.runtime.coreml import CoreMLProgram
@@ -152,6 +153,7 @@ def study(name: str, target: str, recipe: Callable[[Any, Network, str], Any], fo
     package = recipe(converted(model, target), model, target)
     path = folder / "model.mlpackage"
     package.save(str(path))
+    (path / DEBUG_HANDLES).unlink(missing_ok=True)
     program = CoreMLProgram.load(path)
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (1, TOKENS)).astype(np.int32)
     made = next(iter(program.run({"ids": ids}, fp16=True).values()))
