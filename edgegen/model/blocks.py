@@ -23,10 +23,16 @@ def timestep_features(t: Tensor, size: int) -> Tensor:
 
     Computed outside the exported network: in fp16 the angle 1000 t is off by up to half a radian.
     """
-    half = size // 2
+    half, device = size // 2, t.device
+    t = double(t)
     speeds = torch.exp(-math.log(TIME_PERIOD) * torch.arange(half, dtype=torch.float64, device=t.device) / half)
-    angles = TIME_SCALE * t.double()[:, None] * speeds  # (B, F/2)
-    return torch.cat([angles.cos(), angles.sin()], 1).float()  # (B, F)
+    angles = TIME_SCALE * t[:, None] * speeds  # (B, F/2)
+    return torch.cat([angles.cos(), angles.sin()], 1).float().to(device)  # (B, F)
+
+
+def double(x: Tensor) -> Tensor:
+    """fp64 where the device has it, else on the CPU."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 class Modulation(nn.Module):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.model.blocks import double
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import ElasticDiT, key, load_elastic_
 from edgegen.train import parallel
@@ -65,8 +66,9 @@ class KDTraining(ElasticTraining):
 
 def flow_weight(t: Tensor) -> Tensor:
     """a(t) in (0, 1] for t (B,) in (0, 1): the logit-normal density over its value at 1/2, by which t is drawn."""
-    t = t.double().clamp(1e-6, 1 - 1e-6)
-    return (torch.exp(-torch.logit(t).square() / 2) / (4 * t * (1 - t))).to(torch.float32)
+    wide = double(t).clamp(1e-6, 1 - 1e-6)
+    weight = torch.exp(-torch.logit(wide).square() / 2) / (4 * wide * (1 - wide))
+    return weight.float().to(t.device)
 
 
 def timestep_aware(flow: Tensor, output: Tensor, t: Tensor) -> Tensor:

@@ -254,7 +254,10 @@ def train_run(make: MakeRun, data: TrainingData, validation: ValidationData, run
     """Trains what `make` makes, resuming what `run_dir` holds; see `train_elastic`."""
     parallel.share_of_batch(training.batch, training.accumulate)  # refuses before anything is written
     sharded = is_sharded(training.distribution, device)
-    run = make(sharded, training.activation_checkpointing).to(device)
+    run = make(sharded, training.activation_checkpointing)
+    if device == "mps":
+        run.scale = run.scale.float()  # it has no fp64
+    run.to(device)
     training, measured = with_precision(run, data, training, run_dir)
     if sharded:
         run.shard_()
