@@ -209,7 +209,7 @@ def read_backend(name: str, table: Table) -> BackendTarget:
 def read_device(path: Path) -> Device:
     """Parses and checks a device file."""
     table = Table.read(path)
-    units = table.table("units") if "units" in table.values else None
+    units = table.table("units") if table.get("units", "a table", None) is not None else None
     device = Device(
         name=table.folder_name("name"),
         title=table.text("title"),
@@ -366,6 +366,7 @@ class Table:
         return figure
 
     def optional_figure(self, key: str, kind: type) -> Figure | None:
+        self.read_keys.add(key)
         return self.figure(key, kind) if key in self.values else None
 
     def refuse_others(self) -> None:

@@ -40,7 +40,7 @@ class Memory:
     held: int  # weights, and the runtime's records of operations
     opening: int  # more than that while it is opened
     activations: int  # more than that while it runs
-    base: int  # the runtime itself
+    base: int = 0  # the runtime itself
     source: str = "predicted"
 
     @property

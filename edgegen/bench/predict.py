@@ -104,8 +104,8 @@ class Prediction:
 
 
 def readable(milliseconds: float) -> str:
-    """Milliseconds, or seconds from ten of them on."""
-    return f"{milliseconds / 1e3:.3g} s" if milliseconds >= 1e4 else f"{milliseconds:.3g} ms"
+    """Three digits, in milliseconds or seconds."""
+    return f"{milliseconds / 1e3:.3g} s" if milliseconds >= 999.5 else f"{milliseconds:.3g} ms"
 
 
 @cache
@@ -147,7 +147,7 @@ def extrapolation(totals: Totals, family: Parameters) -> str:
     """What to say of a network far smaller than any published one, where the overhead of each operation counts."""
     if totals.macs * SMALL >= family.least_macs:
         return ""
-    return "far smaller than any published network: rather a lower bound, overheads are not in it"
+    return "far below the published sizes, overheads not in it: a lower bound"
 
 
 def weights(family: Parameters) -> tuple[float, float, float]:
