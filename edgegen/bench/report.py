@@ -145,4 +145,4 @@ def share_table(found: Sequence[Share]) -> str:
 
 def table(head: Sequence[str], lines: Sequence[str]) -> str:
     return ("<table><tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"
-            + "".join(f"{line}</tr>" for line in lines) + "</table>")
+            + "".join(f"\n{line}</tr>" for line in lines) + "</table>")
