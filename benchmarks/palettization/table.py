@@ -187,10 +187,15 @@ def sensitivities(checkpoint: Checkpoint, teacher: DiT, by: str) -> list[Sensiti
 def tuned(checkpoint: Checkpoint, teacher: DiT, before: Method, steps: int, batch: int) -> Method:
     """A row whose biases, norms and modulation were tuned."""
     start, model = time.perf_counter(), deepcopy(before.model)
-    conditions = encode_prompts(checkpoint, default_prompts(checkpoint))
-    result = tune_(model, teacher, quantizable(teacher), conditions, sampling_of(checkpoint),
-                   Tuning(steps=steps, batch=batch), advance=lambda done, of: print(f"tuning {done}/{of}", flush=True))
-    model.load_state_dict({name: value.half().float() if name not in quantizable(teacher) else value
+    conditions, frozen = encode_prompts(checkpoint, default_prompts(checkpoint)), quantizable(teacher)
+
+    def tell(done: int, of: int) -> None:
+        if done % 100 == 0:
+            print(f"tuning {done}/{of}", flush=True)
+
+    result = tune_(model, teacher, frozen, conditions, sampling_of(checkpoint), Tuning(steps=steps, batch=batch),
+                   advance=tell)
+    model.load_state_dict({name: value if name in frozen else value.half().float()  # as it would be stored
                            for name, value in model.state_dict().items()})
     notes = {"error_before": result.error_before, "error_after": result.error_after, "steps": steps, "batch": batch}
     return Method(model, before.bits, before.file, before.resident, time.perf_counter() - start, notes)

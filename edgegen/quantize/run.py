@@ -88,6 +88,8 @@ class Request:
         self.checkpoint.check_width(self.width)
         if self.plan is not None and self.method != "palette":
             raise InputError(f"--plan goes with --method palette, not {self.method}.", "Leave it out.")
+        if self.plan is not None and not self.plan.is_file():
+            raise InputError(f"plan {self.plan} is not a file.", "Give a plan that quantize wrote.")
 
     @property
     def calibration(self) -> tuple[str, ...]:

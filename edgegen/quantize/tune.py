@@ -144,11 +144,11 @@ def tune_(student: DiT, teacher: DiT, frozen: Iterable[str], conditions: Conditi
         step_(student, moved, points, conditions, state, tuning)
         if state.step % tuning.check_every == 0 or state.step == tuning.steps:
             check_(student, moved, held_out, conditions, state)
-            advance(state.step, tuning.steps)
         last = state.step == tuning.steps
         if state_path is not None and (last or time.monotonic() - saved_at >= tuning.save_s):
             state.save(state_path, tuning.settings())
             saved_at = time.monotonic()
+        advance(state.step, tuning.steps)
     fill_(moved, state.best)
     return Tuned(state.best, state.first_error, state.best_error, state.curve)
 
