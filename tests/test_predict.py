@@ -121,7 +121,8 @@ def test_an_artifact_asks_for_what_its_module_asks_for(backend, form, tmp_path):
     assert artifact.totals.macs == pytest.approx(module.totals.macs, rel=0.03)
     assert artifact.totals.score_elements == module.totals.score_elements
     assert artifact.totals.weights == pytest.approx(module.totals.weights, rel=0.1)
-    assert artifact.totals.weight_bytes == (2 if backend == "coreml" else 4) * artifact.totals.weights
+    width = 2 if backend == "coreml" else 4  # but for a few integers, such as shapes
+    assert artifact.totals.weight_bytes == pytest.approx(width * artifact.totals.weights, rel=0.02)
     assert live_peak(artifact) > 0
 
 
