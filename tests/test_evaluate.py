@@ -40,7 +40,7 @@ from edgegen.evaluate.evaluation import Settings, evaluate_transformers
 from edgegen.evaluate.layouts import grid, read_dpg, read_geneval, write_dpg, write_geneval
 from edgegen.evaluate.neighbours import precision_recall
 from edgegen.evaluate.retrieval import HeadTraining, pools, retrieval, train_head
-from edgegen.evaluate.scorer import composition_scores
+from edgegen.evaluate.scorer import bundled_detector, composition_scores, open_detector
 from edgegen.evaluate.scorer_run import other_scenes, parse_settings
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
@@ -468,6 +468,17 @@ def test_a_detector_learns_resumes_and_is_kept(sprites, tmp_path, monkeypatch):
 def fresh(config: DetectorConfig) -> Detector:
     torch.manual_seed(0)
     return Detector(config).eval()
+
+
+def test_the_bundled_detector_knows_the_scenes_and_imagines_nothing():
+    path = bundled_detector()
+    assert path.stat().st_size < 2_000_000 and detector_training.detector_note(path)["seed"] == "0"
+    bundled = open_detector()
+    assert set(scene_concepts()) <= set(bundled.config.classes) and set(COLOURS) < set(bundled.config.colours)
+    blank = torch.stack([torch.full((3, 128, 128), v) for v in (1.0, 0.8, 0.2)])
+    noise = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    imagined = [one for found in detect(bundled, torch.cat([blank, noise])) for one in found if one.concept != "other"]
+    assert all(one.confidence < 0.3 for one in imagined)
 
 
 def test_settings_of_the_scorer():
