@@ -336,6 +336,13 @@ def test_either_half_can_be_left_out(tmp_path, changes, absent, still):
     assert not absent & {name for row in rows(tmp_path) for name in row}
 
 
+def test_the_critic_may_have_a_head_start(tmp_path):
+    run(tmp_path, replace(FAST, steps=4, critic_steps=4))
+    saved = read_state(tmp_path, "module.adapters.").tensors
+    assert saved[f"{STUDENT}.down/0/attn/q/lora_b"].abs().max() == 0
+    assert saved[f"{CRITIC}.down/0/attn/q/lora_b"].abs().max() > 0
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_width_and_keeps_the_last_good_state(tmp_path):
     run(tmp_path, stop_after=3)
     before = (tmp_path / "state.safetensors").read_bytes()

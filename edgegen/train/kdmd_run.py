@@ -56,7 +56,7 @@ Condition = tuple[Tensor, ...]  # text (B, L, T), mask (B, L)[, pooled (B, T)]
 LIMITS = {
     "width": (0, 1), "teacher_steps": (0, 10**9), "guidance": (0, 100), "sampler_steps": (1, 100),
     "substeps": (1, 1000), "student_every": (1, 1000), "dmd": (0, 1e6), "kd": (0, 1e6), "kd_features": (0, 1e6),
-    "noise_shift": (1e-3, 1000), "validate_count": (2, 10**6),
+    "critic_steps": (0, 10**9), "noise_shift": (1e-3, 1000), "validate_count": (2, 10**6),
 }  # fmt: skip
 
 
@@ -82,6 +82,7 @@ class KdmdTraining:
     noise_shift: float = 1.0  # of the levels at which scores are compared
     substeps: int = 4  # Euler steps of the teacher to one of the few-step teacher
     student_every: int = 5  # iterations; the critic learns at every one
+    critic_steps: int = 0  # iterations at the start in which the critic alone learns, to find where the student is
     dmd: float = 1.0  # weight of distribution matching; 0: distillation alone
     dmd_from: int = 0  # the first of the student's steps whose x0 is matched; the last alone: sampler_steps - 1
     kd: float = 1.0  # weight of the few-step teacher's velocity; 0 with kd_features 0: no such teacher
@@ -259,7 +260,8 @@ class Distillation:
     def student_step_(self, data: PromptSource, step: int) -> dict[str, float]:
         """One iteration: the student in its turn, then the critic on the student's latest samples."""
         training, g = self.training, self.draws(step)
-        student_turn = (step + 1) % training.student_every == 0
+        started = step >= training.first_phase + (training.critic_steps if training.dmd else 0)
+        student_turn = started and (step + 1) % training.student_every == 0
         if not student_turn and not training.dmd:
             return {}
         condition = self.condition(data, step)

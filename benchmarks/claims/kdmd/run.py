@@ -42,7 +42,7 @@ HERE = Path(__file__).parent
 ALONE = {"kd": 0.0, "kd_features": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "K-DMD": {},
-    "K-DMD, last step matched": {"dmd_from": 3, "start_from_teacher": True},
+    "K-DMD, last step matched": {"dmd_from": 3, "start_from_teacher": True, "critic_steps": 100},
     "DMD alone": ALONE,
     "few-step teacher alone": {},
 }
