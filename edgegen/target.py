@@ -247,7 +247,8 @@ def read_cluster(table: Table) -> Cluster:
 @cache
 def core_widths() -> dict[str, int]:
     """fp32 multiply-adds a cycle of every CPU core in targets/cores.toml."""
-    table, widths = Table.read(targets_folder() / "cores.toml"), {}
+    table = Table.read(targets_folder() / "cores.toml")
+    widths: dict[str, int] = {}
     for entry in table.tables("cores"):
         width = entry.integer("macs_per_cycle", 1, 1024)
         entry.text("source")
@@ -359,7 +360,7 @@ class Table:
         accepted = (int, float) if kind is float else (kind,)
         if isinstance(value, bool) or not isinstance(value, accepted):
             raise table.error("value", f"a {kind.__name__}", repr(value))
-        if kind is not str and not 0 < value < 1e6:
+        if isinstance(value, int | float) and not 0 < value < 1e6:
             raise table.error("value", "above 0", repr(value))
         figure = Figure(kind(value), table.text("source"))
         table.refuse_others()
