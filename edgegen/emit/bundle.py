@@ -113,17 +113,18 @@ def describe(root: Path, backend: str, name: str, form: str, inputs: Iterable[Te
     """The manifest's entry of an artifact that was just written."""
     path = artifact_path(root, backend, name)
     sha, size = digest(path)
-    return Artifact(name, backend, path.relative_to(root).as_posix(), sha, size, resident_bytes(backend, path), form,
+    resident = resident_bytes(backend, path, quantized=bool(options))
+    return Artifact(name, backend, path.relative_to(root).as_posix(), sha, size, resident, form,
                     tuple(inputs), tuple(outputs), dict(options or {}))
 
 
-def resident_bytes(backend: str, path: Path) -> int:
+def resident_bytes(backend: str, path: Path, quantized: bool = False) -> int:
     """Bytes of an artifact's weights as its runtime holds them, without activations: counted, not measured.
 
     Core ML: the weight files, which stay as stored. ONNX and ExecuTorch: the file, whose weights the runtime holds
     once, at their stored type (XNNPACK in an order of its own); of quantized weights in ONNX, what they unfold to.
     """
-    if backend == "onnx":
+    if backend == "onnx" and quantized:
         from edgegen.emit.palette_onnx import resident_bytes as unfolded_bytes
 
         return unfolded_bytes(path)
