@@ -35,6 +35,8 @@ from clustering import package
 
 from edgegen.bench.records import append_study
 from edgegen.evaluate.evaluation import Settings, evaluate_transformers
+from edgegen.evaluate.judge import check_enough
+from edgegen.evaluate.prompts import prompt_set
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
 from edgegen.quantize.allocate import allocate
@@ -245,7 +247,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=None)
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--bits", type=float, default=4.3)
-    parser.add_argument("--measure", choices=MEASURES, default="output")
+    parser.add_argument("--measure", choices=MEASURES, default="velocity")
     parser.add_argument("--tune-steps", type=int, default=1000)
     parser.add_argument("--tune-batch", type=int, default=16)
     parser.add_argument("--prompts", default="seen")
@@ -253,10 +255,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.checkpoint or bundled_folder())
+    settings = Settings(data=arguments.data, prompts=arguments.prompts, count=arguments.count)
+    check_enough(prompt_set(settings.prompts, settings.count, settings.data))  # before the long part
     start = time.perf_counter()
     found = methods(checkpoint, arguments.width, arguments.bits, arguments.measure, arguments.tune_steps,
                     arguments.tune_batch)
-    settings = Settings(data=arguments.data, prompts=arguments.prompts, count=arguments.count)
     scores = evaluate_transformers(checkpoint, {name: method.model for name, method in found.items()}, settings,
                                    Told())
     rows, first = [], scores[0].get("validation_loss")

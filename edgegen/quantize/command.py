@@ -24,8 +24,8 @@ def quantize(
     calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: the "
                                                      "checkpoint's.")] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="A bit plan instead of measuring.")] = None,
-    measure: Annotated[str, typer.Option(help="Error the plan keeps small: of each layer's output, relative to it, or "
-                                         "of the velocity.")] = "output",
+    measure: Annotated[str, typer.Option(help="Error the plan keeps small: of the velocity (a pass a layer), of each "
+                                         "layer's output (the paper), or relative to it.")] = "velocity",
     tune_steps: Annotated[int, typer.Option(metavar="N", help="Of biases, norms and modulation; 0: none.")] = 2000,
     tune_batch: Annotated[int, typer.Option(metavar="N", help="Points of trajectories a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,

@@ -45,7 +45,7 @@ class PlanRequest:
 
     bits: float
     candidates: tuple[int, ...]
-    measure: str = "output"
+    measure: str = "velocity"
     path: Path | None = None  # a plan to follow instead
 
     def check(self, weights: Mapping[str, Tensor]) -> None:

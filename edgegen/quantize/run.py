@@ -77,7 +77,7 @@ class Request:
     group: int = GROUP
     prompts: tuple[str, ...] = ()  # calibration; the checkpoint's own if empty
     plan: Path | None = None
-    measure: str = "output"  # what the bit plan keeps small: error of a layer's output, relative, or of the velocity
+    measure: str = "velocity"  # whose error the bit plan keeps small; the paper takes a layer's output
     tuning: Tuning = field(default_factory=Tuning)
     resume: bool = False
     overwrite: bool = False
