@@ -122,7 +122,7 @@ def test_a_run_stopped_at_every_stage_ends_in_the_same_bytes(made, source, tmp_p
             break
         except Stop:
             assert not out.exists()
-    assert len(lines) == 7 and "middle" in lines
+    assert len(lines) == 8 and "middle" in lines
     assert digest(out) == digest(made)
     assert not list(tmp_path.glob(".quantized*"))
     assert quantize(request_of(source, out, resume=True)) == json.loads((made / "report.json").read_text())
