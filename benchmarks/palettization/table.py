@@ -35,7 +35,7 @@ from clustering import package
 
 from edgegen.bench.records import append_study
 from edgegen.evaluate.evaluation import Settings, evaluate_transformers
-from edgegen.evaluate.judge import check_enough
+from edgegen.evaluate.judge import Judge, check_enough
 from edgegen.evaluate.prompts import prompt_set
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
@@ -47,7 +47,14 @@ from edgegen.quantize.methods import integer_plan, quantize_weights
 from edgegen.quantize.palette import palette_bytes
 from edgegen.quantize.plan import VELOCITY_ROWS
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
-from edgegen.quantize.trajectories import encode_prompts, sampling_of
+from edgegen.quantize.trajectories import (
+    draw_points,
+    encode_prompts,
+    mixed_seed,
+    sampling_of,
+    velocity_error,
+    velocity_psnr,
+)
 from edgegen.quantize.tune import Tuning, tune_
 
 BLOCK = 32
@@ -223,6 +230,14 @@ def methods(checkpoint: Checkpoint, width: float, bits: float, by: str, steps: i
     return {name: method for name, method in found.items() if method is not None}
 
 
+def trajectory_psnr(checkpoint: Checkpoint, models: Mapping[str, DiT]) -> dict[str, float]:
+    """PSNR of each model's velocity against the first one's, on points of its trajectories that tuning did not see."""
+    conditions = encode_prompts(checkpoint, default_prompts(checkpoint))
+    points = draw_points(next(iter(models.values())), conditions, sampling_of(checkpoint), 128, mixed_seed("table"))
+    return {name: round(min(200.0, velocity_psnr(velocity_error(model, points, conditions), points)), 2)
+            for name, model in models.items()}
+
+
 def number(value: Any) -> str:
     """A cell: numbers short, the first number of what holds several."""
     if isinstance(value, Mapping):
@@ -232,8 +247,8 @@ def number(value: Any) -> str:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table in Markdown; loss also as a share of the unquantized one's."""
-    columns = ("method", "bits", "file", "resident", "velocity_psnr_db", "validation_loss", "loss_change", "frechet",
-               "retrieval")
+    columns = ("method", "bits", "file", "resident", "trajectory_psnr_db", "velocity_psnr_db", "validation_loss",
+               "loss_change", "frechet", "retrieval")
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
         cells = {**row, "file": f"{row['file'] / 1e6:.2f} MB", "resident": f"{row['resident'] / 1e6:.2f} MB",
@@ -251,23 +266,30 @@ def main() -> None:
     parser.add_argument("--tune-steps", type=int, default=1000)
     parser.add_argument("--tune-batch", type=int, default=16)
     parser.add_argument("--prompts", default="seen")
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=200, help="pictures a row; 0: velocities alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.checkpoint or bundled_folder())
     settings = Settings(data=arguments.data, prompts=arguments.prompts, count=arguments.count)
-    check_enough(prompt_set(settings.prompts, settings.count, settings.data))  # before the long part
+    if arguments.count:
+        chosen = prompt_set(settings.prompts, settings.count, settings.data)
+        check_enough(chosen)  # before the long part, as what is missing from the data
+        Judge.open(chosen, settings.data, Told())
     start = time.perf_counter()
     found = methods(checkpoint, arguments.width, arguments.bits, arguments.measure, arguments.tune_steps,
                     arguments.tune_batch)
-    scores = evaluate_transformers(checkpoint, {name: method.model for name, method in found.items()}, settings,
-                                   Told())
+    models = {name: method.model for name, method in found.items()}
+    scores: list[dict[str, Any]] = [{} for _ in models]
+    if arguments.count:
+        scores = evaluate_transformers(checkpoint, models, settings, Told())
+    near = trajectory_psnr(checkpoint, models)
     rows, first = [], scores[0].get("validation_loss")
     for (name, method), score in zip(found.items(), scores, strict=True):
         loss = score.get("validation_loss")
         change = None if not first or loss is None else loss / first - 1
         rows.append({"method": name, "bits": method.bits, "file": method.file, "resident": method.resident,
-                     "seconds": round(method.seconds, 2), "loss_change": change, **method.notes, **score})
+                     "seconds": round(method.seconds, 2), "loss_change": change, "trajectory_psnr_db": near[name], **method.notes,
+                     **score})
     options = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()
                if key not in ("data", "checkpoint")} | {"sha256": checkpoint.origin.get("sha256")}
     for row in rows:
