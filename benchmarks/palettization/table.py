@@ -288,8 +288,8 @@ def main() -> None:
         loss = score.get("validation_loss")
         change = None if not first or loss is None else loss / first - 1
         rows.append({"method": name, "bits": method.bits, "file": method.file, "resident": method.resident,
-                     "seconds": round(method.seconds, 2), "loss_change": change, "trajectory_psnr_db": near[name], **method.notes,
-                     **score})
+                     "seconds": round(method.seconds, 2), "loss_change": change, "trajectory_psnr_db": near[name],
+                     **method.notes, **score})
     options = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()
                if key not in ("data", "checkpoint")} | {"sha256": checkpoint.origin.get("sha256")}
     for row in rows:
