@@ -248,7 +248,7 @@ def test_an_occupied_folder(copy, capfd):
 def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
     before = sorted(os.listdir(copy))
 
-    def fail(component, path, target):
+    def fail(component, path, target, weights):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -262,7 +262,7 @@ def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
 
 
 def test_a_converter_that_fails_is_one_line(copy, capfd, monkeypatch):
-    def fail(component, path, target):
+    def fail(component, path, target, weights):
         os.write(1, b"chatter " * 100)
         raise RuntimeError("no such operation\nand a long story")
 
