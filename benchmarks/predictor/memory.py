@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import record
 from edgegen.bench.host import ChildRunner, candidates, runnable
 from edgegen.bench.measure import Settings
 from edgegen.bench.predict_bundle import host_memory
+from edgegen.bench.records import append_study
 from edgegen.emit.bundle import load_bundle
 
 LIMIT = 0.20
@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundles", nargs="+", type=Path)
     rows = [row for folder in parser.parse_args().bundles for row in compare(folder)]
-    record.append(Path(__file__).with_name("measurements.jsonl"), {"runs": RUNS, "limit": LIMIT}, {"memory": rows})
+    append_study(Path(__file__).with_name("measurements.jsonl"), {"runs": RUNS, "limit": LIMIT}, {"memory": rows})
     print(LINE.format("tier", "component", "back end", "measured", "predicted", "error"))
     for row in rows:
         print(LINE.format(row["tier"], row["component"], row["backend"], f"{row['measured_bytes'] / 1e6:.1f} MB",
