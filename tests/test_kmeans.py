@@ -63,6 +63,12 @@ def test_any_weighted_histogram_reaches_the_optimum(data):
     assert squared_error(h, found) <= optimum * (1 + 1e-9) + 1e-9 * h.total
 
 
+def test_one_cluster_fewer_than_values_of_very_different_gaps():
+    g = np.random.default_rng(0)
+    h = Histogram(np.cumsum(g.choice([1.0, 1.0, 1e-3, 50.0], 257)), g.choice([1.0, 1.0, 3.0, 1e-3, 1e3], 257))
+    assert np.isclose(squared_error(h, cluster(h, 256)), squared_error(h, exact(h, 256)), atol=1e-9 * h.total)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-40, 40), min_size=1, max_size=9), st.integers(1, 4))
 def test_the_reference_is_the_best_of_all_partitions(values, clusters):

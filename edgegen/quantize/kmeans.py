@@ -65,7 +65,8 @@ def cluster(histogram: Histogram, clusters: int) -> np.ndarray:
     """Centroids of least error, ascending; fewer than asked when there are fewer values."""
     if histogram.values.size <= clusters:
         return histogram.values
-    return means(histogram, best_cuts(Sums.of(histogram), clusters, companded(histogram)))
+    cuts = best_cuts(Sums.of(histogram), clusters, companded(histogram))
+    return exact(histogram, clusters) if cuts is None else means(histogram, cuts)
 
 
 def squared_error(histogram: Histogram, centroids: np.ndarray) -> float:

@@ -19,8 +19,11 @@ LANES = 8  # lambdas done at once
 ROUNDS = 60
 
 
-def best_cuts(sums: Sums, intervals: int, coordinate: np.ndarray) -> np.ndarray:
-    """Cuts (intervals + 1,) of least total error; `coordinate` (n,) spaces good cuts about evenly. n > intervals."""
+def best_cuts(sums: Sums, intervals: int, coordinate: np.ndarray) -> np.ndarray | None:
+    """Cuts (intervals + 1,) of least total error; `coordinate` (n,) spaces good cuts about evenly. n > intervals.
+
+    None where rounding hides every lambda that would give them, as where nearly all values are intervals of their own.
+    """
     start = even_cuts(coordinate, intervals)
     charge, doubt = 2 * sums.total(start) / intervals, 0.3  # the slope of C / k^2
     cells = even_cuts(coordinate, CELLS * intervals)
@@ -46,7 +49,7 @@ def _estimate(sums: Sums, intervals: int, charge: float, doubt: float) -> float:
     return float(np.exp(np.interp([-intervals - 0.5, -intervals + 0.5], ks, np.log(lams)).mean()))
 
 
-def _search(sums: Sums, intervals: int, charge: float, doubt: float) -> np.ndarray:
+def _search(sums: Sums, intervals: int, charge: float, doubt: float) -> np.ndarray | None:
     """The best cuts; their lambda is looked for around `charge`, which is wrong by a factor of 1 +- doubt or so."""
     lanes = int(np.clip(0.04 * intervals, 1, LANES))  # k keeps over a stretch of about 3 / k of lambda
     charges = charge * (1 + doubt * (2 * np.arange(lanes) + 1 - lanes) / lanes)
@@ -146,7 +149,7 @@ def _paths(before: np.ndarray) -> list[np.ndarray]:
     return paths
 
 
-def splice(sums: Sums, coarse: np.ndarray, fine: np.ndarray, intervals: int) -> np.ndarray:
+def splice(sums: Sums, coarse: np.ndarray, fine: np.ndarray, intervals: int) -> np.ndarray | None:
     """The best join of two partitions, equally cheap at one lambda, into one of a number of intervals between theirs.
 
     Where an interval of the coarse one contains one of the fine one, following the fine one to its start and the
@@ -158,4 +161,4 @@ def splice(sums: Sums, coarse: np.ndarray, fine: np.ndarray, intervals: int) -> 
         other = at + shift
         if other + 1 < fine.size and coarse[at] <= fine[other] and fine[other + 1] <= coarse[at + 1]:
             joined.append(np.concatenate([fine[: other + 1], coarse[at + 1 :]]))
-    return min(joined, key=sums.total)
+    return min(joined, key=sums.total) if joined else None
