@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgegen.errors import InputError
 from edgegen.model.blocks import double
 from edgegen.model.config import DiTConfig
-from edgegen.model.elastic import ElasticDiT, key, load_elastic_
+from edgegen.model.elastic import ElasticDiT, key
 from edgegen.train import parallel
 from edgegen.train.blockwise import BlockwiseElastic
 from edgegen.train.loop import (
@@ -148,11 +148,8 @@ class KDRun(ElasticRun):
 
     def __init__(self, config: DiTConfig, training: KDTraining, teacher: Teacher, start: Mapping[str, Tensor],
                  blockwise: bool = False, recompute: bool = False):
-        super().__init__(config, training.seed, blockwise, recompute)
+        super().__init__(config, training.seed, blockwise, recompute, start)
         self.training_settings, self.teacher = training, teacher
-        with torch.no_grad():
-            load_elastic_(self.model, start)
-            load_elastic_(self.average, start)
         self.projectors = nn.ModuleDict()
         generator = torch.Generator().manual_seed(training.seed)
         for width in config.widths if training.feature_weight else ():

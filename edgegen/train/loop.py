@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.config import DiTConfig
-from edgegen.model.elastic import ElasticDiT, elastic_state
+from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_
 from edgegen.model.text import masked_mean
 from edgegen.train import parallel
 from edgegen.train.blockwise import BlockwiseElastic
@@ -60,6 +60,8 @@ class ElasticTraining:
     activation_checkpointing: bool = False  # blocks are recomputed in the backward pass, to save memory
     distribution: str = "auto"  # replicate or shard (FSDP2) over the processes; auto: shard on GPUs, replicate on CPUs
     tensorboard: bool = False  # scalars, and a grid of fixed prompts for each width, in the run's folder
+    start: str = ""  # folder of a checkpoint or of an elastic run, or "bundled", whose weights the run begins with
+    start_width: float = 0.0  # a width of it alone, which a wider model grows from; 0: all of it, as it is
     seed: int = 0
     log_every: int = 20
     validate_every: int = 500
@@ -183,10 +185,14 @@ class ElasticRun(nn.Module):
     `blockwise` makes the supernet one that can be sharded, `recompute` one that recomputes its blocks.
     """
 
-    def __init__(self, config: DiTConfig, seed: int, blockwise: bool = False, recompute: bool = False):
+    def __init__(self, config: DiTConfig, seed: int, blockwise: bool = False, recompute: bool = False,
+                 start: Mapping[str, Tensor] | None = None):
         super().__init__()
         blocks = blockwise or recompute
         self.model = BlockwiseElastic(config, seed, recompute) if blocks else ElasticDiT(config, seed)
+        if start is not None:
+            with torch.no_grad():
+                load_elastic_(self.model, start)
         self.average = deepcopy(self.model).requires_grad_(False)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.precision = "float32"
@@ -236,14 +242,16 @@ def train_elastic(
     stop_after: int | None = None,
     device: str = "cpu",
     draw: Draw | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Trains a supernet, resuming what `run_dir` holds; returns the averaged weights by checkpoint name.
 
-    Raises EdgegenError on a loss that is not finite: the last saved state stays as it was.
+    A new run begins with the weights `start`, by checkpoint name, where they are given. Raises EdgegenError on a loss
+    that is not finite: the last saved state stays as it was.
     """
 
     def make(blockwise: bool, recompute: bool) -> ElasticRun:
-        return ElasticRun(config, training.seed, blockwise, recompute)
+        return ElasticRun(config, training.seed, blockwise, recompute, start)
 
     return train_run(make, data, validation, run_dir, config, training, stop_after, device, draw)
 

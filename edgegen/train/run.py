@@ -16,7 +16,6 @@ from edgegen.errors import InputError
 from edgegen.files import write_json
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.config import DiTConfig
-from edgegen.model.text import Tokenizers
 from edgegen.target import unknown
 from edgegen.train import parallel
 from edgegen.train.assets import SIZE, fetch_emoji, render_emoji
@@ -26,13 +25,14 @@ from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
 from edgegen.train.device import pick_device
 from edgegen.train.elastic_data import captioned_latents, scene_latents
-from edgegen.train.frozen import load_frozen
+from edgegen.train.frozen import frozen_of_runs, load_frozen
+from edgegen.train.grow import opened_start
 from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
 from edgegen.train.kdmd_data import prepare_kdmd
 from edgegen.train.loop import Draw, TrainingData, ValidationData, train_elastic
 from edgegen.train.own_data import prepare_own_data
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
-from edgegen.train.results import as_shipped_, autoencoder_result, read_log, text_result
+from edgegen.train.results import as_shipped_, autoencoder_result, read_log
 from edgegen.train.run_state import newest, saved_steps
 from edgegen.train.samples import PromptGrid
 from edgegen.train.scene_pictures import Sprites
@@ -144,9 +144,10 @@ def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
 
 
 def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
+    start = opened_start(recipe.model, recipe.training, run_dir)
     seen, watched = training_latents(recipe.data, recipe.model, data_dir, runs_dir)
     draw = prompt_grid(recipe.model, runs_dir, recipe.data.encoders) if recipe.training.tensorboard else None
-    return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training, draw=draw)
+    return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training, draw=draw, start=start)
 
 
 def prepare_kd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
@@ -181,15 +182,14 @@ def emoji_latents(
     data: DataConfig, config: DiTConfig, data_dir: Path, runs_dir: Path
 ) -> tuple[TrainingData, ValidationData]:
     """What a transformer trains on and what is watched, as the earlier stages' results see pictures and captions."""
-    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
-    text_config, encoders, _ = text_result(runs_dir / "text")
-    CheckpointConfig("", config, text_config, picture_config).latent_size((SIZE, SIZE))  # refuses what cannot fit
+    frozen = load_frozen(runs_dir, data.encoders) if data.encoders else frozen_of_runs(runs_dir)
+    checked = CheckpointConfig("", config, frozen.text_config, frozen.autoencoder_config)
+    checked.latent_size((SIZE, SIZE))  # refuses what cannot fit
     if parallel.rank() == 0:
         render_emoji(fetch_emoji(data_dir))
     parallel.wait()  # the others read what the first has fetched
     emoji = EmojiData.load(data_dir)
-    encoder, tokenizers = as_shipped_(autoencoder.encoder), Tokenizers.load(runs_dir / "text" / "tokenizer")
-    text = as_shipped_(encoders)
+    encoder, tokenizers, text = frozen.autoencoder.encoder, frozen.tokenizers, frozen.text
     seen = captioned_latents(emoji.subset("train"), encoder, tokenizers, text)
     if data.scenes:
         return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text)

@@ -103,7 +103,8 @@ class SceneLatents:
         empty = torch.rand(count, generator=g) < training.drop_caption
         text[empty], mask[empty] = self.singles.text[0].float(), self.singles.mask[0].float()
         mask = self.singles.drop_encoders(mask, training.drop_encoder, g)  # (B,L)
-        text = text * mask[..., None]  # (B,L,T)
+        used = mask.any(0)  # columns that all rows have masked cost time and say nothing
+        text, mask = (text * mask[..., None])[:, used], mask[:, used]  # (B,L,T), (B,L)
         noise = torch.randn(x0.shape, generator=g)
         t = logit_normal(count, g, training.shift)[torch.randperm(count, generator=g)]
         rows = slice(rank * count // world, (rank + 1) * count // world)

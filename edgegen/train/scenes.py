@@ -28,8 +28,9 @@ RELATIONS = {"left": ("to the left of", "left of"), "right": ("to the right of",
              "above": ("above", "over"), "below": ("below", "under")}
 PLACES = {"top left": (0, 0), "top right": (1, 0), "bottom left": (0, 1), "bottom right": (1, 1)}
 NUMBERS = {2: "two", 3: "three"}
-CELLS = 8  # places and sizes are whole cells of 16 pixels, the tokens of the bundled model, which learns them sooner so
-SIZES = {1: (4, 5, 6), 2: (3, 4), 3: (3,)}  # side of a thing in cells, by the number of things
+CELLS = 8  # of 16 pixels, the tokens of the bundled model, along a side of the picture
+STEP = 2  # cells: things begin at every second one, where its middle stage sees the same tokens of a thing everywhere
+SIZES = {1: (4, 6), 2: (4,), 3: (4,)}  # side of a thing in cells, by the number of things
 IRREGULAR = {"mouse": "mice", "tomato": "tomatoes"}
 HELD_OUT_FACTS = 0.1  # share of the combinations that training never sees
 
@@ -137,7 +138,7 @@ def arrange(
     sizes = SIZES[count] if place is None else SIZES[2]
     size = int(sizes[rng.integers(len(sizes))])
     while True:
-        corners = rng.integers(0, CELLS - size + 1, (count, 2))  # first cells: x, y
+        corners = STEP * rng.integers(0, (CELLS - size) // STEP + 1, (count, 2))  # first cells: x, y
         if place is not None:
             corners = np.array([PLACES[place]]) * (CELLS - size)
         if apart(corners, size) and (relation is None or holds(relation, corners[0] / CELLS, corners[1] / CELLS)):

@@ -1,0 +1,83 @@
+"""Runs that begin with weights that are there, and wide models grown from narrow ones."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import decibels, random_inputs, scrambled, small_config
+from test_train import CONFIG, FAST, captioned
+
+from edgegen.errors import InputError
+from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
+from edgegen.train.grow import opened_start, widened
+from edgegen.train.loop import train_elastic
+from edgegen.train.results import elastic_result
+
+WIDE = small_config(cross_kv_heads=1, widths=(0.25, 0.5, 1.0))
+
+
+def grown(wide, seed: int = 1):
+    """A narrow model whose every weight matters, and the supernet grown from it."""
+    narrow = scrambled(replace(wide.at(0.5), widths=(1.0,))).full
+    model = ElasticDiT(wide)
+    with torch.no_grad():
+        load_elastic_(model, widened(wide.at(0.5), narrow.state_dict(), wide, seed))
+    return narrow, model
+
+
+def test_a_grown_model_computes_what_the_narrow_one_did():
+    narrow, model = grown(WIDE)
+    inputs = random_inputs(WIDE)
+    with torch.no_grad():
+        wanted = narrow(*inputs)
+        assert torch.equal(materialize(model, 0.5)(*inputs), wanted)
+        assert decibels(wanted, model(1.0, *inputs)) > 100
+        assert decibels(wanted, model(0.25, *inputs)) < 60  # a slice narrower than what was trained is another function
+
+
+def test_everything_that_was_added_learns():
+    _, model = grown(WIDE)
+    model(1.0, *random_inputs(WIDE)).square().mean().backward()
+    still = [name for name, p in model.full.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not still
+
+
+def test_only_the_same_network_with_a_multiple_of_the_channels_grows():
+    state = scrambled(small_config(widths=(1.0,))).full.state_dict()
+    for wide in (small_config(hidden=96, widths=(1.0,)), small_config(hidden=128, blocks=8, widths=(1.0,))):
+        with pytest.raises(InputError, match="cannot grow"):
+            widened(small_config(widths=(1.0,)), state, wide, 0)
+
+
+def test_a_run_begins_with_another_run_s_average_and_resumes_without_it(tmp_path):
+    narrow = CONFIG.at(0.5)
+    train_elastic(captioned(), captioned(), tmp_path / "narrow", narrow, FAST)
+    _, learnt = elastic_result(tmp_path / "narrow")
+    training = replace(FAST, start=str(tmp_path / "narrow"), start_width=1.0)
+    start = opened_start(CONFIG, training, tmp_path / "wide")
+    first = ElasticDiT(CONFIG)
+    with torch.no_grad():
+        load_elastic_(first, start)
+    half = materialize(first, 0.5).state_dict()
+    assert half.keys() == learnt.keys() and all(torch.equal(half[name], learnt[name]) for name in half)
+    frozen = replace(training, rate=1e-9, weight_decay=0.0)
+    after = train_elastic(captioned(), captioned(), tmp_path / "wide", CONFIG, frozen, start=start)
+    assert all(torch.allclose(after[name], start[name], atol=1e-6) for name in start)  # it began there
+    assert opened_start(CONFIG, frozen, tmp_path / "wide") is None
+
+
+def test_a_start_of_another_configuration_is_refused(tmp_path):
+    train_elastic(captioned(), captioned(), tmp_path / "narrow", CONFIG.at(0.5), FAST)
+    with pytest.raises(InputError, match="another hidden, widths"):
+        opened_start(CONFIG, replace(FAST, start=str(tmp_path / "narrow")), tmp_path / "wide")
+    with pytest.raises(InputError, match="width 0.75"):
+        opened_start(CONFIG, replace(FAST, start=str(tmp_path / "narrow"), start_width=0.75), tmp_path / "wide")
+    assert not (tmp_path / "wide").exists()
+
+
+def test_a_whole_checkpoint_is_where_a_run_begins(tmp_path):
+    train_elastic(captioned(), captioned(), tmp_path / "first", CONFIG, FAST)
+    config, state = elastic_result(tmp_path / "first")
+    start = opened_start(config, replace(FAST, start=str(tmp_path / "first")), tmp_path / "second")
+    assert start.keys() == elastic_state(ElasticDiT(config)).keys()
+    assert all(torch.equal(start[name], state[name]) for name in state)
