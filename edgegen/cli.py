@@ -224,7 +224,7 @@ def tiers(as_json: Json = False) -> None:
 @app.command(epilog="Example: edgegen devices pixel8 --json")
 def devices(name: Annotated[str, typer.Argument(help="One device; all if left out.")] = "",
             as_json: Json = False) -> None:
-    """Lists the devices, with the source of every figure in --json."""
+    """Lists the devices and how many of their figures were checked; --json has the source of every one."""
     from edgegen import show
     from edgegen.target import list_devices, load_device
 

@@ -194,13 +194,19 @@ def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
 
 
 def show_devices(to: Console, devices: Sequence[Device]) -> None:
-    """Devices; `--json` gives the source of every figure."""
+    """Devices, and of how many figures the source was opened; `--json` gives the source of every figure."""
     def known(figure: Figure | None, unit: str) -> str:
         return f"{figure.value:g} {unit}" if figure else "-"
 
     cells = [(d.name, d.title, d.chip.value, d.year.value, known(d.memory_gb, "GB"), known(d.bandwidth_gbs, "GB/s"),
-              ", ".join(d.units) or "-", d.tier) for d in devices]
-    to.print(table(("device", "name", "chip", ">year", ">memory", ">bandwidth", "rates known", "tier"), cells))
+              ", ".join(d.units) or "-", f"{sum(f.checked for f in d.figures.values())} of {len(d.figures)}", d.tier)
+             for d in devices]
+    to.print(table(("device", "name", "chip", ">year", ">memory", ">bandwidth", "rates known", ">checked", "tier"),
+                   cells))
+    if len(devices) == 1:
+        for name, figure in devices[0].figures.items():
+            if not figure.checked:
+                to.print(f"{name}: {escape(figure.source)}", soft_wrap=True)
 
 
 def show_health(to: Console, health: Health) -> None:

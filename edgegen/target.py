@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ ACTIVATIONS = {"coreml": ("float16",), "onnx": ("float32", "int8"), "executorch"
 INT8_FLOOR_DB = 38.0  # where a tier says nothing else of activations in int8
 UNITS = ("npu", "gpu", "cpu")
 RATE_PRECISIONS = ("int8", "float16", "float32")
+UNCHECKED = "not checked against its page: "  # how a source starts that nobody has opened
 REQUIRED = object()
 
 
@@ -78,6 +79,11 @@ class Figure:
     value: Any
     source: str
 
+    @property
+    def checked(self) -> bool:
+        """Whether the source was opened and says so."""
+        return not self.source.startswith(UNCHECKED)
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -103,6 +109,11 @@ class Unit:
     precision: str | None = None
     clusters: tuple[Cluster, ...] = ()
 
+    @property
+    def checked(self) -> bool:
+        """Whether the source was opened and says so."""
+        return not self.source.startswith(UNCHECKED)
+
 
 @dataclass(frozen=True)
 class Device:
@@ -117,6 +128,13 @@ class Device:
     app_memory_gb: Figure | None = None  # what one app may use of it
     bandwidth_gbs: Figure | None = None  # of the memory, 10^9 bytes a second at the most
     units: dict[str, Unit] = field(default_factory=dict)  # those whose rate is known
+
+    @property
+    def figures(self) -> dict[str, Figure | Unit]:
+        """Everything with a source, by its table in the file, such as "memory_gb" or "units.npu"."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain: dict[str, Figure | Unit] = {name: value for name, value in values.items() if isinstance(value, Figure)}
+        return plain | {f"units.{kind}": unit for kind, unit in self.units.items()}
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:

@@ -1,14 +1,15 @@
 """Device profiles: the families that were promised, a source behind every figure, rates that can be right."""
 
-from dataclasses import fields
+import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks.predictor import sources
 from edgegen.bench.predict import CannotPredict, tera_operations, unit_of
 from edgegen.cli import run
 from edgegen.errors import InputError
-from edgegen.target import Figure, core_widths, list_devices, load_device, targets_folder
+from edgegen.target import UNCHECKED, core_widths, list_devices, load_device, targets_folder
 
 PIXEL = targets_folder() / "devices" / "iphone13.toml"
 
@@ -32,9 +33,9 @@ def test_promised_families_are_there():
 
 def test_every_figure_has_a_source_and_a_size_that_can_be():
     for device in list_devices():
-        figures = [getattr(device, f.name) for f in fields(device) if isinstance(getattr(device, f.name), Figure)]
-        for figure in (*figures, *device.units.values()):
-            assert len(figure.source) > 8, device.name
+        for name, figure in device.figures.items():
+            address = "http://" in figure.source or "https://" in figure.source
+            assert address if figure.checked else len(figure.source) > len(UNCHECKED), (device.name, name)
         assert device.memory_gb is not None and 2 <= device.memory_gb.value <= 24
         assert 2020 <= device.year.value <= 2026
         if device.app_memory_gb:
@@ -43,6 +44,26 @@ def test_every_figure_has_a_source_and_a_size_that_can_be():
             assert 10 < device.bandwidth_gbs.value < 200
         for unit in device.units.values():
             assert 0.05 < tera_operations(device, unit, "float32") < 100, (device.name, unit.kind)
+
+
+def test_the_counts_of_checked_sources_are_those_of_the_profiles():
+    assert sources.table() in (sources.FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_corrected_figure_is_what_its_profile_says():
+    for row in sources.corrections():
+        assert row["was"] != row["is"] == sources.current(row), row
+
+
+def test_a_source_that_nobody_opened_is_told(tmp_path, capfd):
+    path = edited(tmp_path, 'source = "https://www.cpu-monkey', f'source = "{UNCHECKED}https://www.cpu-monkey')
+    device = load_device(path)
+    assert [name for name, figure in device.figures.items() if not figure.checked] == ["units.npu"]
+    assert run(["devices", path]) == 0
+    told = capfd.readouterr().err
+    assert f"{len(device.figures) - 1} of {len(device.figures)}" in told and f"units.npu: {UNCHECKED}" in told
+    assert run(["devices", path, "--json"]) == 0
+    assert UNCHECKED in json.loads(capfd.readouterr().out)[0]["units"]["npu"]["source"]
 
 
 def test_devices_of_one_chip_agree_on_what_belongs_to_the_chip():
