@@ -40,8 +40,9 @@ from edgegen.train.loop import CaptionedLatents, ElasticRun, ElasticTraining, tr
 from edgegen.train.recipe import Assembly, load_assembly, load_recipe
 from edgegen.train.results import autoencoder_result, elastic_result, read_log, read_state, text_result
 from edgegen.train.samples import PromptGrid
+from edgegen.train.scenes import SceneSource, plural
 from edgegen.train.sheet import Group, Variant, contact_sheet, draw
-from edgegen.train.sheet_prompts import default_prompts, grouped
+from edgegen.train.sheet_prompts import default_prompts, grouped, scene_groups
 from edgegen.train.text import TextTraining, save_tokenizers, train_text
 from edgegen.train.text_data import make_tokenizers_
 
@@ -591,10 +592,22 @@ def test_a_sheet_draws_what_generate_draws(three_stages, tmp_path):
 def test_default_prompts_are_marked_by_what_training_saw():
     groups = {group.title: group.prompts for group in grouped(default_prompts())}
     seen, style, concept, other = groups.values()
-    assert "a red heart" in seen and "a blue dog" in other
-    assert len(seen) >= 20 and min(map(len, (style, concept, other))) >= 8
+    assert "a red heart" in seen and "a burning house" in other
+    assert len(seen) >= 20 and min(map(len, (style, concept))) >= 8 and len(other) >= 4
     every = {caption for one in common_concepts() for kind in ("3d", "flat") for caption in captions(one, kind)}
     assert set(seen) | set(style) | set(concept) <= every and not set(other) & every
+
+
+def test_default_scenes_of_a_sheet_belong_to_their_splits():
+    groups = {group.title: group.prompts for group in scene_groups()}
+    assert [len(prompts) for prompts in groups.values()] >= [18, 8, 6]
+    every = [prompt for prompts in groups.values() for prompt in prompts]
+    assert len(set(every)) == len(every)
+    held_out = [name for name, styles in SceneSource("concepts").styles.items() if styles]
+    known, _, unknown = groups.values()
+    names = [name for name in held_out if name not in SceneSource("train").names]  # held out in every style
+    assert names and not any(name in prompt for prompt in known for name in names)
+    assert all(any(name in prompt or plural(name) in prompt for name in held_out) for prompt in unknown)
 
 
 # fetching

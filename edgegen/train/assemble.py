@@ -13,7 +13,7 @@ from edgegen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.card import model_card, saved_recipe, total_bytes
 from edgegen.train.frozen import encoders_of, load_frozen
-from edgegen.train.kdmd_run import KdmdResults, kdmd_results
+from edgegen.train.kdmd_run import kdmd_results
 from edgegen.train.own_card import own_card
 from edgegen.train.recipe import Assembly
 from edgegen.train.results import decoder_result, elastic_result
@@ -45,7 +45,7 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     card = (own_card(config, states, runs_dir, data, assembly.note) if data.get("path") else
             model_card(config, states, runs_dir, assembly.note))
     save_checkpoint(out, config, states, tokenizer_files, overwrite)
-    return written(out, card)
+    return written(out, card + adapters_note(config))
 
 
 def written(out: Path, card: str) -> Assembled:
@@ -66,7 +66,7 @@ def collect(runs_dir: Path, assembly: Assembly) -> Collected:
         return config, states, tokenizer_files
     found.check_base(in_memory(config, states, tokenizer_files))
     states["transformer"] = states["transformer"] | found.factors
-    return replace(config, adapters=found.config), states, tokenizer_files
+    return replace(config, adapters=found.config, sampler=found.sampler), states, tokenizer_files
 
 
 def in_memory(config: CheckpointConfig, states: dict[str, dict[str, Tensor]], files: dict[str, bytes]) -> Checkpoint:
@@ -94,14 +94,16 @@ def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = Fals
     transformer = {name: base[name] for name in without_adapters(base)} | found.factors
     states = {part: dict(state) for part, state in checkpoint.states.items()} | {"transformer": transformer}
     save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite)
-    return written(out, card.partition(FEW_STEPS)[0] + adapters_note(found))
+    return written(out, card.partition(FEW_STEPS)[0] + adapters_note(config))
 
 
-def adapters_note(found: KdmdResults) -> str:
-    """What a card says of adapters."""
-    widths = ", ".join(f"{width:g}" for width in found.config.widths)
-    return (f"{FEW_STEPS}Widths {widths} carry low-rank adapters (rank {found.config.rank}) distilled by "
-            f"`edgegen train kdmd`: {found.sampler.steps} Euler steps at shift {found.sampler.shift:g}, without "
+def adapters_note(config: CheckpointConfig) -> str:
+    """What a card says of adapters; nothing where there are none."""
+    if config.adapters is None:
+        return ""
+    widths = ", ".join(f"{width:g}" for width in config.adapters.widths)
+    return (f"{FEW_STEPS}Widths {widths} carry low-rank adapters (rank {config.adapters.rank}) distilled by "
+            f"`edgegen train kdmd`: {config.sampler.steps} Euler steps at shift {config.sampler.shift:g}, without "
             "guidance.\n")
 
 

@@ -20,9 +20,12 @@ from edgegen.train.captions import STYLES, assign_splits, common_concepts
 from edgegen.train.fetch import sources
 from edgegen.train.recipe import STAGES, load_recipe
 from edgegen.train.results import NOTHING, read_log, read_state
+from edgegen.train.run_state import state_folders
+from edgegen.train.scenes import COLOURS, HELD_OUT_FACTS, SceneSource
 
 PAUSE_S = 600  # between two rows of a log: longer is a run that stood still
 WAYS = ("word", "byte", "both")  # the text stage's losses
+LOSSES = (*WAYS, "few_step", "kd", "critic")  # what stages without a number named loss log of theirs
 NOT_YET = "not measured yet"
 States = Mapping[str, Mapping[str, Tensor]]
 
@@ -42,10 +45,10 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
                 f"{config.sampler.guidance:g}",
         prompts=", ".join(f'"{prompt}"' for prompt in config.prompts),
         sources=sources_table(),
-        pictures=splits.total(),
-        concepts=len(common_concepts()),
-        styles=" and ".join(STYLES),
-        **splits,
+        seen=seen(saved_recipe(runs_dir / "elastic").get("data", {}), splits),
+        unseen_concept=splits["unseen_concept"],
+        unseen_style=splits["unseen_style"],
+        watched=watched(saved_recipe(runs_dir / "elastic").get("data", {})),
         commands=commands(runs_dir),
         stages=stages_table(runs_dir),
         validation=validation_table(read_log(runs_dir / "elastic")),
@@ -53,6 +56,30 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
         text=retrieval_table(last_values(read_log(runs_dir / "text"), "r1_")),
         note="\n\n" + textwrap.fill(note, 120) if note else "",
     )
+
+
+def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
+    """What the transformer saw: single emoji, or scenes and a share of those."""
+    singles = (f"{splits['train']} of {sum(splits.values())} pictures of one emoji ({len(common_concepts())} concepts, "
+               f"each in the styles {' and '.join(STYLES)}; skin tones left out), rendered at 128x128 on white")
+    if not data.get("scenes"):
+        return textwrap.fill(f"The transformer saw {singles}.", 120)
+    known, unknown = (len(SceneSource(split).names) for split in ("train", "concepts"))
+    return textwrap.fill(
+        f"The transformer saw {data['scenes']:,} scenes of one to three of {known} things, in two styles, "
+        f"{len(COLOURS)} colours and their own, at places and in sizes that are whole tokens, on white or a light "
+        f"background, each with three captions that say object, number, colour and position in varied words "
+        f"(`edgegen/train/scenes.py`). {unknown} things it never saw at all, and {HELD_OUT_FACTS:.0%} of the "
+        "pairs, of the colours of a thing and of the numbers of a thing never together. "
+        f"{data['single_share']:.0%} of a batch were {singles}.", 120)
+
+
+def watched(data: Mapping[str, Any]) -> str:
+    """What the loss in the table is of."""
+    if data.get("scenes"):
+        return "new scenes of facts that training saw"
+    return ("pictures of known concepts in an unseen style (a picture a caption is little, so it says more about "
+            "overfitting than about quality)")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -109,12 +136,14 @@ def seconds_of(rows: Sequence[Mapping[str, float]]) -> float:
 def stages_table(runs_dir: Path) -> str:
     rows = []
     for stage in trained_stages(runs_dir):
-        state, log = read_state(runs_dir / stage, NOTHING), read_log(runs_dir / stage)
-        training = state.settings["training"]
-        losses = last_values(log, "loss") or {way: value for way, value in last_values(log, "").items() if way in WAYS}
-        rows.append((stage, f"{state.step:,}", training["batch"], training["seed"],
-                     ", ".join(f"{name} {value:.3f}" for name, value in losses.items()),
-                     f"{seconds_of(log) / 3600:.1f} h"))
+        for folder in state_folders(runs_dir / stage):
+            state, log = read_state(folder, NOTHING), read_log(folder)
+            training = state.settings["training"]
+            losses = last_values(log, "loss") or {n: v for n, v in last_values(log, "").items() if n in LOSSES}
+            name = stage if folder.name == stage else f"{stage}, width {folder.name}"
+            rows.append((name, f"{state.step:,}", training["batch"], training["seed"],
+                         ", ".join(f"{name} {value:.3f}" for name, value in losses.items()),
+                         f"{seconds_of(log) / 3600:.1f} h"))
     return table(("stage", "steps", "batch", "seed", "last training losses", "time"), rows)
 
 
@@ -148,7 +177,7 @@ def commands(runs_dir: Path) -> str:
 def changed_settings(runs_dir: Path, stage: str) -> list[str]:
     """Settings of a run that differ from the bundled recipe, as `key=value`."""
     bundled = json.loads(json.dumps(load_recipe(stage).to_dict()))  # tuples become lists, as in the saved ones
-    saved = saved_recipe(runs_dir / stage) or read_state(runs_dir / stage, NOTHING).settings
+    saved = saved_recipe(runs_dir / stage) or read_state(state_folders(runs_dir / stage)[0], NOTHING).settings
     training = dict(saved["training"])
     if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
         training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
@@ -163,12 +192,13 @@ def unfinished_note(runs_dir: Path) -> str:
     notes = []
     for stage in trained_stages(runs_dir):
         planned = saved_recipe(runs_dir / stage).get("training", {}).get("steps")
-        done = read_state(runs_dir / stage, NOTHING).step
-        if planned and done < planned:
-            notes.append(f"stage {stage} had done {done:,} of {planned:,} steps")
+        for folder in state_folders(runs_dir / stage):
+            done = read_state(folder, NOTHING).step
+            if planned and done < planned:
+                notes.append(f"stage {stage} had done {done:,} of {planned:,} steps")
     return f"\n**Not finished: {'; '.join(notes)} when this was assembled.**\n" if notes else ""
 
 
 def trained_stages(runs_dir: Path) -> list[str]:
     """The stages of this folder that a checkpoint is made of; those it has no run of came from elsewhere."""
-    return [stage for stage in STAGES if (runs_dir / stage / "state.safetensors").is_file()]
+    return [stage for stage in STAGES if state_folders(runs_dir / stage)]

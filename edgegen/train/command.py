@@ -200,7 +200,7 @@ def sheet(
     from edgegen import show
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
     from edgegen.train.sheet import Variant, contact_sheet, save_png
-    from edgegen.train.sheet_prompts import default_prompts, grouped, read_prompts
+    from edgegen.train.sheet_prompts import default_groups, grouped, read_prompts
 
     model = load_checkpoint(checkpoint or bundled_folder())
     own, widths = model.sampler, model.config.transformer.widths
@@ -208,7 +208,7 @@ def sheet(
                       numbers("shift", shift, (own.shift,)), numbers("guidance", guidance, (own.guidance,)),
                       numbers("seed", seed, (0,), int))
     variants = [Variant(*choice) for choice in choices]
-    groups = grouped(read_prompts(prompts) if prompts else default_prompts())
+    groups = grouped(read_prompts(prompts)) if prompts else default_groups()
     save_png(contact_sheet(model, groups, variants), out)
     if as_json:
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}

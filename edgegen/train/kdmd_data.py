@@ -41,14 +41,16 @@ class Prompts:
     word_tokens: int
 
     def batch(self, training: Any, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
-        """x0 (zeros), noise, t, text, mask, pooled of one step; a function of (seed, step, rank)."""
-        g = torch.Generator().manual_seed((training.seed * 1_000_003 + step) * 4099 + rank)
-        rows = torch.randint(len(self.text), (training.batch,), generator=g)
+        """x0 (zeros), noise, t, text, mask, pooled: a process's rows of a batch that depends on (seed, step) alone."""
+        g, count = torch.Generator().manual_seed((training.seed * 1_000_003 + step) * 4099), training.batch
+        picked = torch.randint(len(self.text), (count,), generator=g)
         captioned = CaptionedLatents(torch.empty(0), [], self.text, self.mask, self.word_tokens)
-        mask = captioned.drop_encoders(self.mask[rows].float(), training.drop_encoder, g)
-        text = self.text[rows].float() * mask[..., None]
-        noise = torch.randn(len(rows), *self.latent, generator=g)
-        return torch.zeros_like(noise), noise, torch.rand(len(rows), generator=g), text, mask, masked_mean(text, mask)
+        mask = captioned.drop_encoders(self.mask[picked].float(), training.drop_encoder, g)  # (B, L)
+        noise, t = torch.randn(count, *self.latent, generator=g), torch.rand(count, generator=g)
+        text = self.text[picked].float() * mask[..., None]  # (B, L, T)
+        rows = slice(rank * count // world, (rank + 1) * count // world)
+        whole = (torch.zeros_like(noise), noise, t, text, mask, masked_mean(text, mask))
+        return tuple(part[rows] for part in whole)
 
 
 def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[..., Any]:

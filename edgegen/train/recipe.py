@@ -25,7 +25,7 @@ from edgegen.train.kdmd_run import KdmdTraining
 from edgegen.train.loop import ElasticTraining
 from edgegen.train.text import TextTraining
 
-STAGES = ("autoencoder", "decoder", "text", "elastic")  # in the order they are trained
+STAGES = ("autoencoder", "decoder", "text", "elastic", "kdmd")  # of the bundled model, in the order they are trained
 KINDS: dict[str, tuple[type, type]] = {
     "autoencoder": (AutoencoderConfig, AutoencoderTraining),
     "decoder": (DecoderConfig, DecoderTraining),

@@ -33,7 +33,7 @@ from edgegen.train.loop import Draw, TrainingData, ValidationData, train_elastic
 from edgegen.train.own_data import prepare_own_data
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
 from edgegen.train.results import as_shipped_, autoencoder_result, read_log
-from edgegen.train.run_state import newest, saved_steps
+from edgegen.train.run_state import saved_steps, state_folders
 from edgegen.train.samples import PromptGrid
 from edgegen.train.scene_pictures import Sprites
 from edgegen.train.scenes import SceneSource
@@ -103,12 +103,6 @@ def run_stage(recipe: Recipe, data_dir: Path, runs_dir: Path, device: str = "cpu
 def steps_done(run_dir: Path) -> int:
     """The number of steps that a run's saved state has seen; of a run in folders, one a width, all together."""
     return sum(saved_steps(folder) for folder in state_folders(run_dir))
-
-
-def state_folders(run_dir: Path) -> list[Path]:
-    """The folders of a run that hold a saved state: its own, or one for each width."""
-    inner = sorted(path.parent for path in run_dir.glob("*/state.safetensors"))
-    return [run_dir] if newest(run_dir) else inner
 
 
 def write_note(run_dir: Path, recipe: Recipe) -> None:

@@ -81,6 +81,12 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
     return json.loads(read_metadata(path)["settings"]) if path else None
 
 
+def state_folders(run_dir: Path) -> list[Path]:
+    """The folders of a run that hold a saved state: its own, or one for each width."""
+    inner = sorted(path.parent for path in run_dir.glob(f"*/{STATE}"))
+    return [run_dir] if newest(run_dir) else inner
+
+
 class RunState:
     """Saves and restores a module, its optimizer and the step, at most once every `every_s` seconds unless told.
 

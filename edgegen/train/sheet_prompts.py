@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgegen.errors import InputError
 from edgegen.train.captions import STYLES, assign_splits, captions, common_concepts, fill
+from edgegen.train.scenes import KINDS, SceneSource
 from edgegen.train.sheet import Group
 
 TITLES = {
@@ -20,11 +21,16 @@ SEEN_3D = (
     "robot", "rainbow", "guitar", "snowman",
 )  # fmt: skip
 SEEN_FLAT = ("red heart", "pizza", "rocket", "cactus", "butterfly", "camera", "crown", "key")
-OTHER = (
-    "a blue dog", "a green heart with a red bow", "a red car next to a tree", "two cats", "a purple apple",
-    "a burning house", "a flat brown owl with glasses", "a pink robot",
-)  # fmt: skip
+OTHER = ("a green heart with a red bow", "four cats", "a burning house", "a flat brown owl with glasses")
 UNSEEN_SHOWN = 8
+SCENE_TITLES = {
+    "train": "Scenes never seen, of things, colours, numbers and pairs that training saw",
+    "combinations": "Scenes of a colour and a thing, a number of a thing, or a pair that training never saw together",
+    "concepts": "Scenes of things that training never saw",
+}
+SCENES_A_KIND = {"train": 3, "combinations": 2, "concepts": 1}  # shown, of each of GenEval's tasks
+SCENES_LOOKED_AT = 200
+SCENE_SEED = 7_002  # like evaluation's, far from those that training's pools begin at
 
 
 def split_of_captions() -> dict[str, str]:
@@ -52,6 +58,19 @@ def default_prompts() -> list[str]:
     return [*prompts, *OTHER]
 
 
+def scene_groups() -> list[Group]:
+    """The first few scenes of each kind, in each split, by their captions."""
+    groups = []
+    for split, title in SCENE_TITLES.items():
+        source, found = SceneSource(split, SCENE_SEED, captions=1), {kind: list[str]() for kind in KINDS}
+        for index in range(SCENES_LOOKED_AT):
+            scene = source[index]
+            if len(found[scene.kind]) < SCENES_A_KIND[split] and scene.captions[0] not in found[scene.kind]:
+                found[scene.kind].append(scene.captions[0])
+        groups.append(Group(title, tuple(prompt for prompts in found.values() for prompt in prompts)))
+    return groups
+
+
 def say(name: str, style: str) -> str:
     """'a dog' for 3d, which is what captions without a style mean; 'a flat dog'."""
     return fill("{a_name}" if style == "3d" else "{a_style_name}", name, style)
@@ -67,6 +86,11 @@ def read_prompts(path: Path) -> list[str]:
     if not any(prompts):
         raise InputError(f"{path} has no prompts.", "Write one a line.")
     return [prompt for prompt in prompts if prompt]
+
+
+def default_groups() -> list[Group]:
+    """Scenes, then single emoji and other words."""
+    return [*scene_groups(), *grouped(default_prompts())]
 
 
 def grouped(prompts: Sequence[str]) -> list[Group]:
