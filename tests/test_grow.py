@@ -9,7 +9,7 @@ from test_train import CONFIG, FAST, captioned
 
 from edgegen.errors import InputError
 from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
-from edgegen.train.grow import opened_start, widened
+from edgegen.train.grow import moved_heads, opened_start, widened
 from edgegen.train.loop import train_elastic
 from edgegen.train.results import elastic_result
 
@@ -33,6 +33,31 @@ def test_a_grown_model_computes_what_the_narrow_one_did():
         assert torch.equal(materialize(model, 0.5)(*inputs), wanted)
         assert decibels(wanted, model(1.0, *inputs)) > 100
         assert decibels(wanted, model(0.25, *inputs)) < 60  # a slice narrower than what was trained is another function
+
+
+def test_heads_that_read_another_key_head_get_a_stand_in():
+    narrow, wide = small_config(hidden=64, widths=(1.0,)), small_config(hidden=128, widths=(0.5, 1.0))
+    assert moved_heads(narrow, wide) == [(4, 8), (5, 9), (6, 10), (7, 11)]  # 8 and 16 heads, two key heads
+    plain = scrambled(narrow).full
+    grown = ElasticDiT(wide)
+    with torch.no_grad():
+        load_elastic_(grown, widened(narrow, plain.state_dict(), wide, 0))
+        inputs = random_inputs(narrow)
+        assert torch.equal(grown(0.5, *inputs), plain(*inputs))
+        cross, theirs = grown.full.up[0].cross, plain.up[0].cross
+        text, mask, x = inputs[2], inputs[3], torch.randn(2, 16, 64)
+        wanted = theirs.o.weight[:, 32:] @ heads(theirs, x, text, mask)[..., 32:].mT
+        found = cross.o.weight[:64, 64:96] @ heads(cross, torch.cat([x, x], -1), text, mask)[..., 64:96].mT
+    assert decibels(wanted, found) > 100
+
+
+def heads(cross, x, text, mask):
+    """What the heads (B, N, D) of a cross-attention give before its output projection."""
+    given = []
+    handle = cross.o.register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))
+    cross(x, text, mask)
+    handle.remove()
+    return given[0]
 
 
 def test_everything_that_was_added_learns():

@@ -3,8 +3,9 @@
 Growing keeps the function as Net2Net does (Chen et al., arXiv 1511.05641): the wide model's residual stream carries
 every channel of the narrow one several times, which leaves every norm as it was, but only the first copy is read; new
 heads and new feed-forward units read the stream and do not write to it yet. A prefix slice of the grown model is the
-narrow one. Only cross-attention with more than one key head is not kept: which of them a query head reads follows from
-the number of heads, so some read another one than before, and training has to mend that.
+narrow one. Only cross-attention with several key heads is not quite kept: which of them a query head reads follows from
+the number of heads, so some read another one than before. A new head that reads the right one does their work beside
+them; training has to mend the rest.
 
 Shapes: d channels of the narrow model, D = n d of the wide one, I channels that are not of the residual stream.
 """
@@ -76,6 +77,9 @@ def widened(narrow: DiTConfig, state: Mapping[str, Tensor], wide: DiTConfig, see
             grown[name] = own(plain, state[plain], narrow.hidden, hidden)
         else:
             grown[name] = shared(plain, state[plain], fresh[plain])
+            if ".cross." in name:
+                for old, new in moved_heads(narrow, wide):
+                    copy_head_(name, grown[name], old, new, narrow.head_dim)
         assert grown[name].shape == tensor.shape, name
     with torch.no_grad():
         load_elastic_(supernet, grown)  # refuses what does not fit
@@ -110,6 +114,22 @@ def shared(name: str, narrow: Tensor, fresh: Tensor) -> Tensor:
     if writes:  # every copy of a channel is written alike
         grown = grown[torch.arange(len(grown)) % rows]
     return grown
+
+
+def moved_heads(narrow: DiTConfig, wide: DiTConfig) -> list[tuple[int, int]]:
+    """Pairs (head of the narrow model, new head of the wide one that reads the same key head of cross-attention)."""
+    few, many = narrow.heads // narrow.cross_kv_heads, wide.heads // wide.cross_kv_heads  # that read one key head
+    pairs = [(head, head // few * many + head % few) for head in range(narrow.heads)]
+    return [(old, new) for old, new in pairs if new >= narrow.heads]
+
+
+def copy_head_(name: str, weight: Tensor, old: int, new: int, size: int) -> None:
+    """Gives a new head of cross-attention the queries and the output of an old one; `size` channels a head."""
+    source, target = slice(old * size, (old + 1) * size), slice(new * size, (new + 1) * size)
+    if ".cross.q." in name:
+        weight[target] = weight[source]
+    elif name.endswith(".cross.o.weight"):
+        weight[:, target] = weight[:, source]
 
 
 def widened_rows(narrow: Tensor, size: int, parts: int) -> Tensor:
