@@ -11,7 +11,8 @@ from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint, make_tokenizers
 from edgegen.model.text import TextConfig, TextEncoders, Tokenizers
 from edgegen.train import parallel
-from edgegen.train.results import as_shipped_, autoencoder_result, text_result
+from edgegen.train.results import NOTHING, as_shipped_, autoencoder_result, read_state, text_result
+from edgegen.train.run_state import saved_steps
 
 BUNDLED = "bundled"
 
@@ -55,7 +56,19 @@ def encoders_of(run_dir: Path) -> str:
 
 
 def frozen_of_runs(runs_dir: Path) -> Frozen:
-    """The results of the stages `autoencoder` and `text`."""
-    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
+    """The results of the stages `autoencoder` and `text`; text that began as a checkpoint's keeps its autoencoder."""
+    begun = text_start(runs_dir)
+    if begun:
+        found = load_frozen(runs_dir, begun)
+        picture_config, autoencoder = found.autoencoder_config, found.autoencoder
+    else:
+        picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
     text_config, text, files = text_result(runs_dir / "text")
     return Frozen(picture_config, as_shipped_(autoencoder), text_config, as_shipped_(text), files)
+
+
+def text_start(runs_dir: Path) -> str:
+    """The checkpoint that the text encoders began as, where there is no autoencoder run; "" where they did not."""
+    if (runs_dir / "autoencoder").exists() or not saved_steps(runs_dir / "text"):
+        return ""
+    return read_state(runs_dir / "text", NOTHING).settings["training"].get("start", "")

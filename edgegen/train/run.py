@@ -14,8 +14,10 @@ import torch
 
 from edgegen.errors import InputError
 from edgegen.files import write_json
+from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.config import DiTConfig
+from edgegen.model.text import Tokenizers
 from edgegen.target import unknown
 from edgegen.train import parallel
 from edgegen.train.assets import SIZE, fetch_emoji, render_emoji
@@ -25,12 +27,13 @@ from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
 from edgegen.train.device import pick_device
 from edgegen.train.elastic_data import captioned_latents, scene_latents
-from edgegen.train.frozen import frozen_of_runs, load_frozen
+from edgegen.train.frozen import BUNDLED, frozen_of_runs, load_frozen
 from edgegen.train.grow import opened_start
 from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
 from edgegen.train.kdmd_data import prepare_kdmd
 from edgegen.train.loop import Draw, TrainingData, ValidationData, train_elastic
 from edgegen.train.own_data import prepare_own_data
+from edgegen.train.reading import Readings
 from edgegen.train.recipe import STAGES, Recipe, load_recipe
 from edgegen.train.results import as_shipped_, autoencoder_result, read_log
 from edgegen.train.run_state import saved_steps, state_folders
@@ -133,8 +136,19 @@ def prepare_decoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
 
 
 def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    data = load_text_data(fetch_emoji(data_dir), fetch_teacher(data_dir), run_dir, recipe.model)
-    return partial(train_text, data.tokens, data.targets, data.split, run_dir, recipe.model, recipe.training)
+    training, begun = recipe.training, None
+    if training.start:
+        begun = load_checkpoint(bundled_folder() if training.start == BUNDLED else training.start)
+        if begun.config.text != recipe.model:
+            raise InputError(f"the text encoders of {training.start} have another configuration than the recipe.",
+                             "Leave the model's settings as they are there.")
+    data = load_text_data(fetch_emoji(data_dir), fetch_teacher(data_dir), run_dir, recipe.model,
+                          begun.tokenizer_files if begun else {})
+    tokenizers = Tokenizers.load(run_dir / "tokenizer")
+    readings = (Readings.of(SceneSource("train", captions=1).__getitem__, training.reading_captions, tokenizers)
+                if training.reading else None)
+    return partial(train_text, data.tokens, data.targets, data.split, run_dir, recipe.model, training,
+                   readings=readings, start=begun.states["text_encoder"] if begun else None)
 
 
 def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:

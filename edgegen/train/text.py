@@ -5,8 +5,10 @@ Shapes: K captions, B batch, E width of the teacher's embeddings, T text width.
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from edgegen.model.text import ByteTokenizer, TextConfig, TextEncoders, TokenIds
 from edgegen.train.autoencoder import cosine_rate
 from edgegen.train.captions import Saying, common_concepts, unit_hash
 from edgegen.train.ranges import check_ranges
+from edgegen.train.reading import Readers, Readings, reading_loss
 from edgegen.train.run_state import RunState
 
 WAYS = ("word", "byte", "both")  # which encoders a prompt goes through
@@ -32,6 +35,9 @@ class TextTraining:
     peak_rate: float = 1e-3
     warmup: int = 100
     weight_decay: float = 1e-2
+    reading: float = 0.0  # weight of what is said of the things of a scene, read off their own tokens; 0: none
+    reading_captions: int = 20_000  # of scenes, that are read
+    start: str = ""  # folder of a checkpoint, or "bundled", whose encoders and tokenizers the run begins with
     seed: int = 0
     bfloat16: bool = False  # autocast; pays only where the processor multiplies bfloat16 natively
 
@@ -104,9 +110,10 @@ def corpus_split(sayings: list[Saying], held_out: float = 0.04, seed: int = 0) -
 class DistilledText(nn.Module):
     """The encoders with one discardable linear head on the pooled tokens of each way to read a prompt."""
 
-    def __init__(self, config: TextConfig, embedding: int):
+    def __init__(self, config: TextConfig, embedding: int, reads: bool = False):
         super().__init__()
         self.encoders = TextEncoders(config)
+        self.readers = Readers(config.width) if reads else None
         self.ways = [way for way in WAYS if way in self.encoders.encoders or len(self.encoders.encoders) == 2]
         self.heads = nn.ModuleDict({way: nn.Linear(config.width, embedding) for way in self.ways})
 
@@ -149,20 +156,29 @@ def train_text(
     config: TextConfig,
     training: TextTraining,
     stop_after: int | None = None,
+    readings: Readings | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> TextEncoders:
-    """Train on tokens of K captions and standardised targets (K,E), resuming what `run_dir` holds."""
+    """Train on tokens of K captions and standardised targets (K,E), resuming what `run_dir` holds.
+
+    A new run begins with the encoders `start` where they are given; with `readings` it learns these too.
+    """
     torch.manual_seed(training.seed)
-    module = DistilledText(config, targets.shape[1])
+    module = DistilledText(config, targets.shape[1], readings is not None)
+    if start is not None:
+        module.encoders.load_state_dict(start)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
     )
-    state = RunState(run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)})
+    state = RunState(run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)},
+                     modernised=modernised)
     rows = np.flatnonzero(split == "train")
     lengths = ((tokens.byte if tokens.byte is not None else tokens.word)[rows] != 0).sum(1)
     end = min(training.steps, stop_after or training.steps)
     for step in state.steps(end):
         picked = rows[length_batch(lengths, training.batch, training.seed, step)]
-        losses = _step_(module, optimizer, tokens, targets, picked, training, step)
+        read = readings.batch(training.batch, training.seed, step) if readings is not None else None
+        losses = _step_(module, optimizer, tokens, targets, picked, training, step, read)
         if (step + 1) % 50 == 0:
             state.log(step + 1, **losses)
         if (step + 1) % 500 == 0 or step + 1 == end:
@@ -171,17 +187,27 @@ def train_text(
     return module.encoders.eval()
 
 
-def _step_(module, optimizer, tokens, targets, rows, training: TextTraining, step: int) -> dict[str, float]:
+def modernised(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version saved, as this one would: what it did not know has its default."""
+    return settings | {"training": asdict(TextTraining()) | settings["training"]}
+
+
+def _step_(module, optimizer, tokens, targets, rows, training: TextTraining, step: int, read: Readings | None
+           ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = cosine_rate(step, training.steps, training.peak_rate, training.warmup)
     with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
         predicted = module(trimmed(tokens.word, rows), trimmed(tokens.byte, rows))
     losses = {way: distillation_loss(value.float(), targets[rows]) for way, value in predicted.items()}
+    total, right = sum(losses.values()), {}
+    if read is not None:
+        losses["reading"], right = reading_loss(module.encoders.encode, module.readers, read)
+        total = total + training.reading * losses["reading"]
     optimizer.zero_grad()
-    sum(losses.values()).backward()
+    total.backward()
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimizer.step()
-    return {way: loss.item() for way, loss in losses.items()}
+    return {name: loss.item() for name, loss in losses.items()} | right
 
 
 @torch.no_grad()

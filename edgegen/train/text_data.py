@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from safetensors import safe_open
@@ -34,12 +36,18 @@ class TextData:
     split: np.ndarray
 
 
-def load_text_data(data_dir: Path, teacher_dir: Path, run_dir: Path, config: TextConfig) -> TextData:
-    """Makes tokenizers in `run_dir` and embeddings in `data_dir`, where they are not there yet."""
+def load_text_data(data_dir: Path, teacher_dir: Path, run_dir: Path, config: TextConfig,
+                   tokenizer_files: Mapping[str, bytes] = MappingProxyType({})) -> TextData:
+    """Makes tokenizers in `run_dir`, or copies those given, and embeddings in `data_dir`, where they are not there."""
     sayings = emoji_sayings(data_dir, teacher_dir)
     texts = [saying.text for saying in sayings]
     if not (run_dir / "state.safetensors").is_file():
-        make_tokenizers_(run_dir / "tokenizer", sayings, config)
+        if tokenizer_files:
+            (run_dir / "tokenizer").mkdir(parents=True, exist_ok=True)
+            for name, content in tokenizer_files.items():
+                (run_dir / "tokenizer" / name).write_bytes(content)
+        else:
+            make_tokenizers_(run_dir / "tokenizer", sayings, config)
     tokens = Tokenizers.load(run_dir / "tokenizer").encode(texts)
     targets = teacher_targets(texts, teacher_dir, data_dir / "teacher.safetensors")
     return TextData(tokens, standardise(targets), corpus_split(sayings))
