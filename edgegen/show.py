@@ -198,11 +198,11 @@ def show_devices(to: Console, devices: Sequence[Device]) -> None:
     def known(figure: Figure | None, unit: str) -> str:
         return f"{figure.value:g} {unit}" if figure else "-"
 
-    cells = [(d.name, d.title, d.chip.value, d.year.value, known(d.memory_gb, "GB"), known(d.bandwidth_gbs, "GB/s"),
-              ", ".join(d.units) or "-", f"{sum(f.checked for f in d.figures.values())} of {len(d.figures)}", d.tier)
-             for d in devices]
-    to.print(table(("device", "name", "chip", ">year", ">memory", ">bandwidth", "rates known", ">checked", "tier"),
-                   cells))
+    cells = [(d.name, d.title, d.chip.value, d.year.value, known(d.memory_gb, "GB"), known(d.app_memory_gb, "GB"),
+              known(d.bandwidth_gbs, "GB/s"), ", ".join(d.units) or "-",
+              f"{sum(f.checked for f in d.figures.values())} of {len(d.figures)}", d.tier) for d in devices]
+    to.print(table(("device", "name", "chip", ">year", ">memory", ">for one app", ">bandwidth", "rates known",
+                    ">checked", "tier"), cells))
     if len(devices) == 1:
         for name, figure in devices[0].figures.items():
             if not figure.checked:

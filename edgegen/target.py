@@ -125,7 +125,7 @@ class Device:
     chip: Figure
     year: Figure
     memory_gb: Figure | None = None
-    app_memory_gb: Figure | None = None  # what one app may use of it
+    app_memory_gb: Figure | None = None  # what one app may use of it; on iPhones without an entitlement for more
     bandwidth_gbs: Figure | None = None  # of the memory, 10^9 bytes a second at the most
     units: dict[str, Unit] = field(default_factory=dict)  # those whose rate is known
 

@@ -46,6 +46,21 @@ def test_every_figure_has_a_source_and_a_size_that_can_be():
             assert 0.05 < tera_operations(device, unit, "float32") < 100, (device.name, unit.kind)
 
 
+def test_one_app_gets_a_part_of_the_memory_and_a_device_where_that_is_not_known_is_named():
+    readme = (sources.FOLDER / "README.md").read_text(encoding="utf-8")
+    missing = " ".join(readme[readme.index("- **Missing**"):].split("\n\n")[0].split())
+    limits = {}  # of Android, by memory
+    for device in list_devices():
+        if device.app_memory_gb is None:
+            assert not device.name.startswith("ip") and device.title.split(" (Exynos)")[0] in missing, device.name
+            continue
+        assert 0.2 < device.app_memory_gb.value / device.memory_gb.value < 0.75, device.name
+        if not device.name.startswith("ip"):
+            size = device.memory_gb.value
+            assert limits.setdefault(size, device.app_memory_gb.value) == device.app_memory_gb.value, device.name
+    assert {size: round(limit * 1e9 / 2**20) for size, limit in limits.items()} == {6: 4096, 8: 5120, 12: 8192}
+
+
 def test_the_counts_of_checked_sources_are_those_of_the_profiles():
     assert sources.table() in (sources.FOLDER / "README.md").read_text(encoding="utf-8")
 

@@ -32,7 +32,7 @@ from edgegen.model.dit import DiT
 from edgegen.model.elastic import skeleton
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Form
-from edgegen.target import list_tiers, load_device
+from edgegen.target import list_tiers, load_device, targets_folder
 
 ISSUE = {"A": (2202, 7.5), "B": (1288, 4.0), "C": (1014, 1.85), "D": (1441, 2.2)}  # G multiply-adds, G scores
 SMALL = Totals(10**12, 10**9, 2 * 10**9, 10**9, ((4096 * 4096, 10**9),), 1000)
@@ -286,7 +286,7 @@ def test_a_recommendation_prefers_quality_that_fits():
     options = options_of_config(config, list_tiers(), load_device("iphone13"))
     assert {o.width for o in options} == {0.5, 1.0}
     free = advise(options, load_device("iphone13"), None, None)
-    assert free.fitting[0].width == 1.0 and free.memory == 4e9 and "not known" in free.memory_note
+    assert free.fitting[0].width == 1.0
     least = min(o.memory.peak for o in options if o.width == 1.0)
     tight = advise(options, load_device("iphone13"), None, least - 1)
     assert all(o.width == 0.5 for o in tight.fitting) and tight.others
@@ -307,6 +307,29 @@ def test_the_command_names_the_best_the_runner_up_and_why_not(capfd, tmp_path):
     document = json.loads(capfd.readouterr().out)
     assert document["source"] == "predicted" and not document["fitting"]
     assert all(option["reasons"] for option in document["others"])
+
+
+def test_the_limit_is_what_one_app_may_use_or_the_assumption_is_told(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("edgegen.bench.recommend.options_of_config", lambda *_: [])
+    known = load_device("iphone13").app_memory_gb
+    unknown = load_device("galaxys22")
+    assert known is not None and unknown.app_memory_gb is None
+    text = (targets_folder() / "devices" / "galaxys22.toml").read_text(encoding="utf-8")
+    neither = tmp_path / "neither.toml"
+    neither.write_text(re.sub(r"\[memory_gb\]\n.*\n.*\n", "", text), encoding="utf-8")
+    for name, limit, parts in (
+        ("iphone13", 1e9 * known.value, ("what one app may use", known.source)),
+        ("galaxys22", 1e9 * unknown.memory_gb.value, ("is not known", "assumed is all of the device's", "--memory")),
+        (str(neither), None, ("is not known", "nothing is refused", "--memory")),
+    ):
+        run(["recommend", "--device", name, "--preset", "emoji", "--json"])
+        document = json.loads(capfd.readouterr().out)
+        assert document["memory_bytes"] == limit and all(part in document["memory_note"] for part in parts)
+        run(["recommend", "--device", name, "--preset", "emoji"])
+        told = capfd.readouterr().err
+        assert all(part in told for part in parts) and ("unknown" in told) == (limit is None)
+    advice = advise([], unknown, None, 1e9)
+    assert (advice.memory, advice.memory_note) == (1e9, "as asked")
 
 
 @pytest.mark.parametrize("line, told", [

@@ -137,12 +137,14 @@ def advise(options: Sequence[Option], device: Device, budget: float | None, memo
 
 
 def device_memory(device: Device) -> tuple[float | None, str]:
-    """Bytes one app may use; where that is not known, all the memory, which no app gets."""
+    """Bytes one app may use, with their source; where that is not known, all the memory, which no app gets."""
     if device.app_memory_gb:
-        return 1e9 * device.app_memory_gb.value, "what one app may use"
+        return 1e9 * device.app_memory_gb.value, f"what one app may use; {device.app_memory_gb.source}"
     if device.memory_gb:
-        return 1e9 * device.memory_gb.value, "all of the device's: what one app may use is not known"
-    return None, "not known"
+        return 1e9 * device.memory_gb.value, ("what one app may use is not known; assumed is all of the device's, "
+                                              "which no app gets. Give --memory")
+    return None, ("what one app may use is not known, nor what the device has; nothing is refused for its memory. "
+                  "Give --memory")
 
 
 def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda line: None) -> list[Option]:

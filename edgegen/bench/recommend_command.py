@@ -20,7 +20,7 @@ RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-u
 def recommend(
     device: Annotated[str, typer.Option(metavar="NAME", help="A device (edgegen devices), or a .toml file.")],
     budget: Annotated[str, typer.Option(metavar="TIME", help="For a whole picture: 3s, 800ms.")] = "",
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: the device's.")] = "",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: one app's limit.")] = "",
     backend: Annotated[str, typer.Option("--backend", metavar="A,B", help="coreml, onnx, executorch.")] = "",
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge this bundle.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkpoint; the bundled one if left out.")
@@ -84,8 +84,9 @@ def show_advice(to: Console, advice: Advice) -> None:
 
     budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
-    line(f"[bold]{escape(advice.device.title)}[/] ({advice.device.chip.value}), {budget}, memory {limit} "
-         f"({advice.memory_note}). Every figure is [yellow]predicted[/].")
+    line(f"[bold]{escape(advice.device.title)}[/] ({advice.device.chip.value}), {budget}, memory {limit}. "
+         "Every figure is [yellow]predicted[/].")
+    line(f"memory: {escape(advice.memory_note)}")
     for word, option in zip(("best", "runner-up"), advice.fitting[:RUNNER_UP], strict=False):
         line(f"[green]{word}:[/] [bold]{name(option)}[/]")
         line(f"  a picture takes {escape(str(option.time))}; peak memory {escape(str(option.memory))}")
