@@ -31,7 +31,7 @@ from edgegen.bench.statistics import ratio_of_medians
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder
 from edgegen.model.dit import DiT, init_
-from edgegen.rewrite.attention import BatchedSparseSelfAttention, attend_batched, fold_keys, fold_queries
+from edgegen.rewrite.attention import BatchedSparseSelfAttention
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.target import load_device
@@ -111,7 +111,7 @@ def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backen
 
 
 class Local(nn.Module):
-    """BNA alone: q (1, S, H, E), k and v (1, S, G, E) -> (1, S, H*E)."""
+    """BNA alone: q (1, S, H*E), k and v (1, S, G*E) -> (1, S, H*E)."""
 
     def __init__(self, layer: BatchedSparseSelfAttention):
         super().__init__()
@@ -129,10 +129,10 @@ class Global(nn.Module):
         self.layer = layer
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        layer, groups = self.layer, self.layer.config.kv_heads
-        k_coarse, v_coarse = (layer.heads(layer.compress(conv, x.flatten(2)))
+        layer = self.layer
+        k_coarse, v_coarse = (layer.compress(conv, x.flatten(0, 1)).reshape(1, -1, x.shape[2])  # (1, S/4, G*E)
                               for conv, x in ((layer.compress_k, k), (layer.compress_v, v)))
-        return attend_batched(fold_queries(q, groups), fold_keys(k_coarse), fold_keys(v_coarse))
+        return layer.attend(q, k_coarse, v_coarse, layer.config.head_dim)
 
 
 def branch(config: DiTConfig, tokens: int, blocks: int, kind: type[nn.Module]) -> Component:
@@ -141,7 +141,7 @@ def branch(config: DiTConfig, tokens: int, blocks: int, kind: type[nn.Module]) -
     config = replace(config, blocks=blocks, grid=grid)
     layer = BatchedSparseSelfAttention(SparseSelfAttention(config), grid, study.FORMS["onnx"])
     shapes = {"q": config.heads, "k": config.kv_heads, "v": config.kv_heads}
-    inputs = tuple(TensorSpec(n, (1, tokens, heads, config.head_dim)) for n, heads in shapes.items())
+    inputs = tuple(TensorSpec(n, (1, tokens, heads * config.head_dim)) for n, heads in shapes.items())
     return Component("transformer", kind(layer).eval().requires_grad_(False), inputs,
                      (TensorSpec("velocity", (1, tokens, config.hidden)),), "batched")
 
