@@ -1,12 +1,14 @@
 """Steps A to D of the paper's ladder on CPU runtimes: does the design gain what its multiply-adds promise?
 
 usage: python benchmarks/ladder/run.py [--tokens 1024,4096] [--backends onnx,executorch] [--steps A,B,C,D]
-                                       [--hidden 256] [--layers 8] [--runs 5] [--seconds 60] [--branches]
+                                       [--hidden 256] [--layers 8] [--runs 5] [--seconds 60] [--clock wall]
+                                       [--branches]
 
 Lowers the steps at one width, checks each against PyTorch, times them in turn on one thread and appends a row per
 runtime and number of tokens to measurements.jsonl; rows that are there for this commit are not measured again, and
-what was lowered is kept below out/benchmarks. `--branches` times the two branches of ASSA alone instead, with the
-blocks of BNA scaled with the grid and not.
+what was lowered is kept below out/benchmarks. `--clock cpu` counts the time that the process ran, for a machine with
+other work. `--branches` times the two branches of ASSA alone instead, with the blocks of BNA scaled with the grid and
+not.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def check(component: Component, backend: str, path: Path) -> float:
     return round(decibels, 1)
 
 
-def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backend: str, settings: Settings) -> dict:
+def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backend: str, settings: Settings,
+                  clock: str) -> dict:
     """Milliseconds, multiply-adds and score elements of each step, and every gain over A with what was promised."""
     components = {step: component_of(ladder(step, config), tokens, study.FORMS[backend]) for step in steps}
     folder, paths, checked = study.cache("ladder"), {}, {}
@@ -95,7 +98,8 @@ def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backen
         name = f"{step}-{config.hidden}x{sum(config.depths)}-{tokens}.{backend}"
         paths[step] = study.lowered(component, backend, folder / name)
         checked[step] = check(component, backend, paths[step])
-    measured = study.in_turn({s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend)
+    measured = study.in_turn({s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend,
+                             clock)
     totals = {step: program_of_component(component).totals for step, component in components.items()}
     results = {"steps": {step: timing | {"gmacs": round(totals[step].macs / 1e9, 3),
                                          "score_elements": totals[step].score_elements, "psnr_db": checked[step]}
@@ -146,7 +150,7 @@ def branch(config: DiTConfig, tokens: int, blocks: int, kind: type[nn.Module]) -
                      (TensorSpec("velocity", (1, tokens, config.hidden)),), "batched")
 
 
-def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Settings) -> dict:
+def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Settings, clock: str) -> dict:
     """BNA with 16 blocks, with blocks of 256 tokens, and the compressed branch: milliseconds and scores."""
     kinds = {"BNA, 16 blocks": (16, Local), "BNA, blocks of 256 tokens": (tokens // 256, Local),
              "compressed": (16, Global)}
@@ -155,7 +159,7 @@ def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Set
     paths = {label: study.lowered(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
              for label, c in components.items()}
     measured = study.in_turn({label: study.runner(c, backend, paths[label]) for label, c in components.items()},
-                             settings, backend)
+                             settings, backend, clock)
     return {"branches": {label: timing | {"score_elements": program_of_component(components[label]).totals
                                           .score_elements} for label, timing in study.timings(measured).items()}}
 
@@ -213,6 +217,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--clock", choices=study.CLOCKS, default="wall")
     parser.add_argument("--branches", action="store_true")
     arguments = parser.parse_args()
     config, limits = base(arguments.hidden, arguments.layers), Settings(arguments.runs, arguments.seconds, warmup=1)
@@ -222,11 +227,12 @@ def main() -> None:
             steps = tuple(s for s in arguments.steps.split(",") if tokens <= FULL_SCORES or s in "CD")
             settings = {"study": "branches" if arguments.branches else "steps", "backend": backend, "tokens": tokens,
                         "hidden": arguments.hidden, "layers": arguments.layers, "text_tokens": TEXT_TOKENS,
-                        **({} if arguments.branches else {"steps": list(steps)}), **asdict(limits)}
+                        **({} if arguments.branches else {"steps": list(steps)}), "clock": arguments.clock,
+                        **asdict(limits)}
             row = done(RECORD, settings)
             if row is None:
-                results = (measure_branches(config, tokens, backend, limits) if arguments.branches else
-                           measure_steps(steps, config, tokens, backend, limits))
+                results = (measure_branches(config, tokens, backend, limits, arguments.clock) if arguments.branches else
+                           measure_steps(steps, config, tokens, backend, limits, arguments.clock))
                 row = append_study(RECORD, settings, results)
             rows.append(row)
             print((branch_table if arguments.branches else step_table)(rows[-1:]), flush=True)
