@@ -195,7 +195,7 @@ def branch_table(rows: list[dict]) -> str:
 
 def draw_plots(hidden: int, layers: int) -> None:
     """ladder.svg and branches.svg from the last row of each setting."""
-    last = {str(row["settings"]): row for row in read(RECORD)
+    last = {str({k: v for k, v in row["settings"].items() if k != "clock"}): row for row in read(RECORD)
             if (row["settings"]["hidden"], row["settings"]["layers"]) == (hidden, layers)}
     for key, name, title in (("steps", "ladder", "one forward pass"), ("branches", "branches", "one ASSA layer")):
         series: dict[str, list[tuple[float, float]]] = {}
