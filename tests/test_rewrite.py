@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgegen.errors import InputError
+from edgegen.model.attention import block_bias
 from edgegen.model.autoencoder import AutoencoderConfig, Decoder
 from edgegen.model.blocks import timestep_features
 from edgegen.model.config import ladder
 from edgegen.model.dit import DiT
 from edgegen.model.elastic import materialize
 from edgegen.model.text import EncoderConfig, TextConfig, TextEncoders
-from edgegen.rewrite.attention import edge_bias, windows
+from edgegen.rewrite.attention import runs
 from edgegen.rewrite.build import decoder_component, text_component, transformer_component
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.dit import DeployedDiT
@@ -68,11 +69,29 @@ def test_blocks_that_do_not_divide_the_grid_are_refused_with_the_nearest_that_fi
         DeployedDiT(model, (12, 12), Form("split"))
 
 
-def test_windows_and_edge_mask_tell_the_same_story():
-    """The keys a clipped window holds are those an unclipped window leaves unmasked."""
-    for blocks, radius in ((1, 0), (4, 1), (4, 3), (8, 2)):
-        open_keys = (edge_bias(16, blocks, radius, groups=1)[:, 0] == 0).sum(1).tolist()
-        assert open_keys == [stop - start for start, stop in windows(16, blocks, radius)]
+@pytest.mark.parametrize("blocks, radius", [(1, 0), (4, 0), (4, 1), (4, 3), (8, 1), (8, 2), (8, 4), (16, 1)])
+def test_runs_give_every_query_the_keys_near_it_once(blocks, radius):
+    """A batched run of blocks gathers for each query what the mask over all tokens leaves open, and nothing else."""
+    tokens, size = 32, 32 // blocks
+    numbers = torch.arange(tokens)[None, :, None]
+    open_keys = block_bias(tokens, blocks, radius)[0, 0] == 0  # (S, S)
+    seen = []
+    for run in runs(tokens, blocks, radius):
+        for queries, keys in zip(run.queries(numbers)[..., 0], run.windows(numbers)[..., 0], strict=True):
+            seen += queries.tolist()
+            assert len(queries) % size == 0 and len(set(keys.tolist())) == len(keys)
+            assert all(open_keys[query].nonzero()[:, 0].tolist() == sorted(keys.tolist()) for query in queries)
+    assert seen == list(range(tokens))
+
+
+def test_few_tokens_are_masked_and_many_are_cut():
+    """Both ways of the local branch are taken by the sizes that this file compares with the trained model."""
+    config = small_config(widths=(1.0,))
+    model = materialize(scrambled(config), 1.0)
+    for form in FORMS[1:]:
+        masked = [DeployedDiT(model, (2 * n, 2 * n), form).down[0].attn.near is not None for n in (8, 16)]
+        assert masked == [True, False]
+        assert parity(model, form, random_inputs(config, batch=2, grid=(16, 16))) >= FLOOR_DB
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,12 +1,14 @@
 """Steps A to D of the paper's ladder on CPU runtimes: does the design gain what its multiply-adds promise?
 
 usage: python benchmarks/ladder/run.py [--tokens 1024,4096] [--backends onnx,executorch] [--steps A,B,C,D]
-                                       [--hidden 256] [--layers 8] [--runs 5] [--seconds 60] [--branches]
+                                       [--hidden 256] [--layers 8] [--runs 5] [--seconds 60] [--clock wall]
+                                       [--branches]
 
 Lowers the steps at one width, checks each against PyTorch, times them in turn on one thread and appends a row per
 runtime and number of tokens to measurements.jsonl; rows that are there for this commit are not measured again, and
-what was lowered is kept below out/benchmarks. `--branches` times the two branches of ASSA alone instead, with the
-blocks of BNA scaled with the grid and not.
+what was lowered is kept below out/benchmarks. `--clock cpu` counts the time that the process ran, for a machine with
+other work. `--branches` times the two branches of ASSA alone instead, with the blocks of BNA scaled with the grid and
+not.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from edgegen.bench.statistics import ratio_of_medians
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder
 from edgegen.model.dit import DiT, init_
-from edgegen.rewrite.attention import BatchedSparseSelfAttention, attend_batched, fold_keys, fold_queries
+from edgegen.rewrite.attention import BatchedSparseSelfAttention
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.target import load_device
@@ -86,7 +88,8 @@ def check(component: Component, backend: str, path: Path) -> float:
     return round(decibels, 1)
 
 
-def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backend: str, settings: Settings) -> dict:
+def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backend: str, settings: Settings,
+                  clock: str) -> dict:
     """Milliseconds, multiply-adds and score elements of each step, and every gain over A with what was promised."""
     components = {step: component_of(ladder(step, config), tokens, study.FORMS[backend]) for step in steps}
     folder, paths, checked = study.cache("ladder"), {}, {}
@@ -95,7 +98,8 @@ def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backen
         name = f"{step}-{config.hidden}x{sum(config.depths)}-{tokens}.{backend}"
         paths[step] = study.lowered(component, backend, folder / name)
         checked[step] = check(component, backend, paths[step])
-    measured = study.in_turn({s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend)
+    measured = study.in_turn({s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend,
+                             clock)
     totals = {step: program_of_component(component).totals for step, component in components.items()}
     results = {"steps": {step: timing | {"gmacs": round(totals[step].macs / 1e9, 3),
                                          "score_elements": totals[step].score_elements, "psnr_db": checked[step]}
@@ -111,7 +115,7 @@ def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backen
 
 
 class Local(nn.Module):
-    """BNA alone: q (1, S, H, E), k and v (1, S, G, E) -> (1, S, H*E)."""
+    """BNA alone: q (1, S, H*E), k and v (1, S, G*E) -> (1, S, H*E)."""
 
     def __init__(self, layer: BatchedSparseSelfAttention):
         super().__init__()
@@ -129,10 +133,10 @@ class Global(nn.Module):
         self.layer = layer
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        layer, groups = self.layer, self.layer.config.kv_heads
-        k_coarse, v_coarse = (layer.heads(layer.compress(conv, x.flatten(2)))
+        layer = self.layer
+        k_coarse, v_coarse = (layer.compress(conv, x.flatten(0, 1)).reshape(1, -1, x.shape[2])  # (1, S/4, G*E)
                               for conv, x in ((layer.compress_k, k), (layer.compress_v, v)))
-        return attend_batched(fold_queries(q, groups), fold_keys(k_coarse), fold_keys(v_coarse))
+        return layer.attend(q, k_coarse, v_coarse, layer.config.head_dim)
 
 
 def branch(config: DiTConfig, tokens: int, blocks: int, kind: type[nn.Module]) -> Component:
@@ -141,12 +145,12 @@ def branch(config: DiTConfig, tokens: int, blocks: int, kind: type[nn.Module]) -
     config = replace(config, blocks=blocks, grid=grid)
     layer = BatchedSparseSelfAttention(SparseSelfAttention(config), grid, study.FORMS["onnx"])
     shapes = {"q": config.heads, "k": config.kv_heads, "v": config.kv_heads}
-    inputs = tuple(TensorSpec(n, (1, tokens, heads, config.head_dim)) for n, heads in shapes.items())
+    inputs = tuple(TensorSpec(n, (1, tokens, heads * config.head_dim)) for n, heads in shapes.items())
     return Component("transformer", kind(layer).eval().requires_grad_(False), inputs,
                      (TensorSpec("velocity", (1, tokens, config.hidden)),), "batched")
 
 
-def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Settings) -> dict:
+def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Settings, clock: str) -> dict:
     """BNA with 16 blocks, with blocks of 256 tokens, and the compressed branch: milliseconds and scores."""
     kinds = {"BNA, 16 blocks": (16, Local), "BNA, blocks of 256 tokens": (tokens // 256, Local),
              "compressed": (16, Global)}
@@ -155,7 +159,7 @@ def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Set
     paths = {label: study.lowered(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
              for label, c in components.items()}
     measured = study.in_turn({label: study.runner(c, backend, paths[label]) for label, c in components.items()},
-                             settings, backend)
+                             settings, backend, clock)
     return {"branches": {label: timing | {"score_elements": program_of_component(components[label]).totals
                                           .score_elements} for label, timing in study.timings(measured).items()}}
 
@@ -191,7 +195,7 @@ def branch_table(rows: list[dict]) -> str:
 
 def draw_plots(hidden: int, layers: int) -> None:
     """ladder.svg and branches.svg from the last row of each setting."""
-    last = {str(row["settings"]): row for row in read(RECORD)
+    last = {str({k: v for k, v in row["settings"].items() if k != "clock"}): row for row in read(RECORD)
             if (row["settings"]["hidden"], row["settings"]["layers"]) == (hidden, layers)}
     for key, name, title in (("steps", "ladder", "one forward pass"), ("branches", "branches", "one ASSA layer")):
         series: dict[str, list[tuple[float, float]]] = {}
@@ -213,6 +217,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--clock", choices=study.CLOCKS, default="wall")
     parser.add_argument("--branches", action="store_true")
     arguments = parser.parse_args()
     config, limits = base(arguments.hidden, arguments.layers), Settings(arguments.runs, arguments.seconds, warmup=1)
@@ -222,11 +227,12 @@ def main() -> None:
             steps = tuple(s for s in arguments.steps.split(",") if tokens <= FULL_SCORES or s in "CD")
             settings = {"study": "branches" if arguments.branches else "steps", "backend": backend, "tokens": tokens,
                         "hidden": arguments.hidden, "layers": arguments.layers, "text_tokens": TEXT_TOKENS,
-                        **({} if arguments.branches else {"steps": list(steps)}), **asdict(limits)}
+                        **({} if arguments.branches else {"steps": list(steps)}), "clock": arguments.clock,
+                        **asdict(limits)}
             row = done(RECORD, settings)
             if row is None:
-                results = (measure_branches(config, tokens, backend, limits) if arguments.branches else
-                           measure_steps(steps, config, tokens, backend, limits))
+                results = (measure_branches(config, tokens, backend, limits, arguments.clock) if arguments.branches else
+                           measure_steps(steps, config, tokens, backend, limits, arguments.clock))
                 row = append_study(RECORD, settings, results)
             rows.append(row)
             print((branch_table if arguments.branches else step_table)(rows[-1:]), flush=True)

@@ -15,6 +15,7 @@ from edgegen.errors import EdgegenError
 from edgegen.rewrite.component import Component
 
 PRODUCTS = ("mm", "bmm", "addmm", "convolution", "_convolution")
+FUSED_ATTENTION = "Attention"  # torch.onnx.ops.attention
 UNDECOMPOSED = ("einsum", "linear", "matmul", "baddbmm", "addbmm")
 
 
@@ -74,8 +75,9 @@ class Recorder(TorchDispatchMode):
         if kind in VIEWS and given:
             self._view(given[0], made)
         else:
-            inputs, outputs = tuple(map(self.name, given)), tuple(map(self._remember, made))
-            sizes = {name: size_of(tensor) for name, tensor in zip(outputs, made, strict=True)}
+            kept = made[:1] if kind == FUSED_ATTENTION else made  # its others, such as its scores, are for debugging
+            inputs, outputs = tuple(map(self.name, given)), tuple(map(self._remember, kept))
+            sizes = {name: size_of(tensor) for name, tensor in zip(outputs, kept, strict=True)}
             self.builder.add(Operation(kind, inputs, outputs, *cost(kind, args, given, made)), sizes)
         return result
 
@@ -108,6 +110,10 @@ def cost(kind: str, args: Sequence[Any], given: Sequence[torch.Tensor],
         matrix = query.shape[-2] * key.shape[-2]
         scores = math.prod(query.shape[:-2]) * matrix
         return scores * (query.shape[-1] + value.shape[-1]), scores, matrix
+    if kind == FUSED_ATTENTION:
+        query, scores = given[0], made[3]  # (B, S, H*E), (B, H, S, M)
+        size = query.shape[-1] // scores.shape[1]
+        return 2 * scores.numel() * size, scores.numel(), scores.shape[2] * scores.shape[3]
     if kind in UNDECOMPOSED or "scaled_dot_product" in kind:
         raise EdgegenError(f"PyTorch did not decompose {kind}; its multiply-adds would not be counted.")
     return 0, 0, 0

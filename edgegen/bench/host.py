@@ -90,8 +90,8 @@ def checked_backends(bundle: Bundle, asked: tuple[str, ...]) -> tuple[str, ...]:
 class LocalRunner:
     """Something that runs in this process; `make` opens it and gives one run of it. For studies: memory is not told."""
 
-    def __init__(self, make: Callable[[], Callable[[], Any]]):
-        self.make = make
+    def __init__(self, make: Callable[[], Callable[[], Any]], clock: Callable[[], float] = time.perf_counter):
+        self.make, self.clock = make, clock
         self.once: Callable[[], Any] | None = None
 
     def open(self) -> Opened:
@@ -101,7 +101,7 @@ class LocalRunner:
 
     def run(self, count: int) -> tuple[list[float], int]:
         assert self.once is not None
-        return timed(self.once, count), 0
+        return timed(self.once, count, self.clock), 0
 
     def close(self) -> None:
         self.once = None

@@ -60,6 +60,7 @@ class Memory:
                 "activations": self.activations, "base": self.base, "source": self.source}
 
 
+SCORE_BYTES = 4  # of a score inside a fused attention; outside one, scores are tensors of the program
 ERROR = 0.20  # of the interval: more than predictions differed from peaks measured here, benchmarks/predictor/memory.py
 RUNTIMES = {  # fitted to peaks on Linux, x86-64; Core ML's is counted, no device of ours has measured it
     "onnx": Runtime(packed_copies=1.65, opening_copies=0.0, operation_bytes=13.5e3, base_bytes=24.5e6),
@@ -91,8 +92,9 @@ def live_peak(program: Program) -> int:
         made = {roots[name] for name in operation.outputs} - live
         new = sum(program.tensors[name].bytes for name in made)
         reused = reusable(program, operation.macs, dying, new)
+        inside = SCORE_BYTES * operation.scores if operation.macs else 0  # a fused attention's own
         now += new
-        peak = max(peak, now - reused)
+        peak = max(peak, now - reused + inside)
         live |= made
         gone = dying | {name for name in made if last.get(name, -1) <= at and name not in program.outputs}
         now -= sum(program.tensors[name].bytes for name in gone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edgegen.runtime.artifact import Run, open_component
 
 BACKENDS = ("onnx", "executorch")
 FORMS = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}  # of targets/tiers
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Runs = Callable[[], Callable[[], Any]]  # opens something and gives one run of it
 
 
@@ -64,11 +66,15 @@ def runner(component: Component, backend: str, path: Path) -> Runs:
     return make
 
 
-def in_turn(candidates: Mapping[str, Runs], settings: Settings, backend: str = "onnx") -> dict[str, Measurement]:
-    """Measures callables of this process in turn, by their labels, on `settings.threads` threads."""
+def in_turn(candidates: Mapping[str, Runs], settings: Settings, backend: str = "onnx",
+            clock: str = "wall") -> dict[str, Measurement]:
+    """Measures callables of this process in turn, by their labels, on `settings.threads` threads.
+
+    Clock `cpu` counts what the process ran, not what it waited: for one thread on a machine that has other work.
+    """
     set_threads(backend, settings.threads)
     measurements = [Measurement(label) for label in candidates]
-    measure_(measurements, [LocalRunner(make) for make in candidates.values()], settings)
+    measure_(measurements, [LocalRunner(make, CLOCKS[clock]) for make in candidates.values()], settings)
     return {measurement.label: measurement for measurement in measurements}
 
 

@@ -15,7 +15,7 @@ from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 
-OPSET = 23  # the first with RMSNormalization; ONNX Runtime 1.23 and later
+OPSET = 23  # the first with RMSNormalization, RotaryEmbedding and Attention; ONNX Runtime 1.23 and later
 KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the module a node comes from: ['', 'down.1', 'down.1.attn', ...]
 
 

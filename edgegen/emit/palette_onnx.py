@@ -47,6 +47,7 @@ def compress_(model: onnx.ModelProto, weights: StoredWeights) -> None:
     """Replaces initializers of a graph by their stored form, in place; one that is not there is an error."""
     check(weights)
     graph = model.graph
+    split_gemms_(graph, weights)
     dense = {tensor.name: tensor for tensor in graph.initializer}
     lacking = [name for name in weights if name not in dense]
     if lacking:
@@ -62,6 +63,35 @@ def compress_(model: onnx.ModelProto, weights: StoredWeights) -> None:
     kept = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *kept])  # what unfolds a weight comes before what uses it
+
+
+def split_gemms_(graph: onnx.GraphProto, names: Iterable[str]) -> None:
+    """Writes `Gemm` with one of these weights as `MatMul -> Add`, in place: ONNX Runtime fuses no other with a
+    DequantizeLinear. The weight is transposed with it.
+    """
+    dense = {tensor.name: tensor for tensor in graph.initializer if tensor.name in set(names)}
+    kept, known = list(graph.node), [value for value in graph.value_info if value.name not in dense]
+    del graph.node[:], graph.value_info[:]
+    graph.value_info.extend(known)
+    for made in kept:
+        if made.op_type == "Gemm" and made.input[1] in dense:
+            turned = numpy_helper.to_array(dense[made.input[1]]).T
+            dense[made.input[1]].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), made.input[1]))
+            graph.node.extend(product_and_sum(made))
+        else:
+            graph.node.append(made)
+
+
+def product_and_sum(gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A Gemm of a transposed weight and maybe a bias, as MatMul and Add of the same module."""
+    output = gemm.output[0]
+    product = f"{output}.product" if len(gemm.input) > 2 else output
+    nodes = [helper.make_node("MatMul", gemm.input[:2], [product], name=gemm.name)]
+    if len(gemm.input) > 2:
+        nodes.append(helper.make_node("Add", [product, gemm.input[2]], [output], name=f"{gemm.name}.bias"))
+    for made in nodes:
+        made.metadata_props.extend(gemm.metadata_props)
+    return nodes
 
 
 def check_values(name: str, dense: np.ndarray, weight: StoredWeight) -> bool:

@@ -1,8 +1,9 @@
 """Attention in its two deployable forms.
 
 Split: (B, C, 1, S) throughout; one einsum pair per head and query chunk, a loop over BNA blocks, keys transposed once
-per layer, no reshape but the two around ASSA's compressing convolution. Batched: (B, S, C); heads and blocks are batch
-axes of one product, and the query heads of a key head share its rows.
+per layer, no reshape but the two around ASSA's compressing convolution. Batched: (B*S, C) between layers, so that
+projections are plain products, (B, S, C) around attention; heads and blocks are batch axes of one product, and the
+query heads of a key head share its rows. With fused norms, rotation and attention are single operations too.
 
 Shapes: B batch, D channels, S tokens, H heads, G key/value heads, E channels per head, L text tokens, s tokens of a
 block, M keys.
@@ -10,17 +11,29 @@ block, M keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
+import torch.onnx.ops
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
-from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention, rope_angles
+from edgegen.model.attention import (
+    CrossAttention,
+    RMSNorm,
+    SelfAttention,
+    SparseSelfAttention,
+    block_bias,
+    rope_angles,
+)
 from edgegen.model.config import DiTConfig
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, ChannelsLast, FusedNorm
 
 MASKED = -1e4  # finite in fp16, unlike -inf
+SPARE_SCORES = 2**15  # of BNA over all tokens at once that cost less than the slices and products of its runs
 
 
 def angles_of(config: DiTConfig, grid: tuple[int, int], compressed: bool) -> Tensor:
@@ -218,7 +231,7 @@ def batched_head_norm(source: RMSNorm, form: Form, scale: float = 1.0) -> nn.Mod
 
 
 class BatchedRope(nn.Module):
-    """Rotates channel pairs (i, i + E/2) of (B, S, H, E) by constant angles (S, E/2)."""
+    """Rotates channel pairs (i, i + E/2) of (B, S, n, E) by constant angles (S, E/2) -> (B, S, n*E)."""
 
     def __init__(self, angles: Tensor):
         super().__init__()
@@ -228,138 +241,197 @@ class BatchedRope(nn.Module):
         self.register_buffer("turn", quarter_turn(2 * angles.shape[1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.cos + F.linear(x, self.turn) * self.sin
+        return (x * self.cos + F.linear(x, self.turn) * self.sin).flatten(2)
 
 
-def attend_batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """q (N, Q, E), k and v (N, M, E), bias broadcast to (N, Q, M) -> (N, Q, E)."""
-    scores = torch.bmm(q, k.transpose(1, 2))  # (N, Q, M)
+class FusedRope(nn.Module):
+    """What BatchedRope does, as one operation."""
+
+    def __init__(self, angles: Tensor):
+        super().__init__()
+        self.register_buffer("cos", angles.cos()[None])  # (1, S, E/2)
+        self.register_buffer("sin", angles.sin()[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, heads = x.shape[0], x.shape[2]
+        cos, sin = (t if batch == 1 else t.expand(batch, -1, -1) for t in (self.cos, self.sin))
+        return torch.onnx.ops.rotary_embedding(x.flatten(2), cos, sin, num_heads=heads)
+
+
+def attend_batched(q: Tensor, k: Tensor, v: Tensor, size: int, bias: Tensor | None = None) -> Tensor:
+    """q (B, S, H*E), k and v (B, M, G*E), E `size`, bias (B or 1, 1 or R*S, M) -> (B, S, H*E).
+
+    The R query heads of a key head become rows of one product with it.
+    """
+    batch, tokens, groups = q.shape[0], q.shape[1], k.shape[2] // size
+    queries = q.reshape(batch, tokens, -1, size).transpose(1, 2).reshape(batch * groups, -1, size)  # (B*G, R*S, E)
+    keys = k.reshape(batch, -1, groups, size).permute(0, 2, 3, 1).reshape(batch * groups, size, -1)  # (B*G, E, M)
+    values = v.reshape(batch, -1, groups, size).transpose(1, 2).reshape(batch * groups, -1, size)  # (B*G, M, E)
+    scores = torch.bmm(queries, keys)  # (B*G, R*S, M)
     if bias is not None:
-        scores = scores + bias
-    return torch.bmm(scores.softmax(-1), v)
+        scores = scores + (bias if len(bias) == 1 else bias.repeat_interleave(groups, 0))
+    out = torch.bmm(scores.softmax(-1), values)  # (B*G, R*S, E)
+    return out.reshape(batch, -1, tokens, size).transpose(1, 2).reshape(batch, tokens, -1)
 
 
-def fold_queries(q: Tensor, groups: int) -> Tensor:
-    """(B, S, G*R, E) -> (B*G, R*S, E): the R query heads of a key head become rows."""
-    b, s, h, e = q.shape
-    return q.reshape(b, s, groups, h // groups, e).permute(0, 2, 3, 1, 4).reshape(b * groups, h // groups * s, e)
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, size: int, bias: Tensor | None = None) -> Tensor:
+    """What attend_batched does, as one operation; the bias has no more than S rows."""
+    if bias is not None:
+        bias = bias.expand(-1, q.shape[1], -1).unsqueeze(1)  # (B or 1, 1, S, M)
+    return torch.onnx.ops.attention(q, k, v, bias, q_num_heads=q.shape[2] // size, kv_num_heads=k.shape[2] // size,
+                                    scale=1.0)[0]
 
 
-def unfold_queries(o: Tensor, batch: int, groups: int, tokens: int) -> Tensor:
-    """(B*G, R*S, E) -> (B, S, G*R*E)."""
-    size, heads = o.shape[2], o.shape[1] // tokens
-    o = o.reshape(batch, groups, heads, tokens, size).permute(0, 3, 1, 2, 4)  # (B, S, G, R, E)
-    return o.reshape(batch, tokens, groups * heads * size)
-
-
-def fold_keys(k: Tensor) -> Tensor:
-    """(B, M, G, E) -> (B*G, M, E)."""
-    return k.transpose(1, 2).reshape(k.shape[0] * k.shape[2], k.shape[1], k.shape[3])
+def attend_in(form: Form) -> Callable[..., Tensor]:
+    """The attention of a form that has channels last."""
+    return attend_fused if form.norm == "fused" else attend_batched
 
 
 class BatchedSelfAttention(nn.Module):
-    """Full self-attention, (B, S, D) to the same."""
+    """Full self-attention, (B*S, D) to the same."""
 
     def __init__(self, source: SelfAttention, grid: tuple[int, int], form: Form):
         super().__init__()
-        self.config, self.grid = source.config, grid
+        self.config, self.grid, self.tokens, self.attend = source.config, grid, grid[0] * grid[1], attend_in(form)
         config, linear = source.config, ChannelsLast.linear
         self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
         self.norm_q = batched_head_norm(source.norm_q, form, scale=config.head_dim**-0.5)
         self.norm_k = batched_head_norm(source.norm_k, form)
-        self.rope_q = BatchedRope(angles_of(config, grid, False))
-        self.rope_k = BatchedRope(angles_of(config, grid, isinstance(source, SparseSelfAttention)))
+        rope = FusedRope if form.norm == "fused" else BatchedRope
+        self.rope = rope(rope_angles(grid, config.head_dim, config.rope_theta))
 
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, S, H*E) -> (B, S, H, E)."""
-        return x.reshape(x.shape[0], x.shape[1], -1, self.config.head_dim)
+    def by_picture(self, x: Tensor, tokens: int) -> Tensor:
+        """(B*S, n*E) -> (B, S, n*E)."""
+        return x.reshape(-1, tokens, x.shape[1])
+
+    def turned(self, x: Tensor, norm: nn.Module, rope: nn.Module, tokens: int) -> Tensor:
+        """Heads (B*S, n*E), normalized and rotated: (B, S, n*E)."""
+        return rope(norm(x.reshape(-1, tokens, x.shape[1] // self.config.head_dim, self.config.head_dim)))
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = self.config.kv_heads
-        q = fold_queries(self.rope_q(self.norm_q(self.heads(self.q(x)))), groups)  # (B*G, R*S, E)
-        k = fold_keys(self.rope_k(self.norm_k(self.heads(self.k(x)))))  # (B*G, S, E)
-        o = attend_batched(q, k, fold_keys(self.heads(self.v(x))))  # (B*G, R*S, E)
-        return self.o(unfold_queries(o, x.shape[0], groups, x.shape[1]))  # (B, S, D)
+        tokens = self.tokens
+        q = self.turned(self.q(x), self.norm_q, self.rope, tokens)  # (B, S, H*E)
+        k = self.turned(self.k(x), self.norm_k, self.rope, tokens)  # (B, S, G*E)
+        v = self.by_picture(self.v(x), tokens)  # (B, S, G*E)
+        return self.o(self.attend(q, k, v, self.config.head_dim).reshape(x.shape[0], -1))
 
 
 class BatchedSparseSelfAttention(BatchedSelfAttention):
-    """ASSA, (B, S, D) to the same: BNA blocks folded into the batch, windows past the ends masked."""
+    """ASSA, (B*S, D) to the same: BNA blocks folded into the batch, those at the ends on their own."""
 
     def __init__(self, source: SparseSelfAttention, grid: tuple[int, int], form: Form):
         super().__init__(source, grid, form)
         self.compress_k, self.compress_v = source.compress_k, source.compress_v
         self.gate = ChannelsLast.linear(source.gate)
-        config, tokens = source.config, grid[0] * grid[1]
-        self.register_buffer("edge", edge_bias(tokens, config.blocks, config.radius, config.kv_heads))
+        config, half = source.config, (grid[0] // 2, grid[1] // 2)
+        self.rope_coarse = type(self.rope)(rope_angles(half, config.head_dim, config.rope_theta, cell=2))
+        self.runs = runs(self.tokens, config.blocks, config.radius)
+        self.register_buffer("near", self.near_bias() if self.is_masking_cheaper() else None)
+
+    def near_bias(self) -> Tensor:
+        """BNA as a bias of all scores: (1, S, S), or (1, R*S, S) where query heads become rows."""
+        config = self.config
+        near = block_bias(self.tokens, config.blocks, config.radius)[0]
+        return near if self.attend is attend_fused else near.repeat(1, config.heads // config.kv_heads, 1)
+
+    def is_masking_cheaper(self) -> bool:
+        """Whether so few scores lie outside the windows that computing and masking them beats a product per run."""
+        needed = sum((run.stop - run.start) * run.keys for run in self.runs)
+        return len(self.runs) > 1 and self.config.heads * (self.tokens**2 - needed) <= SPARE_SCORES
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, groups = x.shape[0], x.shape[1], self.config.kv_heads
-        q = self.rope_q(self.norm_q(self.heads(self.q(x))))  # (B, S, H, E)
-        k, v = self.k(x), self.v(x)  # (B, S, G*E)
-        keys = torch.cat([k, self.compress(self.compress_k, k)], 1)  # (B, S + S/4, G*E)
-        keys = self.rope_k(self.norm_k(self.heads(keys)))  # (B, S + S/4, G, E)
-        k_fine, k_coarse = keys[:, :tokens], keys[:, tokens:]
-        v_coarse = self.heads(self.compress(self.compress_v, v))  # (B, S/4, G, E)
-        o_global = attend_batched(fold_queries(q, groups), fold_keys(k_coarse), fold_keys(v_coarse))
-        o_global = self.heads(unfold_queries(o_global, batch, groups, tokens))  # (B, S, H, E)
-        o_local = self.heads(self.attend_blocks(q, k_fine, self.heads(v)))  # (B, S, H, E)
-        alpha = self.gate(x).sigmoid().unsqueeze(-1)  # (B, S, H, 1)
-        return self.o((o_local + alpha * (o_global - o_local)).reshape(batch, tokens, -1))
+        tokens, size = self.tokens, self.config.head_dim
+        q = self.turned(self.q(x), self.norm_q, self.rope, tokens)  # (B, S, H*E)
+        k, v = self.k(x), self.v(x)  # (B*S, G*E)
+        k_fine = self.turned(k, self.norm_k, self.rope, tokens)  # (B, S, G*E)
+        k_coarse = self.turned(self.compress(self.compress_k, k), self.norm_k, self.rope_coarse, tokens // 4)
+        v_coarse = self.by_picture(self.compress(self.compress_v, v), tokens // 4)  # (B, S/4, G*E)
+        o_global = self.attend(q, k_coarse, v_coarse, size)  # (B, S, H*E)
+        o_local = self.attend_blocks(q, k_fine, self.by_picture(v, tokens))  # (B, S, H*E)
+        alpha = self.gate(x).sigmoid().unsqueeze(-1)  # (B*S, H, 1)
+        o_global, o_local = (o.reshape(*alpha.shape[:2], size) for o in (o_global, o_local))  # (B*S, H, E)
+        return self.o((o_local + alpha * (o_global - o_local)).reshape(x.shape[0], -1))
 
     def compress(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        """(B, S, G*E) -> (B, S/4, G*E) over 2x2 cells of the grid."""
+        """(B*S, G*E) -> (B*S/4, G*E) over 2x2 cells of the grid."""
         return ChannelsLast.flatten(conv(ChannelsLast.unflatten(x, self.grid)))
 
     def attend_blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """BNA on q (B, S, H, E), k and v (B, S, G, E) -> (B, S, H*E)."""
-        batch, tokens, blocks = q.shape[0], q.shape[1], self.config.blocks
-        size, groups = tokens // blocks, self.config.kv_heads
-        queries = fold_queries(q.reshape(batch * blocks, size, *q.shape[2:]), groups)  # (B*b*G, R*s, E)
-        keys, values = (fold_keys(self.windows(t)) for t in (k, v))  # (B*b*G, (2r+1)*s, E)
-        edge = self.edge.repeat(batch, 1, 1) if batch > 1 else self.edge
-        o = attend_batched(queries, keys, values, edge)  # (B*b*G, R*s, E)
-        return unfold_queries(o, batch * blocks, groups, size).reshape(batch, tokens, -1)
+        """BNA on q (B, S, H*E), k and v (B, S, G*E) -> (B, S, H*E)."""
+        if self.near is not None:
+            return self.attend(q, k, v, self.config.head_dim, self.near)
+        out = []
+        for run in self.runs:
+            queries = run.queries(q)  # (B*n, s, H*E)
+            o = self.attend(queries, run.windows(k), run.windows(v), self.config.head_dim)
+            out.append(o.reshape(q.shape[0], -1, q.shape[2]))  # (B, n*s, H*E)
+        return torch.cat(out, 1) if len(out) > 1 else out[0]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Blocks of queries `start` to `stop` that one product covers: `count` of them, each with a window of `keys` keys.
+
+    The first window begins at key `first`, each next one a block later.
+    """
+
+    start: int
+    stop: int
+    count: int
+    first: int
+    keys: int
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, S, C) -> (B*n, s, C)."""
+        x = cut(x, 1, (self.start, self.stop))
+        return x if self.count == 1 else x.reshape(x.shape[0] * self.count, -1, x.shape[2])
 
     def windows(self, x: Tensor) -> Tensor:
-        """(B, S, G, E) -> (B*b, (2r+1)*s, G, E): each block with its neighbours, zeros past the ends."""
-        batch, tokens, groups, size = x.shape
-        blocks, radius = self.config.blocks, self.config.radius
-        block = tokens // blocks
-        padded = F.pad(x, (0, 0, 0, 0, radius * block, radius * block))  # (B, S + 2*r*s, G, E)
-        shifted = [padded[:, j * block : j * block + tokens].reshape(batch * blocks, block, groups, size)
-                   for j in range(2 * radius + 1)]
-        return torch.cat(shifted, 1) if radius else shifted[0]
+        """(B, S, C) -> (B*n, keys, C)."""
+        if self.count == 1:
+            return cut(x, 1, (self.first, self.first + self.keys))
+        total, size = self.stop - self.start, (self.stop - self.start) // self.count
+        shifted = [cut(x, 1, (at, at + total)).reshape(-1, size, x.shape[2])  # (B*n, s, C)
+                   for at in range(self.first, self.first + self.keys, size)]
+        return torch.cat(shifted, 1) if len(shifted) > 1 else shifted[0]
 
 
-def edge_bias(tokens: int, blocks: int, radius: int, groups: int) -> Tensor:
-    """(b*G, 1, (2r+1)*s): 0 where a window lies inside the sequence, -1e4 past its ends."""
-    size = tokens // blocks
-    block = torch.arange(blocks)[:, None] + torch.arange(-radius, radius + 1)[None]  # (b, 2r+1)
-    outside = ((block < 0) | (block >= blocks)).repeat_interleave(size, 1)  # (b, (2r+1)*s)
-    return (outside * MASKED).repeat_interleave(groups, 0)[:, None].float()
+def runs(tokens: int, blocks: int, radius: int) -> list[Run]:
+    """All blocks: those whose windows lie inside the sequence together, each one at the ends on its own."""
+    size, spans = tokens // blocks, windows(tokens, blocks, radius)
+    if radius >= blocks - 1:
+        return [Run(0, tokens, 1, 0, tokens)]
+    inner = blocks - 2 * radius
+    made = []
+    for block, (first, stop) in enumerate(spans):
+        if radius < block < radius + inner:
+            continue  # in the run of block `radius`
+        count = inner if block == radius and inner > 0 else 1
+        made.append(Run(block * size, (block + count) * size, count, first, stop - first))
+    return made
 
 
 class BatchedCrossAttention(nn.Module):
-    """Attention of (B, S, D) to text (B, L, T) under a bias (B, 1, L)."""
+    """Attention of (B*S, D) to text (B*L, T) under a bias (B, 1, L)."""
 
     def __init__(self, source: CrossAttention, form: Form):
         super().__init__()
-        self.config = source.config
+        self.config, self.attend = source.config, attend_in(form)
         config, linear = source.config, ChannelsLast.linear
         self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
         self.norm_q = batched_head_norm(source.norm_q, form, scale=config.head_dim**-0.5)
         self.norm_k = batched_head_norm(source.norm_k, form)
 
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, S, H*E) -> (B, S, H, E)."""
-        return x.reshape(x.shape[0], x.shape[1], -1, self.config.head_dim)
+    def normed(self, x: Tensor, norm: nn.Module, batch: int) -> Tensor:
+        """Heads (B*S, n*E), normalized: (B, S, n*E)."""
+        return norm(x.reshape(batch, len(x) // batch, -1, self.config.head_dim)).flatten(2)
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
-        groups = self.config.cross_kv_heads
-        q = fold_queries(self.norm_q(self.heads(self.q(x))), groups)  # (B*G, R*S, E)
-        k, v = fold_keys(self.norm_k(self.heads(self.k(text)))), fold_keys(self.heads(self.v(text)))  # (B*G, L, E)
-        o = attend_batched(q, k, v, bias.repeat_interleave(groups, 0) if bias.shape[0] > 1 else bias)
-        return self.o(unfold_queries(o, x.shape[0], groups, x.shape[1]))
+        batch = len(bias)
+        q = self.normed(self.q(x), self.norm_q, batch)  # (B, S, H*E)
+        k = self.normed(self.k(text), self.norm_k, batch)  # (B, L, G*E)
+        v = self.v(text).reshape(*k.shape)  # (B, L, G*E)
+        return self.o(self.attend(q, k, v, self.config.head_dim, bias).reshape(x.shape[0], -1))
 
 
 def self_attention(source: SelfAttention, grid: tuple[int, int], form: Form) -> nn.Module:

@@ -20,7 +20,7 @@ class Form:
 
     split: per-head einsums and a loop over BNA blocks, what the Neural Engine runs. batched: heads and blocks as batch
     axes of one matrix product, what CPU runtimes run. A composed norm is made of products and a reciprocal root, a
-    fused one is a single operation, for runtimes that have it.
+    fused one is a single operation, as rotation and attention then are, for runtimes that have ONNX's operations.
     """
 
     attention: str = "split"

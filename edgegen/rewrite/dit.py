@@ -14,7 +14,7 @@ from edgegen.model.blocks import Block, FeedForward, Modulation
 from edgegen.model.dit import DiT, Final, skip_source
 from edgegen.rewrite.attention import MASKED, cross_attention, self_attention
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import Layout, channel_norm, layout_of, stride_conv
+from edgegen.rewrite.layout import ChannelsFirst, Layout, channel_norm, layout_of, stride_conv
 
 SCALES = (1, 4)  # rows of the modulation that multiply: scale of the attention's and of the feed-forward's input
 
@@ -67,8 +67,9 @@ class DeployedBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None) -> Tensor:
         if self.skip is not None:
-            x = self.skip(torch.cat([x, skipped], self.layout.channel))
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.layout.chunk(modulation + self.table, 6)
+            x = self.skip(torch.cat([x, skipped], 1))
+        modulation = self.layout.spread(modulation + self.table, x)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.layout.chunk(modulation, 6)
         x = x + gate_a * self.attn(self.norm_attn(x) * scale_a + shift_a)
         x = x + self.cross(self.norm_cross(x), text, bias)
         return x + gate_f * self.ffn(self.norm_ffn(x) * scale_f + shift_f)
@@ -88,8 +89,8 @@ class DeployedFinal(nn.Module):
         self.proj = layout.linear(source.proj)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        both = torch.cat([embedding, embedding], self.layout.channel) + self.table
-        shift, scale = self.layout.chunk(both, 2)
+        both = torch.cat([embedding, embedding], 1) + self.table
+        shift, scale = self.layout.chunk(self.layout.spread(both, x), 2)
         return self.proj(self.norm(x) * scale + shift)
 
 
@@ -121,7 +122,7 @@ class DeployedDiT(nn.Module):
         layout = self.layout
         text = layout.accept(text)
         bias = text_mask * -MASKED + MASKED  # (B, L, 1, 1); batched: (B, 1, L)
-        bias = bias if layout.channel == 1 else bias.reshape(bias.shape[0], 1, bias.shape[1])
+        bias = bias if layout is ChannelsFirst else bias.reshape(bias.shape[0], 1, bias.shape[1])
         pooled = None if pooled_text is None else layout.accept(pooled_text)
         embedding, modulation = self.modulation(layout.accept(timestep_features), pooled)
         condition = (modulation, text, bias)
@@ -139,7 +140,7 @@ class DeployedDiT(nn.Module):
         x = self.run_middle(x, *condition)
         x = layout.flatten(F.pixel_shuffle(layout.unflatten(self.upsample["proj"](x), self.half_grid), 2))
         if self.skip is not None:
-            x = self.skip(torch.cat([x, skipped], layout.channel))
+            x = self.skip(torch.cat([x, skipped], 1))
         for block in self.up:
             x = block(x, *condition, None)
         return x

@@ -1,7 +1,7 @@
 """Where the channels are: the same layers channels-first, as 1x1 convolutions, or channels-last, as matrix products.
 
 Shapes: B batch, C channels, S tokens. Channels-first is (B, C, 1, S), what the Neural Engine runs; channels-last is
-(B, S, C), what CPU runtimes multiply fastest and can quantize (ONNX Runtime fuses MatMul but not Conv).
+(B*S, C), what CPU runtimes multiply fastest and can quantize (ONNX Runtime fuses products but not Conv).
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ def weightless(module: nn.Module) -> nn.Module:
 
 class ChannelsFirst:
     """(B, C, 1, S): the channel axis is 1."""
-
-    channel = 1
 
     @staticmethod
     def linear(source: nn.Linear) -> nn.Module:
@@ -56,15 +54,18 @@ class ChannelsFirst:
         return x
 
     @staticmethod
+    def spread(condition: Tensor, x: Tensor) -> Tensor:
+        """What is the same for all tokens, (B, C, 1, 1), as it broadcasts over x (B, D, 1, S)."""
+        return condition
+
+    @staticmethod
     def chunk(x: Tensor, parts: int) -> list[Tensor]:
         """Equal parts along the channels."""
         return list(x.chunk(parts, 1))
 
 
 class ChannelsLast:
-    """(B, S, C): the channel axis is 2."""
-
-    channel = 2
+    """(B*S, C): the channel axis is 1. Of rank 2, a projection is one plain product; CPU runtimes reshape others."""
 
     @staticmethod
     def linear(source: nn.Linear) -> nn.Module:
@@ -77,30 +78,34 @@ class ChannelsLast:
 
     @staticmethod
     def vector(values: Tensor) -> Tensor:
-        """(C,) -> (1, 1, C)."""
-        return values.detach()[None, None]
+        """(C,) -> (1, C)."""
+        return values.detach()[None]
 
     @staticmethod
     def flatten(x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, S, C)."""
-        return x.flatten(2).transpose(1, 2)
+        """(B, C, H, W) -> (B*S, C)."""
+        return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
     @staticmethod
     def unflatten(x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, S, C) -> (B, C, H, W)."""
-        return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *grid)
+        """(B*S, C) -> (B, C, H, W)."""
+        return x.reshape(-1, *grid, x.shape[1]).permute(0, 3, 1, 2)
 
     @staticmethod
     def accept(x: Tensor) -> Tensor:
-        """An input (B, C, 1, S) -> (B, S, C)."""
-        return x.reshape(x.shape[0], x.shape[1], x.shape[3]).transpose(1, 2)
+        """An input (B, C, 1, S) -> (B*S, C)."""
+        return ChannelsLast.flatten(x)
 
+    @staticmethod
+    def spread(condition: Tensor, x: Tensor) -> Tensor:
+        """What is the same for all tokens, (B, C), as it broadcasts over x (B*S, D): (1, C) or (B*S, C)."""
+        return condition if len(condition) == 1 else condition.repeat_interleave(len(x) // len(condition), 0)
 
     @staticmethod
     def chunk(x: Tensor, parts: int) -> list[Tensor]:
         """Equal parts along the channels, as slices: XNNPACK takes no split."""
-        size = x.shape[2] // parts
-        return [x[:, :, i * size : (i + 1) * size] for i in range(parts)]
+        size = x.shape[1] // parts
+        return [x[:, i * size : (i + 1) * size] for i in range(parts)]
 
 
 Layout = type[ChannelsFirst] | type[ChannelsLast]
@@ -145,8 +150,10 @@ class FusedNorm(nn.Module):
 
     def __init__(self, source: RMSNorm, size: int, scale: float = 1.0):
         super().__init__()
-        self.size, self.eps, self.weight = size, source.eps, None
-        if source.weight is not None:
+        self.size, self.eps = size, source.eps
+        if source.weight is None:  # without any, the exporter makes one of one element, which ONNX Runtime broadcasts
+            self.register_buffer("weight", torch.ones(size))
+        else:
             self.weight = nn.Parameter(source.weight.detach() * scale, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

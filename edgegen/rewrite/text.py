@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.model.text import PAD, TextBlock, TextEncoder, TextEncoders
-from edgegen.rewrite.attention import MASKED, attend_batched, attend_heads
+from edgegen.rewrite.attention import MASKED, attend_heads, attend_in
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import Layout, layer_norm, layout_of
+from edgegen.rewrite.layout import ChannelsFirst, ChannelsLast, Layout, layer_norm, layout_of
 
 
 class DeployedTextBlock(nn.Module):
@@ -21,6 +21,7 @@ class DeployedTextBlock(nn.Module):
     def __init__(self, source: TextBlock, form: Form, layout: Layout):
         super().__init__()
         self.heads, self.layout, self.chunk = source.heads, layout, form.query_chunk
+        self.attend = attend_in(form)
         self.norm1, self.norm2 = layer_norm(source.norm1, form), layer_norm(source.norm2, form)
         self.q, self.k, self.v, self.out, self.up, self.down = (
             layout.linear(getattr(source, name)) for name in ("q", "k", "v", "out", "up", "down")
@@ -28,7 +29,7 @@ class DeployedTextBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         y = self.norm1(x)
-        attend = self.attend_split if self.layout.channel == 1 else self.attend_batched
+        attend = self.attend_split if self.layout is ChannelsFirst else self.attend_batched
         x = x + self.out(attend(self.q(y), self.k(y), self.v(y), bias))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
@@ -38,15 +39,10 @@ class DeployedTextBlock(nn.Module):
         return attend_heads(q * size**-0.5, k.transpose(1, 3), v, size, self.chunk, bias)
 
     def attend_batched(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """(B, L, D) under a bias (B, 1, L)."""
-        batch, tokens, size = q.shape[0], q.shape[1], q.shape[2] // self.heads
-
-        def fold(x: Tensor) -> Tensor:  # (B, L, D) -> (B*heads, L, d)
-            return x.reshape(batch, tokens, self.heads, size).transpose(1, 2).reshape(-1, tokens, size)
-
-        bias = bias.repeat_interleave(self.heads, 0) if batch > 1 else bias
-        out = attend_batched(fold(q) * size**-0.5, fold(k), fold(v), bias)  # (B*heads, L, d)
-        return out.reshape(batch, self.heads, tokens, size).transpose(1, 2).reshape(batch, tokens, -1)
+        """(B*L, D) under a bias (B, 1, L)."""
+        size = q.shape[1] // self.heads
+        q, k, v = (t.reshape(len(bias), -1, t.shape[1]) for t in (q * size**-0.5, k, v))  # (B, L, D)
+        return self.attend(q, k, v, size, bias).reshape(-1, q.shape[2])
 
 
 class DeployedTextEncoder(nn.Module):
@@ -63,10 +59,10 @@ class DeployedTextEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         x = self.embedding(ids) + self.positions[: ids.shape[1]]  # (B, L, D)
         bias = mask * -MASKED + MASKED  # (B, L)
-        if self.layout.channel == 1:
+        if self.layout is ChannelsFirst:
             x, bias = x.transpose(1, 2).unsqueeze(2), bias[:, :, None, None]  # (B, D, 1, L), (B, L, 1, 1)
         else:
-            bias = bias[:, None]  # (B, 1, L)
+            x, bias = x.reshape(-1, x.shape[2]), bias[:, None]  # (B*L, D), (B, 1, L)
         for block in self.blocks:
             x = block(x, bias)
         return self.norm(x)
@@ -88,8 +84,8 @@ class DeployedText(nn.Module):
         for name, tokens in zip(self.encoders, ids, strict=True):
             mask = (tokens != PAD).to(torch.float32)  # (B, L)
             text = self.projections[name](self.encoders[name](tokens, mask))
-            if self.layout.channel == 2:
-                text = text.transpose(1, 2).unsqueeze(2)  # (B, T, 1, L)
+            if self.layout is ChannelsLast:
+                text = self.layout.unflatten(text, (1, tokens.shape[1]))  # (B, T, 1, L)
             texts.append(text * mask[:, None, None])
             masks.append(mask)
         text, mask = torch.cat(texts, 3), torch.cat(masks, 1)  # (B, T, 1, L), (B, L)
