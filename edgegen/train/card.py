@@ -182,8 +182,8 @@ def changed_settings(runs_dir: Path, stage: str) -> list[str]:
     if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
         training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
     saved = saved | {"training": training}
-    return [f"{'' if part == 'training' else 'model.'}{name}={json.dumps(value)}"
-            for part in ("model", "training") for name, value in saved[part].items()
+    return [f"{'' if part == 'training' else f'{part}.'}{name}={json.dumps(value)}"
+            for part in ("model", "training", "data") for name, value in saved.get(part, {}).items()
             if not isinstance(value, dict) and value != bundled[part].get(name)]
 
 
