@@ -15,7 +15,7 @@ from torch import nn
 
 from edgegen.errors import InputError
 from edgegen.model.checkpoint import load_checkpoint
-from edgegen.model.elastic import ElasticDiT, elastic_state, materialize
+from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
 from edgegen.model.families.qwen_image import QwenImage, load_qwen_image
 from edgegen.model.sampler import euler, flow_sigmas
 from edgegen.train import kd
@@ -164,7 +164,7 @@ def test_a_student_comes_closer_to_its_teacher_at_every_width(tmp_path):
 
     def distance(state, width):
         with torch.no_grad():
-            kd.load_elastic_(model, state)
+            load_elastic_(model, state)
             return float((model(width, *batch.inputs) - taught).square().mean())
 
     for width in CONFIG.widths:
