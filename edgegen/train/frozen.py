@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
-from edgegen.model.checkpoint import bundled_folder, load_checkpoint, make_tokenizers
+from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint, make_tokenizers
 from edgegen.model.text import TextConfig, TextEncoders, Tokenizers
 from edgegen.train import parallel
 from edgegen.train.results import NOTHING, as_shipped_, autoencoder_result, read_state, text_result
@@ -32,13 +32,18 @@ class Frozen:
         return make_tokenizers(self.tokenizer_files)
 
 
+def open_source(source: str) -> Checkpoint:
+    """The checkpoint in a folder, or the bundled one for "bundled". Raises InputError where there is none."""
+    return load_checkpoint(bundled_folder() if source == BUNDLED else source)
+
+
 def load_frozen(runs_dir: Path, encoders: str = "") -> Frozen:
     """Those of the checkpoint `encoders`, a folder or "bundled"; "": of the runs, or where there are none, bundled."""
     if uses_runs(runs_dir, encoders):
         return frozen_of_runs(runs_dir)
     if not encoders and parallel.rank() == 0:
         print(f"{runs_dir} has no autoencoder and no text run: the bundled encoders are used.", file=sys.stderr)
-    checkpoint = load_checkpoint(bundled_folder() if encoders in ("", BUNDLED) else encoders)
+    checkpoint = open_source(encoders or BUNDLED)
     autoencoder = Autoencoder(checkpoint.encoder(), checkpoint.decoder()).eval()
     return Frozen(checkpoint.config.autoencoder, autoencoder, checkpoint.config.text, checkpoint.text_encoders(),
                   dict(checkpoint.tokenizer_files))

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import InputError
-from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.config import DiTConfig
 from edgegen.model.dit import DiT, init_
 from edgegen.model.elastic import ElasticDiT, elastic_state, is_own, load_elastic_, materialize_state, parts_of
-from edgegen.train.frozen import BUNDLED
+from edgegen.train.frozen import BUNDLED, open_source
 from edgegen.train.loop import ElasticTraining
 from edgegen.train.results import elastic_result
 from edgegen.train.run_state import STATE, saved_steps
@@ -48,7 +47,7 @@ def read_start(source: str) -> tuple[DiTConfig, Mapping[str, Tensor]]:
     """Configuration and weights of a checkpoint's folder, of an elastic run's, or of the bundled checkpoint."""
     if source != BUNDLED and (Path(source) / STATE).is_file():
         return elastic_result(Path(source))
-    checkpoint = load_checkpoint(bundled_folder() if source == BUNDLED else source)
+    checkpoint = open_source(source)
     return checkpoint.config.transformer, checkpoint.states["transformer"]
 
 

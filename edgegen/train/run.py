@@ -14,7 +14,6 @@ import torch
 
 from edgegen.errors import InputError
 from edgegen.files import write_json
-from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.config import DiTConfig
 from edgegen.model.text import Tokenizers
@@ -27,7 +26,7 @@ from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
 from edgegen.train.device import pick_device
 from edgegen.train.elastic_data import captioned_latents, scene_latents
-from edgegen.train.frozen import BUNDLED, frozen_of_runs, load_frozen
+from edgegen.train.frozen import frozen_of_runs, load_frozen, open_source
 from edgegen.train.grow import opened_start
 from edgegen.train.kd import check_same_encoders, open_teacher, student_start, train_kd
 from edgegen.train.kdmd_data import prepare_kdmd
@@ -138,7 +137,7 @@ def prepare_decoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
 def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
     training, begun = recipe.training, None
     if training.start:
-        begun = load_checkpoint(bundled_folder() if training.start == BUNDLED else training.start)
+        begun = open_source(training.start)
         if begun.config.text != recipe.model:
             raise InputError(f"the text encoders of {training.start} have another configuration than the recipe.",
                              "Leave the model's settings as they are there.")
