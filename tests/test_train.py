@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import math
+import shutil
 import time
 import zipfile
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import scrambled, small_config
+from conftest import random_inputs, scrambled, small_config
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -103,6 +104,7 @@ def test_a_recipe_file_with_a_preset_and_nested_overrides(tmp_path):
         ("elastic", "betas=[0.9, 1.0]", ["betas"]),
         ("elastic", "rate=nan", ["rate is nan"]),
         ("elastic", "accumulate=0", ["accumulate is 0"]),
+        ("kd", "compile=true", ["compile"]),
         ("kd", "teachr=big", ["training.teachr", "Did you mean teacher?"]),
         ("kd", "operator=step", ["'step'", "timestep, constant"]),
         ("kd", "model.hidden=64", ["model.hidden"]),
@@ -649,3 +651,24 @@ def test_tokenizers_are_made_for_the_encoders_that_exist(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["byte.json"]
     with pytest.raises(InputError, match="258 ids"):
         make_tokenizers_(tmp_path, [], TextConfig(word=None, byte=EncoderConfig(300, 24, 16, 1, 2, 2), width=24))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_supernet_has_the_same_losses_and_gradients():
+    config = small_config(depths=(0, 1, 0), ffn_ratios=(1, 1, 1), long_skips=False)
+    rows = random_inputs(config, batch=3)
+    batch = loop.Batch(rows[0], torch.randn(rows[0].shape), *rows[1:])
+    found = []
+    for compiled in (False, True):
+        run = ElasticRun(config, 0)
+        run.model.load_state_dict(scrambled(config).state_dict())
+        names = set(run.state_dict())
+        if compiled:
+            run.compile_()
+        loss, velocity, _ = run.task(0.5, batch)
+        loss.backward()
+        assert set(run.state_dict()) == names and velocity.shape == rows[0].shape
+        found.append([loss.detach(), *(p.grad for p in run.trained().values() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 20
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*found, strict=True))
+    assert found[0][1].abs().max() > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,11 @@ def pick_device(name: str) -> str:
             raise InputError(f"device {name} is not available: {count} CUDA devices are there.", "Use --device cpu.")
         return f"cuda:{wanted}"
     return kind
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; elsewhere it is emulated, many times slower than fp32."""
+    return platform.machine() != "x86_64" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def choose_precision(work: Callable[[str], float], repeats: int = 2) -> tuple[str, dict[str, float]]:

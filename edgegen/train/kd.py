@@ -62,6 +62,8 @@ class KDTraining(ElasticTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("operator", self.operator, OPERATORS)
+        if self.compile:
+            raise InputError("compile is not for distillation, which reads the features of a layer.", "Leave it out.")
 
 
 def flow_weight(t: Tensor) -> Tensor:

@@ -30,10 +30,11 @@ from edgegen.train.ranges import check_ranges
 from edgegen.train.run_state import RunState, saved_settings
 from edgegen.train.scalars import Scalars
 
+COMPILED_TOKENS = 32  # text is compiled in multiples of these
 DISTRIBUTIONS = ("auto", "replicate", "shard")
 # settings that may change when a run is resumed
 FREE = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths", "full_every", "accumulate",
-        "activation_checkpointing", "distribution", "tensorboard")
+        "activation_checkpointing", "distribution", "tensorboard", "compile")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class ElasticTraining:
     full_every: int = 1  # steps between those that train the full model; in the others it only teaches
     precision: str = "auto"  # float32 or bfloat16 autocast; auto: the faster on this device, measured at the start
     activation_checkpointing: bool = False  # blocks are recomputed in the backward pass, to save memory
+    compile: bool = False  # torch.compile: some minutes a width when a run begins or resumes, then steps take less time
     distribution: str = "auto"  # replicate or shard (FSDP2) over the processes; auto: shard on GPUs, replicate on CPUs
     tensorboard: bool = False  # scalars, and a grid of fixed prompts for each width, in the run's folder
     start: str = ""  # folder of a checkpoint or of an elastic run, or "bundled", whose weights the run begins with
@@ -74,6 +76,9 @@ class ElasticTraining:
         check_choice("gradient_scale", self.gradient_scale, ("grad_ratio", "loss_ratio", "none"))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        if self.compile and (self.activation_checkpointing or self.distribution == "shard"):
+            raise InputError("compile goes with neither activation_checkpointing nor distribution=shard.",
+                             "Leave one of them out.")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -196,10 +201,28 @@ class ElasticRun(nn.Module):
         self.average = deepcopy(self.model).requires_grad_(False)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.precision = "float32"
+        self.compiled: Callable[..., Tensor] | None = None
 
     @property
     def device(self) -> str:
         return str(self.scale.device)
+
+    def compile_(self) -> None:
+        """Has the model compiled when a width is first called; the parameters stay where they are."""
+        model = self.model
+
+        def velocity(width: float, *inputs: Tensor) -> Tensor:
+            return model(width, *inputs)
+
+        self.compiled = torch.compile(velocity, dynamic=False, recompile_limit=8 * len(model.config.widths))
+
+    def velocity(self, width: float, batch: Batch) -> Tensor:
+        """What the model says of a batch (B, C, h, w), in the run's precision."""
+        with self.autocast():
+            if self.compiled is None:
+                return self.model(width, *batch.inputs)
+            x, t, text, mask, pooled = batch.inputs
+            return self.compiled(width, x, t, *in_whole_columns(text, mask), pooled)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every parameter that is trained, by name."""
@@ -215,10 +238,9 @@ class ElasticRun(nn.Module):
 
     def task(self, width: float, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The loss to minimise on a batch, the velocity (B, C, h, w), and numbers to log."""
-        with self.autocast():
-            velocity = self.model(width, *batch.inputs)
-        loss = flow_loss(velocity.float(), batch.x0, batch.noise)
-        return loss, velocity.float(), {"loss": loss}
+        velocity = self.velocity(width, batch).float()
+        loss = flow_loss(velocity, batch.x0, batch.noise)
+        return loss, velocity, {"loss": loss}
 
     @torch.no_grad()
     def follow_(self, decay: float, step: int) -> None:
@@ -227,6 +249,12 @@ class ElasticRun(nn.Module):
         pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
         for averaged, current in pairs:
             averaged.lerp_(current, weight)
+
+
+def in_whole_columns(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Text (B, L, T) and mask (B, L) with masked tokens at the end, so that few lengths have to be compiled."""
+    more = -text.shape[1] % COMPILED_TOKENS
+    return nn.functional.pad(text, (0, 0, 0, more)), nn.functional.pad(mask, (0, more))
 
 
 MakeRun = Callable[[bool, bool], ElasticRun]  # (blockwise, recompute) -> the run at its first step
@@ -267,8 +295,12 @@ def train_run(make: MakeRun, data: TrainingData, validation: ValidationData, run
         run.scale = run.scale.float()  # it has no fp64
     run.to(device)
     training, measured = with_precision(run, data, training, run_dir)
+    if sharded and training.compile:
+        raise InputError("compile is for models that are not sharded.", "Add --set distribution=replicate.")
     if sharded:
         run.shard_()
+    if training.compile:
+        run.compile_()
     optimizer = torch.optim.AdamW(run.trained().values(), lr=training.rate, betas=training.betas,
                                   weight_decay=training.weight_decay)
     scalars = Scalars(run_dir / "tensorboard") if training.tensorboard and parallel.rank() == 0 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from edgegen.errors import InputError
 from edgegen.files import write_json
@@ -24,7 +22,7 @@ from edgegen.train.autoencoder import train_autoencoder
 from edgegen.train.data import EmojiData, autoencoder_split, load_rendered
 from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
-from edgegen.train.device import pick_device
+from edgegen.train.device import native_bfloat16, pick_device
 from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.frozen import frozen_of_runs, load_frozen, open_source
 from edgegen.train.grow import opened_start
@@ -199,7 +197,8 @@ def emoji_latents(
     encoder, tokenizers, text = frozen.autoencoder.encoder, frozen.tokenizers, frozen.text
     seen = captioned_latents(emoji.subset("train"), encoder, tokenizers, text)
     if data.scenes:
-        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text)
+        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text,
+                             bfloat16=native_bfloat16())
     return seen, captioned_latents(emoji.subset(VALIDATION), encoder, tokenizers, text)
 
 
@@ -233,9 +232,8 @@ def check_processes(stage: str) -> None:
 
 def warn_of_slow_bfloat16(recipe: Recipe) -> None:
     """One line where bfloat16 would be emulated, many times slower than fp32."""
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     wanted = getattr(recipe.training, "bfloat16", False)  # other stages measure
-    if wanted and platform.machine() == "x86_64" and not native and parallel.rank() == 0:
+    if wanted and not native_bfloat16() and parallel.rank() == 0:
         print("This processor has no bfloat16 instructions: --set bfloat16=false will be several times faster.",
               file=sys.stderr)
 
