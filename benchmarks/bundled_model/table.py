@@ -1,4 +1,4 @@
-"""Prints README.md's tables from the last report of each set of prompts in measurements.jsonl.
+"""Prints README.md's tables from the reports in measurements.jsonl, the last one of each way to draw.
 
 usage: python benchmarks/bundled_model/table.py
 """
@@ -13,10 +13,32 @@ RECORDS = Path(__file__).with_name("measurements.jsonl")
 REFERENCES = {"real": "other real scenes", "autoencoder": "the same scenes through the autoencoder"}
 
 
-def last_reports() -> dict[str, dict[str, Any]]:
-    """The last whole report of each set of prompts."""
-    reports = [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()]
-    return {report["prompts"]: report for report in reports if not report["partial"]}
+def by_prompts() -> dict[str, list[dict[str, Any]]]:
+    """The whole reports of each set of prompts, oldest first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in RECORDS.read_text(encoding="utf-8").splitlines():
+        report = json.loads(text)
+        if not report["partial"]:
+            found.setdefault(report["prompts"], []).append(report)
+    return found
+
+
+def last_rows(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last row of each way to draw, by width, then steps."""
+    rows = {way(row): row for report in reports for row in report["rows"]}
+    return [rows[key] for key in sorted(rows)]
+
+
+def way(row: dict[str, Any]) -> tuple[float, int, bool, float, float]:
+    """What tells one way to draw from another: width, steps, distilled, shift, guidance."""
+    distilled = row["guidance"] == 1 and not row["name"].endswith(", base")  # students draw without guidance
+    return row["width"], row["steps"], distilled, row["shift"], row["guidance"]
+
+
+def drawn_by(row: dict[str, Any]) -> str:
+    """'width 0.5, K-DMD' or 'width 0.5, Euler, shift 1, guidance 3.5'."""
+    width, _, distilled, shift, guidance = way(row)
+    return f"width {width:g}, " + ("K-DMD" if distilled else f"Euler, shift {shift:g}, guidance {guidance:g}")
 
 
 def line(name: str, steps: str, row: dict[str, Any]) -> str:
@@ -31,15 +53,17 @@ TASKS = ("overall", "single object", "two objects", "counting", "colours", "posi
 
 
 def main() -> None:
-    for name, report in last_reports().items():
-        pool = report["rows"][0]["retrieval"]["pool"]
-        print(f"\n`{name}`, {report['count']} scenes, R@5 of {pool} captions, commit {report['commit']}:\n")
+    for name, reports in by_prompts().items():
+        last = reports[-1]
+        pool = last["rows"][0]["retrieval"]["pool"]
+        commits = ", ".join(sorted({report["commit"] for report in reports}))
+        print(f"\n`{name}`, {last['count']} scenes, R@5 of {pool} captions, commit {commits}:\n")
         print("| drawn by | steps | Fréchet | R@5 | " + " | ".join(TASKS) + " |")
         print("|" + "---|" * (4 + len(TASKS)))
-        for reference, row in report["reference"].items():
+        for reference, row in last["reference"].items():
             print(line(REFERENCES[reference], "", row))
-        for row in report["rows"]:
-            print(line(f"width {row['width']:g}", str(row["steps"]), row))
+        for row in last_rows(reports):
+            print(line(drawn_by(row), str(row["steps"]), row))
 
 
 if __name__ == "__main__":
