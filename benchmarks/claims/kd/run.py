@@ -3,8 +3,8 @@
 usage: python benchmarks/claims/kd/run.py --data data [--steps 600] [--seeds 0,1,2] [--hidden 64]
 
 Trains one larger teacher for `--teacher-steps`, then, for every seed, students from the same start on the same batches:
-without a teacher, with S, with a constant weight, and with S but no features. Every finished run is a row of
-measurements.jsonl; an interrupted one resumes.
+without a teacher, with S and with a constant weight, each with and without features, and with S and a tenth of them.
+Every finished run is a row of measurements.jsonl; an interrupted one resumes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "S": {"operator": "timestep"},
     "constant": {"operator": "constant"},
     "S without features": {"operator": "timestep", "feature_weight": 0.0},
+    "constant without features": {"operator": "constant", "feature_weight": 0.0},
+    "S, a tenth of features": {"operator": "timestep", "feature_weight": 0.1},
 }
 TEACHER_SEED = 100
 
@@ -71,7 +73,7 @@ def distilled(chosen, data, config, teacher: Teacher, seed: int, name: str, chan
     settings = common.common_settings(chosen, config, training) | {
         "teacher_hidden": chosen.teacher_hidden, "teacher_steps": chosen.teacher_steps}
     start = elastic_state(ElasticDiT(config, seed))
-    return common.measured(chosen, name.replace(" ", "-"), seed, settings, lambda folder: train_kd(
+    return common.measured(chosen, name.replace(" ", "-").replace(",", ""), seed, settings, lambda folder: train_kd(
         data[0], data[1], folder, config, training, start, teacher, device=chosen.device))["1.0"]
 
 
@@ -85,12 +87,16 @@ def tell(chosen, losses: dict[str, list[float]], teacher_loss: float) -> None:
         rows.append((name, f"{mean:.4f} ± {spread:.4f}", against))
     common.plot_points(chosen.out / "plot.png", {name: {"validation": values} for name, values in losses.items()},
                        "validation loss of the student")
-    against_constant, spread = common.change(losses["S"], losses["constant"])
+    pairs = {"S": "constant", "S without features": "constant without features"}
+    against = {name: common.change(losses[name], losses[other]) for name, other in pairs.items()}
     _, noise = common.mean_and_spread(plain)
-    sentence = (f"After {chosen.steps:,} steps, over {len(chosen.seeds)} seeds, distillation with S changes the "
-                f"student's validation loss by {told['S']:+.2f} % and a constant weight by {told['constant']:+.2f} %; "
-                f"S against constant is {against_constant:+.2f} ± {spread:.2f} %, and seeds without a teacher differ "
-                f"by {100 * noise / common.mean_and_spread(plain)[0]:.2f} %.")
+    sentence = (f"After {chosen.steps:,} steps, over {len(chosen.seeds)} seeds, distilling outputs alone changes the "
+                f"student's validation loss by {told['S without features']:+.2f} % with S and by "
+                f"{told['constant without features']:+.2f} % with a constant weight (S against constant: "
+                f"{against['S without features'][0]:+.2f} ± {against['S without features'][1]:.2f} %); with features "
+                f"of weight {chosen.feature_weight:g} as well, by {told['S']:+.2f} % and {told['constant']:+.2f} % "
+                f"({against['S'][0]:+.2f} ± {against['S'][1]:.2f} %). Seeds without a teacher differ by "
+                f"{100 * noise / common.mean_and_spread(plain)[0]:.2f} %.")
     header = ("student", "validation loss", "against no teacher, paired by seed")
     common.write_result(chosen.out, HERE, f"**{sentence}**\n\n{common.table(header, rows)}\n\n![losses](plot.png)")
     print(sentence)
