@@ -39,8 +39,14 @@ def machine() -> dict:
             "system": platform.platform(terse=True), "python": platform.python_version()}
 
 
+WRITTEN_BY_STUDIES = [f":(exclude,glob)benchmarks/**/*.{ending}" for ending in ("jsonl", "png", "md")]
+
+
 def commit() -> str | None:
-    """The commit of the checkout edgegen runs from, with `+` when files differ from it; None when installed."""
+    """The commit of the checkout edgegen runs from, with `+` when files differ from it; None when installed.
+
+    What studies write about themselves (rows, plots, README.md below benchmarks/) may differ.
+    """
     root = Path(edgegen.__file__).parents[1]
 
     def git(*words: str) -> str:
@@ -49,7 +55,7 @@ def commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no").strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_STUDIES).strip()
         return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,6 +1,6 @@
 """Does sparse self-attention with both branches keep up with full attention, and with either branch alone?
 
-usage: python benchmarks/claims/assa/run.py --data data [--steps 600] [--seeds 0,1] [--hidden 64]
+usage: python benchmarks/claims/assa/run.py --data data [--steps 600] [--seeds 0,1,2] [--hidden 64]
 
 256 tokens (a 16x16 latent in patches of one cell). Everything but the self-attention of the outer stages is the same.
 Every finished run is a row of measurements.jsonl; an interrupted one resumes.
@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    chosen = common.arguments(HERE, __doc__, steps=600, batch=16, seeds="0,1", hidden=64, blocks=16, radius=1)
+    chosen = common.arguments(HERE, __doc__, steps=600, batch=16, seeds="0,1,2", hidden=64, blocks=16, radius=1)
     data = common.scenes(chosen)
     side = data[0].latents.shape[-1]
     losses: dict[str, list[float]] = {name: [] for name in VARIANTS}
