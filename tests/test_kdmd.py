@@ -177,7 +177,7 @@ def test_a_learnt_critic_leads_the_last_of_four_steps_to_the_teachers_gaussian()
         return predicted_x0(x_t, sigmas[3], student(x_t, torch.full((count,), sigmas[3])))
 
     means, spreads = [draw(4000).mean().item()], [draw(4000).std().item()]
-    for step in range(800):
+    for step in range(1600):
         x0 = draw(256)
         noise, t = torch.randn(x0.shape, generator=g), 0.02 + 0.96 * torch.rand(256, generator=g)
         if step % 5 == 4:
@@ -188,7 +188,7 @@ def test_a_learnt_critic_leads_the_last_of_four_steps_to_the_teachers_gaussian()
         by_critic.zero_grad()
         critic_loss(critic, x0, noise, t).backward()
         by_critic.step()
-        if step >= 400 and step % 50 == 49:
+        if step >= 1200 and step % 50 == 49:
             means.append(draw(4000).mean().item())
             spreads.append(draw(4000).std().item())
     assert abs(means[0] + 1) < 0.1
