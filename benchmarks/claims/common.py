@@ -99,7 +99,7 @@ def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[st
     path = chosen.out / "measurements.jsonl"
     key = {"variant": name, "seed": seed, **settings}
     for row in read(path):
-        if row["settings"] == key:
+        if learnt(row["settings"]) == learnt(key):
             return row["results"]["validation"]
     folder = chosen.runs / f"{name}-{seed}-{settings['training']['steps']}"
     work(folder)
@@ -111,6 +111,11 @@ def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[st
     append_study(path, key, {"validation": last, "curves": curves, "seconds": round(times[-1] - times[0], 1)})
     print(name, "seed", seed, last, flush=True)
     return last
+
+
+def learnt(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a row without those that change how long a run takes and not what it learns."""
+    return settings | {"training": {k: v for k, v in settings["training"].items() if k != "compile"}}
 
 
 def train(data: tuple[CaptionedLatents, CaptionedLatents], config: DiTConfig, training: ElasticTraining,
