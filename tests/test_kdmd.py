@@ -26,6 +26,7 @@ from edgegen.train import kdmd_run
 from edgegen.train.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
 from edgegen.train.assemble import add_adapters, assemble
 from edgegen.train.autoencoder import AutoencoderTraining, train_autoencoder
+from edgegen.train.card import commands, unfinished_note
 from edgegen.train.flow import noised
 from edgegen.train.kdmd import (
     critic_loss,
@@ -43,6 +44,7 @@ from edgegen.train.latent_distance import Components, frechet_distance
 from edgegen.train.loop import CaptionedLatents, ElasticTraining, train_elastic
 from edgegen.train.recipe import Assembly, Recipe, load_recipe
 from edgegen.train.results import read_log, read_state
+from edgegen.train.run import write_note
 from edgegen.train.text import TextTraining, save_tokenizers, train_text
 
 CONFIG = small_config()
@@ -565,3 +567,17 @@ def test_assembling_takes_the_adapters_of_the_runs_and_refuses_those_of_another_
     train_elastic(captioned(), captioned(), runs / "elastic", CONFIG, replace(elastic, steps=2))
     with pytest.raises(InputError, match="width 0.5 were trained on other weights"):
         assemble(runs, tmp_path / "d", Assembly("small"))
+
+
+def test_the_card_tells_what_each_width_was_started_with_and_what_is_missing(tmp_path):
+    stage = tmp_path / "kdmd"
+    for width, steps in ((0.5, 2), (1.0, 1)):
+        training = replace(FAST, width=width, steps=steps, teacher_steps=2)
+        run(stage / f"{width:g}", training, stop_after=2 if width == 0.5 else None)
+        write_note(stage, load_recipe("kdmd", [f"width={width}", f"steps={steps}", "teacher_steps=2"]))
+    told = commands(tmp_path).splitlines()
+    assert [line.split("--set ")[1:3] for line in told[1:3]] == [["width=0.5 ", "steps=2 "], ["width=1.0 ", "steps=1 "]]
+    assert unfinished_note(tmp_path).count("steps") == 1
+    assert "kdmd had done 2 of 4 steps" in unfinished_note(tmp_path)  # the few-step teacher's alone
+    write_note(stage, load_recipe("kdmd", ["steps=1", "teacher_steps=1"]))  # all widths, with one command
+    assert len(commands(tmp_path).splitlines()) == 3 and not unfinished_note(tmp_path)

@@ -163,21 +163,27 @@ def saved_recipe(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def recipe_of(folder: Path) -> dict[str, Any]:
+    """The recipe of a folder with a saved state: its own, or that of the stage it is one width of."""
+    return saved_recipe(folder) or saved_recipe(folder.parent)
+
+
 def commands(runs_dir: Path) -> str:
-    """The commands that make this checkpoint again."""
+    """The commands that make this checkpoint again; widths that were started together share one."""
     lines = ["edgegen train fetch --data data"]
     for stage in trained_stages(runs_dir):
-        changes = "".join(f" --set {change}" for change in changed_settings(runs_dir, stage))
-        processes = saved_recipe(runs_dir / stage).get("processes", 1)
-        program = "edgegen" if processes == 1 else f"torchrun --nproc-per-node {processes} -m edgegen"
-        lines.append(f"{program} train {stage} --data data --runs runs{changes}")
-    return "\n".join([*lines, "edgegen train assemble --runs runs --out emoji"])
+        for folder in state_folders(runs_dir / stage):
+            changes = "".join(f" --set {change}" for change in changed_settings(folder, stage))
+            processes = recipe_of(folder).get("processes", 1)
+            program = "edgegen" if processes == 1 else f"torchrun --nproc-per-node {processes} -m edgegen"
+            lines.append(f"{program} train {stage} --data data --runs runs{changes}")
+    return "\n".join([*dict.fromkeys(lines), "edgegen train assemble --runs runs --out emoji"])
 
 
-def changed_settings(runs_dir: Path, stage: str) -> list[str]:
+def changed_settings(folder: Path, stage: str) -> list[str]:
     """Settings of a run that differ from the bundled recipe, as `key=value`."""
     bundled = json.loads(json.dumps(load_recipe(stage).to_dict()))  # tuples become lists, as in the saved ones
-    saved = saved_recipe(runs_dir / stage) or read_state(state_folders(runs_dir / stage)[0], NOTHING).settings
+    saved = recipe_of(folder) or read_state(folder, NOTHING).settings
     training = dict(saved["training"])
     if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
         training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
@@ -191,12 +197,17 @@ def unfinished_note(runs_dir: Path) -> str:
     """Says so when a stage has not done all its steps."""
     notes = []
     for stage in trained_stages(runs_dir):
-        planned = saved_recipe(runs_dir / stage).get("training", {}).get("steps")
         for folder in state_folders(runs_dir / stage):
-            done = read_state(folder, NOTHING).step
-            if planned and done < planned:
+            done, planned = read_state(folder, NOTHING).step, planned_steps(recipe_of(folder).get("training", {}))
+            if done < planned:
                 notes.append(f"stage {stage} had done {done:,} of {planned:,} steps")
     return f"\n**Not finished: {'; '.join(notes)} when this was assembled.**\n" if notes else ""
+
+
+def planned_steps(training: Mapping[str, Any]) -> int:
+    """All steps of a run's settings, those of the few-step teacher before a distillation too; 0 of none."""
+    teaches = training.get("kd", 0) or training.get("kd_features", 0)
+    return training.get("steps", 0) + (training.get("teacher_steps", 0) if teaches else 0)
 
 
 def trained_stages(runs_dir: Path) -> list[str]:

@@ -106,10 +106,14 @@ def steps_done(run_dir: Path) -> int:
 
 
 def write_note(run_dir: Path, recipe: Recipe) -> None:
-    """What the run was started with, for the model card."""
-    if parallel.rank() == 0:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(run_dir / "recipe.json", recipe.to_dict() | {"processes": parallel.world_size()})
+    """What the run was started with, for the model card; widths with folders of their own may differ."""
+    if parallel.rank() != 0:
+        return
+    width = getattr(recipe.training, "width", 0.0)
+    widths = [run_dir / f"{width:g}"] if width else [folder for folder in state_folders(run_dir) if folder != run_dir]
+    for folder in (run_dir, *widths):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "recipe.json", recipe.to_dict() | {"processes": parallel.world_size()})
 
 
 def prepare_autoencoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
