@@ -133,6 +133,13 @@ def test_the_command_refuses_before_it_writes(tmp_path, capsys):
     assert "'steps=3'" in capsys.readouterr().err
 
 
+def test_compiling_without_a_compiler_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    options = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--set", "compile=true"]
+    assert cli.run(["train", "elastic", *options]) == 2
+    assert "no-such-compiler is not there" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 def test_a_recipe_file_is_trained_by_its_own_stage(tmp_path, capsys):
     path = tmp_path / "mine.toml"
     path.write_text('stage = "kd"\n[training]\nsteps = 3\n')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 
@@ -34,8 +35,20 @@ def pick_device(name: str) -> str:
 
 
 def native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; elsewhere it is emulated, many times slower than fp32."""
-    return platform.machine() != "x86_64" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """Whether this is an x86-64 processor with bfloat16 instructions; on others of them it is emulated and slow.
+
+    What other architectures do is not known here, and False.
+    """
+    instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return platform.machine() == "x86_64" and instructions
+
+
+def check_compiler() -> None:
+    """Refuses torch.compile where the C++ compiler that it calls is missing."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if not any(shutil.which(name) for name in names):
+        raise InputError(f"compile needs a C++ compiler, and {' or '.join(names)} is not there.",
+                         "Install one, or leave compile out.")
 
 
 def choose_precision(work: Callable[[str], float], repeats: int = 2) -> tuple[str, dict[str, float]]:

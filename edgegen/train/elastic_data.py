@@ -9,6 +9,7 @@ import numpy as np
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.text import TextEncoders, Tokenizers
 from edgegen.train.data import EmojiData, cache_latents, cache_text
+from edgegen.train.device import native_bfloat16
 from edgegen.train.loop import CaptionedLatents
 from edgegen.train.progress import StepReport
 from edgegen.train.scene_data import Pool, SceneLatents, scene_pool, scene_validation
@@ -37,14 +38,18 @@ def captioned_latents(
 
 def scene_latents(
     singles: CaptionedLatents, count: int, single_share: float, data_dir: Path, encoder: Encoder,
-    tokenizers: Tokenizers, text: TextEncoders, bfloat16: bool = False,
+    tokenizers: Tokenizers, text: TextEncoders,
 ) -> tuple[SceneLatents, CaptionedLatents]:
-    """What is trained on, a pool of `count` scenes and single pictures, and the scenes that are watched."""
+    """What is trained on, a pool of `count` scenes and single pictures, and the scenes that are watched.
+
+    Text is encoded in bfloat16 where the processor has it: by the processor and not by a measurement, so
+    that a resumed run sees the same text.
+    """
     sprites = Sprites.load(data_dir)
     pool = pooled(SceneSource("train"), count, sprites, encoder, data_dir / "scenes.safetensors")
     watched = pooled(SceneSource("train", seed=WATCHED_SEED), WATCHED_SCENES, sprites, encoder,
                      data_dir / "watched_scenes.safetensors")
-    data = SceneLatents.build(pool, singles, single_share, tokenizers, text, bfloat16)
+    data = SceneLatents.build(pool, singles, single_share, tokenizers, text, native_bfloat16())
     return data, scene_validation(watched, tokenizers, text)
 
 

@@ -23,7 +23,6 @@ from edgegen.train.assemble import collect_base, in_memory
 from edgegen.train.assets import fetch_emoji, render_emoji
 from edgegen.train.data import EmojiData, cache_text
 from edgegen.train.dataset import DataConfig
-from edgegen.train.device import native_bfloat16
 from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
 from edgegen.train.loop import CaptionedLatents
@@ -121,8 +120,7 @@ def prompt_data(checkpoint: Checkpoint, training: KdmdTraining, data: DataConfig
     encoder = checkpoint.encoder()
     seen = captioned_latents(EmojiData.load(data_dir).subset("train"), encoder, tokenizers, encoders)
     if data.scenes:
-        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, encoders,
-                             bfloat16=native_bfloat16())
+        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, encoders)
     return seen, seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from edgegen.train.autoencoder import train_autoencoder
 from edgegen.train.data import EmojiData, autoencoder_split, load_rendered
 from edgegen.train.dataset import DataConfig
 from edgegen.train.decoder import train_decoder
-from edgegen.train.device import native_bfloat16, pick_device
+from edgegen.train.device import check_compiler, native_bfloat16, pick_device
 from edgegen.train.elastic_data import captioned_latents, scene_latents
 from edgegen.train.frozen import frozen_of_runs, load_frozen, open_source
 from edgegen.train.grow import opened_start
@@ -153,6 +154,8 @@ def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
 
 
 def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
+    if recipe.training.compile:
+        check_compiler()
     start = opened_start(recipe.model, recipe.training, run_dir)
     seen, watched = training_latents(recipe.data, recipe.model, data_dir, runs_dir)
     draw = prompt_grid(recipe.model, runs_dir, recipe.data.encoders) if recipe.training.tensorboard else None
@@ -201,8 +204,7 @@ def emoji_latents(
     encoder, tokenizers, text = frozen.autoencoder.encoder, frozen.tokenizers, frozen.text
     seen = captioned_latents(emoji.subset("train"), encoder, tokenizers, text)
     if data.scenes:
-        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text,
-                             bfloat16=native_bfloat16())
+        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text)
     return seen, captioned_latents(emoji.subset(VALIDATION), encoder, tokenizers, text)
 
 
@@ -237,7 +239,7 @@ def check_processes(stage: str) -> None:
 def warn_of_slow_bfloat16(recipe: Recipe) -> None:
     """One line where bfloat16 would be emulated, many times slower than fp32."""
     wanted = getattr(recipe.training, "bfloat16", False)  # other stages measure
-    if wanted and not native_bfloat16() and parallel.rank() == 0:
+    if wanted and platform.machine() == "x86_64" and not native_bfloat16() and parallel.rank() == 0:
         print("This processor has no bfloat16 instructions: --set bfloat16=false will be several times faster.",
               file=sys.stderr)
 
