@@ -91,16 +91,17 @@ Work = Callable[[Path], Any]  # trains in the folder given, resuming what is the
 
 
 def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[str, Any],
-             work: Work) -> dict[str, float]:
-    """The last validation losses of a run by width, from its row where there is one; else it is trained and a row made.
+             work: Work) -> dict[str, Any]:
+    """The results of a run, from its row where there is one; else it is trained and a row made.
 
-    A run that was interrupted goes on where it stopped.
+    `validation` has the last losses by width, `curves` lists [step, loss] by "val@width". A run that was interrupted
+    goes on where it stopped.
     """
     path = chosen.out / "measurements.jsonl"
     key = {"variant": name, "seed": seed, **settings}
     for row in read(path):
         if learnt(row["settings"]) == learnt(key):
-            return row["results"]["validation"]
+            return row["results"]
     folder = chosen.runs / f"{name}-{seed}-{settings['training']['steps']}"
     work(folder)
     log = read_log(folder)
@@ -108,9 +109,10 @@ def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[st
               for width in log[-1] if width.startswith("val@")}
     last = {width.removeprefix("val@"): curve[-1][1] for width, curve in curves.items()}
     times = [row["time"] for row in log]
-    append_study(path, key, {"validation": last, "curves": curves, "seconds": round(times[-1] - times[0], 1)})
+    results = {"validation": last, "curves": curves, "seconds": round(times[-1] - times[0], 1)}
+    append_study(path, key, results)
     print(name, "seed", seed, last, flush=True)
-    return last
+    return results
 
 
 def learnt(settings: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +153,12 @@ BEGIN, END = "<!-- result: written by run.py -->", "<!-- end of result -->"
 
 
 def write_result(out: Path, study: Path, text: str) -> None:
-    """Puts a result between its marks in the study's README, or into result.md where the output is elsewhere."""
+    """Puts a result between its marks in the study's README, or into result.md where the output is elsewhere.
+
+    Below it stands what all rows together took.
+    """
+    minutes = sum(row["results"]["seconds"] for row in read(out / "measurements.jsonl")) / 60
+    text = f"{text}\n\nAll rows together took {minutes:.0f} minutes of one core."
     if out.resolve() != study.resolve():
         out.mkdir(parents=True, exist_ok=True)
         (out / "result.md").write_text(text + "\n", encoding="utf-8")

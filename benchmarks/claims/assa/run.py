@@ -36,7 +36,8 @@ def main() -> None:
             config = common.tiny_config(chosen.hidden, data[0], **shape, **changes)
             settings = common.common_settings(chosen, config, training)
             work = common.train(data, config, training, chosen.device)
-            losses[name].append(common.measured(chosen, name.replace(" ", "-"), seed, settings, work)["1.0"])
+            found = common.measured(chosen, name.replace(" ", "-"), seed, settings, work)
+            losses[name].append(found["validation"]["1.0"])
     tell(chosen, losses, side * side)
 
 

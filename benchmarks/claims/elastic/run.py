@@ -17,30 +17,47 @@ import common
 WIDTHS = (0.375, 0.5, 1.0)
 CLAIM = 0.5  # percent
 HERE = Path(__file__).parent
+Curve = list[list[float]]  # [step, validation loss]
 
 
 def main() -> None:
     chosen = common.arguments(HERE, __doc__, gradient_scale="none", sub_widths=2)
     data = common.scenes(chosen)
-    elastic: dict[float, list[float]] = {width: [] for width in WIDTHS}
-    alone: dict[float, list[float]] = {width: [] for width in WIDTHS}
+    elastic: dict[float, list[Curve]] = {width: [] for width in WIDTHS}
+    alone: dict[float, list[Curve]] = {width: [] for width in WIDTHS}
     config = common.tiny_config(chosen.hidden, data[0], widths=WIDTHS)
     for seed in chosen.seeds:
         training = common.training_of(chosen, seed, gradient_scale=chosen.gradient_scale, sub_widths=chosen.sub_widths)
         settings = common.common_settings(chosen, config, training)
         found = common.measured(chosen, "elastic", seed, settings, common.train(data, config, training, chosen.device))
         for width in WIDTHS:
-            elastic[width].append(found[str(width)])
+            elastic[width].append(found["curves"][f"val@{width}"])
             single = config.at(width)
             plain = common.training_of(chosen, seed)
             settings = common.common_settings(chosen, single, plain)
             work = common.train(data, single, plain, chosen.device)
-            alone[width].append(common.measured(chosen, f"standalone-{width}", seed, settings, work)["1.0"])
+            found_alone = common.measured(chosen, f"standalone-{width}", seed, settings, work)
+            alone[width].append(found_alone["curves"]["val@1.0"])
     tell(chosen, elastic, alone)
 
 
-def tell(chosen, elastic: dict[float, list[float]], alone: dict[float, list[float]]) -> None:
-    """Plot, table and sentence."""
+def losses_at(curves: list[Curve], index: int) -> list[float]:
+    """Each seed's loss at one of the validations."""
+    return [curve[index][1] for curve in curves]
+
+
+def on_the_way(elastic: dict[float, list[Curve]], alone: dict[float, list[Curve]]) -> str:
+    """A table of the mean difference, in percent, at each validation."""
+    steps = [int(step) for step, _ in elastic[WIDTHS[0]][0]]
+    rows = [(f"{width}", *(f"{common.change(losses_at(elastic[width], i), losses_at(alone[width], i))[0]:+.1f}"
+                           for i in range(len(steps)))) for width in WIDTHS]
+    return common.table(("width, % after steps", *(f"{step:,}" for step in steps)), rows)
+
+
+def tell(chosen, elastic_curves: dict[float, list[Curve]], alone_curves: dict[float, list[Curve]]) -> None:
+    """Plot, tables and sentence."""
+    elastic, alone = ({width: losses_at(curves[width], -1) for width in WIDTHS}
+                      for curves in (elastic_curves, alone_curves))
     rows, within, worst = [], [], 0.0
     for width in WIDTHS:
         difference, spread = common.change(elastic[width], alone[width])
@@ -59,7 +76,8 @@ def tell(chosen, elastic: dict[float, list[float]], alone: dict[float, list[floa
                 f"above the standalone models {verdict}; seeds of one standalone model differ by up to {worst:.2f} % "
                 "(standard deviation).")
     header = ("width", "elastic", "standalone", "difference, paired by seed")
-    common.write_result(chosen.out, HERE, f"**{sentence}**\n\n{common.table(header, rows)}\n\n![losses](plot.png)")
+    common.write_result(chosen.out, HERE, f"**{sentence}**\n\n{common.table(header, rows)}\n\n"
+                        f"{on_the_way(elastic_curves, alone_curves)}\n\n![losses](plot.png)")
     print(sentence)
 
 

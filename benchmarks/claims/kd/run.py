@@ -42,7 +42,7 @@ def main() -> None:
         training = common.training_of(chosen, seed)
         settings = common.common_settings(chosen, config, training)
         work = common.train(data, config, training, chosen.device)
-        losses["no teacher"].append(common.measured(chosen, "no-teacher", seed, settings, work)["1.0"])
+        losses["no teacher"].append(common.measured(chosen, "no-teacher", seed, settings, work)["validation"]["1.0"])
         for name, changes in VARIANTS.items():
             losses[name].append(distilled(chosen, data, config, teacher, seed, name, changes))
     tell(chosen, losses, teacher_loss)
@@ -56,7 +56,7 @@ def make_teacher(chosen, data) -> tuple[Teacher, float]:
     settings = common.common_settings(chosen, config, training)
     folder = chosen.runs / f"teacher-{TEACHER_SEED}-{chosen.teacher_steps}"
     work = common.train(data, config, training, chosen.device)
-    loss = common.measured(chosen, "teacher", TEACHER_SEED, settings, lambda _: work(folder))["1.0"]
+    loss = common.measured(chosen, "teacher", TEACHER_SEED, settings, lambda _: work(folder))["validation"]["1.0"]
     work(folder)  # its weights, trained again only where a row is all that is left of it
     _, state = elastic_result(folder)
     model = ElasticDiT(config)
@@ -74,7 +74,7 @@ def distilled(chosen, data, config, teacher: Teacher, seed: int, name: str, chan
         "teacher_hidden": chosen.teacher_hidden, "teacher_steps": chosen.teacher_steps}
     start = elastic_state(ElasticDiT(config, seed))
     return common.measured(chosen, name.replace(" ", "-").replace(",", ""), seed, settings, lambda folder: train_kd(
-        data[0], data[1], folder, config, training, start, teacher, device=chosen.device))["1.0"]
+        data[0], data[1], folder, config, training, start, teacher, device=chosen.device))["validation"]["1.0"]
 
 
 def tell(chosen, losses: dict[str, list[float]], teacher_loss: float) -> None:
