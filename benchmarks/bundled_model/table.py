@@ -13,13 +13,13 @@ RECORDS = Path(__file__).with_name("measurements.jsonl")
 REFERENCES = {"real": "other real scenes", "autoencoder": "the same scenes through the autoencoder"}
 
 
-def by_prompts() -> dict[str, list[dict[str, Any]]]:
-    """The whole reports of each set of prompts, oldest first."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def by_prompts() -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The whole reports of each set of prompts and number of scenes, oldest first."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for text in RECORDS.read_text(encoding="utf-8").splitlines():
         report = json.loads(text)
         if not report["partial"]:
-            found.setdefault(report["prompts"], []).append(report)
+            found.setdefault((report["prompts"], report["count"]), []).append(report)
     return found
 
 
@@ -41,10 +41,16 @@ def drawn_by(row: dict[str, Any]) -> str:
     return f"width {width:g}, " + ("K-DMD" if distilled else f"Euler, shift {shift:g}, guidance {guidance:g}")
 
 
-def line(name: str, steps: str, row: dict[str, Any]) -> str:
+def behind(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The distance against that of the most steps at the same width, which has passed through the network most."""
+    best = max((other for other in rows if other["width"] == row["width"]), key=lambda other: other["steps"])
+    return "" if best is row else f"{row['frechet'] / best['frechet'] - 1:+.1%}"
+
+
+def line(name: str, steps: str, row: dict[str, Any], against: str = "") -> str:
     """One row: distances, retrieval, and composition by task."""
     tasks = [row["composition"].get(task, {}).get("score") for task in TASKS]
-    cells = [name, steps, f"{row['frechet']:.1f}", f"{row['retrieval']['recall_at_5']:.0%}",
+    cells = [name, steps, f"{row['frechet']:.1f}", against, f"{row['retrieval']['recall_at_5']:.0%}",
              *("" if score is None else f"{score:.0%}" for score in tasks)]
     return "| " + " | ".join(cells) + " |"
 
@@ -53,17 +59,18 @@ TASKS = ("overall", "single object", "two objects", "counting", "colours", "posi
 
 
 def main() -> None:
-    for name, reports in by_prompts().items():
+    for (name, count), reports in by_prompts().items():
         last = reports[-1]
         pool = last["rows"][0]["retrieval"]["pool"]
         commits = ", ".join(sorted({report["commit"] for report in reports}))
-        print(f"\n`{name}`, {last['count']} scenes, R@5 of {pool} captions, commit {commits}:\n")
-        print("| drawn by | steps | Fréchet | R@5 | " + " | ".join(TASKS) + " |")
-        print("|" + "---|" * (4 + len(TASKS)))
+        print(f"\n`{name}`, {count} scenes, R@5 of {pool} captions, commit {commits}:\n")
+        print("| drawn by | steps | Fréchet | against 28 steps | R@5 | " + " | ".join(TASKS) + " |")
+        print("|" + "---|" * (5 + len(TASKS)))
         for reference, row in last["reference"].items():
             print(line(REFERENCES[reference], "", row))
-        for row in last_rows(reports):
-            print(line(drawn_by(row), str(row["steps"]), row))
+        rows = last_rows(reports)
+        for row in rows:
+            print(line(drawn_by(row), str(row["steps"]), row, behind(row, rows)))
 
 
 if __name__ == "__main__":
