@@ -9,7 +9,7 @@ from test_train import CONFIG, FAST, captioned
 
 from edgegen.errors import InputError
 from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
-from edgegen.train.grow import moved_heads, opened_start, widened
+from edgegen.train.grow import moved_heads, opened_start, own_parameters, widened
 from edgegen.train.loop import train_elastic
 from edgegen.train.results import elastic_result
 
@@ -106,3 +106,25 @@ def test_a_whole_checkpoint_is_where_a_run_begins(tmp_path):
     start = opened_start(config, replace(FAST, start=str(tmp_path / "first")), tmp_path / "second")
     assert start.keys() == elastic_state(ElasticDiT(config)).keys()
     assert all(torch.equal(start[name], state[name]) for name in state)
+
+
+def test_narrower_widths_that_were_trained_keep_what_they_compute(tmp_path):
+    narrow = replace(WIDE.at(0.5), widths=(0.5, 1.0))
+    theirs, ours = scrambled(narrow), ElasticDiT(WIDE)
+    plain, own_of = theirs.full.state_dict(), {16: own_parameters(narrow, elastic_state(theirs), 0.5)}
+    inputs = random_inputs(WIDE)
+    with torch.no_grad():
+        load_elastic_(ours, widened(narrow, plain, WIDE, 0, own_of))
+        for width in (0.25, 0.5):
+            assert torch.equal(ours(width, *inputs), theirs(2 * width, *inputs))
+        load_elastic_(ours, widened(narrow, plain, WIDE, 0))
+        assert not torch.equal(ours(0.25, *inputs), theirs(0.5, *inputs))  # a slice with the norms of another width
+
+
+def test_a_run_takes_the_trained_widths_of_where_it_starts(tmp_path):
+    narrow = replace(WIDE.at(0.5), widths=(0.5, 1.0))
+    train_elastic(captioned(), captioned(), tmp_path / "narrow", narrow, FAST)
+    _, learnt = elastic_result(tmp_path / "narrow")
+    start = opened_start(WIDE, replace(FAST, start=str(tmp_path / "narrow"), start_width=1.0), tmp_path / "wide")
+    named = {name: tensor for name, tensor in learnt.items() if name.endswith("@0.5")}
+    assert named and all(torch.equal(start[name.replace("@0.5", "@0.25")], tensor) for name, tensor in named.items())

@@ -39,8 +39,17 @@ def opened_start(config: DiTConfig, training: ElasticTraining, run_dir: Path) ->
     if not training.start_width:
         check_same(training.start, theirs, config)
         return state
-    return widened(theirs.at(training.start_width), materialize_state(state, theirs, training.start_width,
-                                                                      adapters=False), config, training.seed)
+    narrow = theirs.at(training.start_width)
+    own_of = {theirs.at(width).hidden: own_parameters(theirs, state, width)
+              for width in theirs.widths if width < training.start_width}
+    plain = materialize_state(state, theirs, training.start_width, adapters=False)
+    return widened(narrow, plain, config, training.seed, own_of)
+
+
+def own_parameters(config: DiTConfig, state: Mapping[str, Tensor], width: float) -> dict[str, Tensor]:
+    """The norms and modulation of one width, by their plain names."""
+    plain = materialize_state(state, config, width, adapters=False)
+    return {name: tensor for name, tensor in plain.items() if is_own(name)}
 
 
 def read_start(source: str) -> tuple[DiTConfig, Mapping[str, Tensor]]:
@@ -59,11 +68,13 @@ def check_same(source: str, theirs: DiTConfig, ours: DiTConfig) -> None:
                          "Use its configuration, or grow from one of its widths with --set start_width=WIDTH.")
 
 
-def widened(narrow: DiTConfig, state: Mapping[str, Tensor], wide: DiTConfig, seed: int) -> dict[str, Tensor]:
+def widened(narrow: DiTConfig, state: Mapping[str, Tensor], wide: DiTConfig, seed: int,
+            own_of: Mapping[int, Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
     """The supernet `wide` by checkpoint name, grown from the weights of the plain model `narrow`.
 
-    The width of d channels is `narrow`; the full one computes the same where cross-attention has one key head; narrower
-    ones begin as slices. Raises InputError unless D is a multiple of d and everything else is the same.
+    The width of d channels is `narrow`; the full one computes the same where cross-attention has one key head. Narrower
+    ones begin as slices, or as what they were: `own_of` gives the norms and modulation of slices of `narrow` by their
+    channels. Raises InputError unless D is a multiple of d and everything else is the same.
     """
     check_growth(narrow, wide)
     supernet = ElasticDiT(wide, seed)
@@ -73,7 +84,8 @@ def widened(narrow: DiTConfig, state: Mapping[str, Tensor], wide: DiTConfig, see
         plain, _, width = name.partition("@")
         hidden = wide.at(float(width)).hidden if width else wide.hidden
         if is_own(plain):
-            grown[name] = own(plain, state[plain], narrow.hidden, hidden)
+            grown[name] = (own_of[hidden][plain].clone() if own_of and hidden in own_of
+                           else own(plain, state[plain], narrow.hidden, hidden))
         else:
             grown[name] = shared(plain, state[plain], fresh[plain])
             if ".cross." in name:

@@ -63,7 +63,7 @@ class ElasticTraining:
     distribution: str = "auto"  # replicate or shard (FSDP2) over the processes; auto: shard on GPUs, replicate on CPUs
     tensorboard: bool = False  # scalars, and a grid of fixed prompts for each width, in the run's folder
     start: str = ""  # folder of a checkpoint or of an elastic run, or "bundled", whose weights the run begins with
-    start_width: float = 0.0  # a width of it alone, which a wider model grows from; 0: all of it, as it is
+    start_width: float = 0.0  # a width of it, which a wider model grows from with those below it; 0: all, as it is
     seed: int = 0
     log_every: int = 20
     validate_every: int = 500
