@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from edgegen.model.autoencoder import Encoder
-from edgegen.model.text import TextEncoders, Tokenizers, masked_mean
+from edgegen.model.text import PAD, TextEncoders, Tokenizers, masked_mean
 from edgegen.train.data import to_tensor
 from edgegen.train.flow import logit_normal
 from edgegen.train.loop import CaptionedLatents, ElasticTraining
@@ -92,45 +92,57 @@ class SceneLatents:
         return self.pool.latents
 
     def batch(self, training: ElasticTraining, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
-        """x0, noise, t, text, mask, pooled of one step: rows of a batch that depends on (seed, step) alone."""
+        """x0, noise, t, text, mask, pooled of one step: rows of a batch that depends on (seed, step) alone.
+
+        A process takes every `world`-th row, for the single pictures are at the end and cost less; it encodes no text
+        but its own.
+        """
         g = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         count = training.batch
         of_singles = round(self.single_share * count)
-        x0, text, mask = self.scenes(count - of_singles, g)
-        if of_singles:
-            alone = self._single_rows(of_singles, g)
-            x0, text, mask = (torch.cat(pair) for pair in zip((x0, text, mask), alone, strict=True))
+        scenes, said = self._drawn_scenes(count - of_singles, g)
+        pictures, captions = self._drawn_singles(of_singles, g)
+        mask = torch.cat([self.mask_of(said), self.singles.mask[captions].float()])  # (B,L)
         empty = torch.rand(count, generator=g) < training.drop_caption
-        text[empty], mask[empty] = self.singles.text[0].float(), self.singles.mask[0].float()
-        mask = self.singles.drop_encoders(mask, training.drop_encoder, g)  # (B,L)
+        mask[empty] = self.singles.mask[0].float()
+        mask = self.singles.drop_encoders(mask, training.drop_encoder, g)
         used = mask.any(0)  # columns that all rows have masked cost time and say nothing
-        text, mask = (text * mask[..., None])[:, used], mask[:, used]  # (B,L,T), (B,L)
-        noise = torch.randn(x0.shape, generator=g)
+        noise = torch.randn(count, *self.pool.latents.shape[1:], generator=g)
         t = logit_normal(count, g, training.shift)[torch.randperm(count, generator=g)]
-        rows = slice(rank * count // world, (rank + 1) * count // world)
-        return tuple(part[rows] for part in (x0, noise, t, text, mask, masked_mean(text, mask)))
+        own = torch.arange(rank, count, world)
+        alone = own >= len(said)
+        of_scenes, of_pictures = own[~alone], own[alone] - len(said)
+        x0 = torch.cat([self.pool.latents[scenes[of_scenes]].float(), self.singles.latents[pictures[of_pictures]]])
+        text = torch.cat([self.encode(said[of_scenes]), self.singles.text[captions[of_pictures]].float()])
+        text[empty[own]] = self.singles.text[0].float()
+        mask = mask[own]
+        text, mask = (text * mask[..., None])[:, used], mask[:, used]  # (B,L,T), (B,L)
+        return x0, noise[own], t[own], text, mask, masked_mean(text, mask)
 
-    def scenes(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (B,C,h,w), text (B,L,T) and mask (B,L) of random scenes, each with one of its captions."""
+    def _drawn_scenes(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random scenes (B,) and, for each, the row (B,) of one of its captions."""
         per_scene = len(self.word_ids) // len(self.pool.latents)
         scenes = torch.randint(len(self.pool.latents), (count,), generator=generator)
-        said = scenes * per_scene + torch.randint(per_scene, (count,), generator=generator)
-        text, mask = self.encode(said)
-        return self.pool.latents[scenes].float(), text, mask
+        return scenes, scenes * per_scene + torch.randint(per_scene, (count,), generator=generator)
+
+    def _drawn_singles(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random single pictures (B,) and, for each, the row (B,) of one of its captions."""
+        data = self.singles
+        pictures = torch.randint(len(data.latents), (count,), generator=generator)
+        draws = torch.rand(count, generator=generator).tolist()
+        rows = [data.captions[m][int(d * len(data.captions[m]))] for m, d in zip(pictures.tolist(), draws, strict=True)]
+        return pictures, torch.tensor(rows, dtype=torch.long)
+
+    def mask_of(self, rows: Tensor) -> Tensor:
+        """Mask (B,L) of captions by row, words first."""
+        return (torch.cat([self.word_ids[rows], self.byte_ids[rows]], 1) != PAD).float()
 
     @torch.no_grad()
-    def encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Text (B,L,T) and mask (B,L) of captions by row."""
+    def encode(self, rows: Tensor) -> Tensor:
+        """Text (B,L,T) of captions by row."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            text, mask, _ = self.encoders(self.word_ids[rows], self.byte_ids[rows])
-        return text.float(), mask.float()
-
-    def _single_rows(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        data = self.singles
-        pictures = torch.randint(len(data.latents), (count,), generator=generator).tolist()
-        draws = torch.rand(count, generator=generator).tolist()
-        rows = [data.captions[m][int(d * len(data.captions[m]))] for m, d in zip(pictures, draws, strict=True)]
-        return data.latents[pictures], data.text[rows].float(), data.mask[rows].float()
+            text, _, _ = self.encoders(self.word_ids[rows], self.byte_ids[rows])
+        return text.float()
 
 
 def scene_validation(pool: Pool, tokenizers: Tokenizers, encoders: TextEncoders) -> CaptionedLatents:
