@@ -128,3 +128,29 @@ def test_a_run_takes_the_trained_widths_of_where_it_starts(tmp_path):
     start = opened_start(WIDE, replace(FAST, start=str(tmp_path / "narrow"), start_width=1.0), tmp_path / "wide")
     named = {name: tensor for name, tensor in learnt.items() if name.endswith("@0.5")}
     assert named and all(torch.equal(start[name.replace("@0.5", "@0.25")], tensor) for name, tensor in named.items())
+
+
+def test_only_what_a_frozen_width_does_not_read_learns(tmp_path):
+    config = small_config(widths=(0.25, 0.5, 1.0), cross_kv_heads=1)
+    training = replace(FAST, frozen_width=0.5, weight_decay=0.0, sub_widths=2, ema=0.5)
+    start = {name: tensor.clone() for name, tensor in elastic_state(scrambled(config)).items()}
+    after = train_elastic(captioned(), captioned(), tmp_path / "run", config, training, start=start)
+    first, last = ElasticDiT(config), ElasticDiT(config)
+    with torch.no_grad():
+        load_elastic_(first, start)
+        load_elastic_(last, after)
+    for width in (0.25, 0.5):
+        old, new = materialize(first, width).state_dict(), materialize(last, width).state_dict()
+        assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+    shapes = last.shapes_at(0.5)
+    cut = [name for name, p in last.full.named_parameters() if p.shape != shapes[name]]
+    assert cut and all(not torch.equal(start[name], after[name]) for name in cut)
+
+
+def test_what_cannot_be_frozen_is_refused(tmp_path):
+    with pytest.raises(InputError, match="weight_decay"):
+        replace(FAST, frozen_width=0.5, weight_decay=0.1)
+    unknown = replace(FAST, frozen_width=0.3, weight_decay=0.0)
+    with pytest.raises(InputError, match="frozen_width is 0.3; the widths below 1 are 0.5"):
+        train_elastic(captioned(), captioned(), tmp_path / "run", CONFIG, unknown)
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgegen.model.elastic import ElasticDiT, is_own
+from edgegen.model.elastic import ElasticDiT, is_own, slice_parameter
 from edgegen.train import parallel
 from edgegen.train.flow import flow_loss
 
@@ -146,3 +146,20 @@ def take_gradients_(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]
         if parameter.grad is not None:
             gradients[name], parameter.grad = parameter.grad, None
     return gradients
+
+
+def freeze_(model: ElasticDiT, width: float) -> None:
+    """Takes the gradient off what the plain model of a width reads of the shared weights."""
+    full = dict(model.full.named_parameters())
+    for name, shape in model.shapes_at(width).items():
+        gradient = full[name].grad
+        if gradient is not None and not is_own(name):
+            gradient.mul_(1 - used_by(name, gradient.shape, shape).to(gradient))
+
+
+def used_by(name: str, shape: torch.Size, narrow: torch.Size) -> Tensor:
+    """1 where a narrower model whose parameter has the shape `narrow` reads one of the shape given, else 0."""
+    with torch.enable_grad():
+        whole = torch.zeros(shape, requires_grad=True)
+        (used,) = torch.autograd.grad(slice_parameter(name, whole, narrow).sum(), whole)
+    return used

@@ -24,7 +24,7 @@ from edgegen.model.text import masked_mean
 from edgegen.train import parallel
 from edgegen.train.blockwise import BlockwiseElastic
 from edgegen.train.device import PRECISIONS, choose_precision
-from edgegen.train.elastic import GradientScale, joint_gradients_
+from edgegen.train.elastic import GradientScale, freeze_, joint_gradients_
 from edgegen.train.flow import flow_loss, logit_normal, noised, validation_loss
 from edgegen.train.ranges import check_ranges
 from edgegen.train.run_state import RunState, saved_settings
@@ -64,6 +64,7 @@ class ElasticTraining:
     tensorboard: bool = False  # scalars, and a grid of fixed prompts for each width, in the run's folder
     start: str = ""  # folder of a checkpoint or of an elastic run, or "bundled", whose weights the run begins with
     start_width: float = 0.0  # a width of it, which a wider model grows from with those below it; 0: all, as it is
+    frozen_width: float = 0.0  # the slice of this width and those below it stay as they are; only the rest learns
     seed: int = 0
     log_every: int = 20
     validate_every: int = 500
@@ -76,6 +77,9 @@ class ElasticTraining:
         check_choice("gradient_scale", self.gradient_scale, ("grad_ratio", "loss_ratio", "none"))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        if self.frozen_width and self.weight_decay:
+            raise InputError(f"frozen_width {self.frozen_width:g} goes with a weight_decay of 0 only, which would "
+                             f"shrink what is frozen; it is {self.weight_decay:g}.", "Add --set weight_decay=0.")
         if self.compile and (self.activation_checkpointing or self.distribution == "shard"):
             raise InputError("compile goes with neither activation_checkpointing nor distribution=shard.",
                              "Leave one of them out.")
@@ -297,6 +301,11 @@ def train_run(make: MakeRun, data: TrainingData, validation: ValidationData, run
     training, measured = with_precision(run, data, training, run_dir)
     if sharded and training.compile:
         raise InputError("compile is for models that are not sharded.", "Add --set distribution=replicate.")
+    if sharded and training.frozen_width:
+        raise InputError("frozen_width is for models that are not sharded.", "Add --set distribution=replicate.")
+    if training.frozen_width and training.frozen_width not in run.model.sub_widths:
+        raise InputError(f"frozen_width is {training.frozen_width:g}; the widths below 1 are "
+                         f"{', '.join(f'{w:g}' for w in run.model.sub_widths) or 'none'}.", "Name one of them.")
     if sharded:
         run.shard_()
     if training.compile:
@@ -391,11 +400,14 @@ def step_(run: ElasticRun, optimizer: torch.optim.Optimizer, data: TrainingData,
     batch = Batch(*data.batch(training, step, parallel.rank(), parallel.world_size()))
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
     order = torch.randperm(len(run.model.sub_widths), generator=generator).tolist()
-    widths = [run.model.sub_widths[i] for i in order[: training.sub_widths]]
+    learning = [width for i in order if (width := run.model.sub_widths[i]) > training.frozen_width]
+    widths = learning[: training.sub_widths]
     scale = GradientScale(training.gradient_scale, value=float(run.scale))
     tasks = [partial(run.task, batch=part) for part in batch.parts(training.accumulate, run.device)]
     parameters = run.trained()
     losses = joint_gradients_(run.model, parameters, widths, tasks, scale, step % training.full_every == 0)
+    if training.frozen_width:
+        freeze_(run.model, training.frozen_width)
     norm = nn.utils.clip_grad_norm_(parameters.values(), training.clip)
     losses["norm"] = float(parallel.whole(norm))
     check_finite(losses, step)

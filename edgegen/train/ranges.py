@@ -25,6 +25,7 @@ LIMITS = {  # name: least and most, both allowed
     "shift": (1e-3, 1000),
     "sub_widths": (1, 100),
     "full_every": (1, 10**6),
+    "frozen_width": (0, 1),
     "seed": (0, 2**31 - 1),
     "log_every": (1, 10**9),
     "validate_every": (1, 10**9),
