@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -581,3 +582,14 @@ def test_the_card_tells_what_each_width_was_started_with_and_what_is_missing(tmp
     assert "kdmd had done 2 of 4 steps" in unfinished_note(tmp_path)  # the few-step teacher's alone
     write_note(stage, load_recipe("kdmd", ["steps=1", "teacher_steps=1"]))  # all widths, with one command
     assert len(commands(tmp_path).splitlines()) == 3 and not unfinished_note(tmp_path)
+
+
+def test_a_shell_takes_the_commands_of_the_card_as_they_are(tmp_path):
+    stage = tmp_path / "kdmd"
+    run(stage / "0.5", replace(FAST, width=0.5, steps=1, teacher_steps=1), stop_after=1)
+    asked = ["width=0.5", 'checkpoint="my model"', "betas=[0.5,0.9]"]
+    write_note(stage, load_recipe("kdmd", asked))
+    words = shlex.split(commands(tmp_path).splitlines()[1])
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert given == ["width=0.5", "checkpoint=my model", "betas=[0.5,0.9]"]
+    assert load_recipe("kdmd", given).to_dict() == load_recipe("kdmd", asked).to_dict()

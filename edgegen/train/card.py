@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -173,7 +174,7 @@ def commands(runs_dir: Path) -> str:
     lines = ["edgegen train fetch --data data"]
     for stage in trained_stages(runs_dir):
         for folder in state_folders(runs_dir / stage):
-            changes = "".join(f" --set {change}" for change in changed_settings(folder, stage))
+            changes = "".join(f" --set {shlex.quote(change)}" for change in changed_settings(folder, stage))
             processes = recipe_of(folder).get("processes", 1)
             program = "edgegen" if processes == 1 else f"torchrun --nproc-per-node {processes} -m edgegen"
             lines.append(f"{program} train {stage} --data data --runs runs{changes}")
@@ -188,9 +189,14 @@ def changed_settings(folder: Path, stage: str) -> list[str]:
     if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
         training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
     saved = saved | {"training": training}
-    return [f"{'' if part == 'training' else f'{part}.'}{name}={json.dumps(value)}"
+    return [f"{'' if part == 'training' else f'{part}.'}{name}={as_setting(value)}"
             for part in ("model", "training", "data") for name, value in saved.get(part, {}).items()
             if not isinstance(value, dict) and value != bundled[part].get(name)]
+
+
+def as_setting(value: Any) -> str:
+    """A value as --set takes it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def unfinished_note(runs_dir: Path) -> str:
