@@ -232,7 +232,8 @@ def beaten(ours: float, halves: dict[str, float]) -> str:
     """Which halves of the method a distance is below."""
     better = [name for name, ratio in halves.items() if ours < ratio]
     if len(better) == 1:
-        return f"beats {better[0]} but not the other half"
+        name = {"few-step teacher alone": "the few-step teacher alone"}.get(better[0], better[0])
+        return f"beats {name} but not the other half"
     return "beats both halves" if better else "beats neither half"
 
 
