@@ -108,7 +108,7 @@ def test_a_whole_checkpoint_is_where_a_run_begins(tmp_path):
     assert all(torch.equal(start[name], state[name]) for name in state)
 
 
-def test_narrower_widths_that_were_trained_keep_what_they_compute(tmp_path):
+def test_narrower_widths_that_were_trained_keep_what_they_compute():
     narrow = replace(WIDE.at(0.5), widths=(0.5, 1.0))
     theirs, ours = scrambled(narrow), ElasticDiT(WIDE)
     plain, own_of = theirs.full.state_dict(), {16: own_parameters(narrow, elastic_state(theirs), 0.5)}

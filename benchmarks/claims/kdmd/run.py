@@ -211,13 +211,13 @@ def tell(chosen: Namespace, found: dict[str, list[dict[str, float]]], floor: dic
     rows.append(("one half of the real scenes against the other", *(f"{floor[key]:.3g}" for key in measures), "1"))
     reference = common.mean_and_spread(values[EULER_28][main_measure])[0]
     against = {name: common.mean_and_spread(by[main_measure])[0] / reference for name, by in values.items()}
-    halves = {name: against[name] for name in ("DMD alone", "few-step teacher alone")}
+    halves = {"DMD alone": against["DMD alone"], "the few-step teacher alone": against["few-step teacher alone"]}
     plain = min(against[EULER_4], against[EULER_4_EVEN])
     sentence = (f"With the {measures[main_measure]} of the guided base's 28 steps as 1, over {len(chosen.seeds)} "
                 f"seeds, four steps of K-DMD reach {against['K-DMD']:.2f}, with the few-step teacher at a weight of "
                 f"0.05 {against[LIGHT]:.2f}, matched at the last step only {against['K-DMD, last step matched']:.2f}, "
                 f"DMD alone {halves['DMD alone']:.2f}, the few-step teacher alone "
-                f"{halves['few-step teacher alone']:.2f} and plain Euler {plain:.2f}: at equal weights K-DMD "
+                f"{halves['the few-step teacher alone']:.2f} and plain Euler {plain:.2f}: at equal weights K-DMD "
                 f"{beaten(against['K-DMD'], halves)}, at 0.05 it {beaten(against[LIGHT], halves)}; and it "
                 f"{'beats' if against['K-DMD'] < plain else 'does not beat'} plain Euler.")
     header = ("drawn by", *measures.values(), "spread against real latents")
@@ -232,8 +232,7 @@ def beaten(ours: float, halves: dict[str, float]) -> str:
     """Which halves of the method a distance is below."""
     better = [name for name, ratio in halves.items() if ours < ratio]
     if len(better) == 1:
-        name = {"few-step teacher alone": "the few-step teacher alone"}.get(better[0], better[0])
-        return f"beats {name} but not the other half"
+        return f"beats {better[0]} but not the other half"
     return "beats both halves" if better else "beats neither half"
 
 
