@@ -66,7 +66,7 @@ def scene_concepts() -> tuple[str, ...]:
 
 
 class SceneSource:
-    """Draws scenes of a split; `seed` decides both the scenes and which facts are held out."""
+    """Draws scenes of a split; which facts are held out does not depend on `seed`."""
 
     def __init__(self, split: str = "train", seed: int = 0, captions: int = 3):
         if split not in SPLITS:
