@@ -38,9 +38,9 @@ def main() -> None:
     models = {width: checkpoint.transformer(width, adapters=False) for width in widths}
     losses = {name: losses_of(models, *where, sprites) for name, where in SETS.items()}
     print("| scenes |", " | ".join(f"width {width:g}" for width in widths), "|")
-    for name, of_width in losses.items():
-        print(f"| {name} |", " | ".join(f"{of_width[w]:.4f} ({of_width[w] / losses['new'][w] - 1:+.1%})" for w in widths),
-              "|")
+    for name, found in losses.items():
+        cells = [f"{found[width]:.4f} ({found[width] / losses['new'][width] - 1:+.1%})" for width in widths]
+        print(f"| {name} |", " | ".join(cells), "|")
     append_study(Path(__file__).with_suffix(".jsonl"), {"scenes": COUNT, "sets": SETS},
                  {name: {f"{w:g}": loss for w, loss in of_width.items()} for name, of_width in losses.items()})
 
