@@ -117,8 +117,14 @@ def export(
     preset: Annotated[str, typer.Option(help="Random weights in the shape of: paper, emoji.")] = "",
     resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
     components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
-    bits: Annotated[float | None, typer.Option(metavar="B", help="Palettize the transformer first, to B bits a weight "
-                                               "on average (edgegen quantize), and keep that checkpoint.")] = None,
+    bits: Annotated[
+        float | None,
+        typer.Option(
+            metavar="B",
+            help="Palettize the transformer first, to B bits a weight "
+            "on average (edgegen quantize), and keep that checkpoint.",
+        ),
+    ] = None,
     tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
@@ -135,8 +141,10 @@ def export(
     plan = work.make_plan(opened, chosen, split(backend), split(components), pixels, out, overwrite)
     if bits is not None:
         if dry_run:
-            raise InputError("--dry-run does not tell what --bits would give.",
-                             "Run edgegen quantize, then --dry-run with its --checkpoint.")
+            raise InputError(
+                "--dry-run does not tell what --bits would give.",
+                "Run edgegen quantize, then --dry-run with its --checkpoint.",
+            )
         from edgegen.quantize.command import quantized_for
 
         folder = plan.out.with_name(f"{opened.config.name}-{chosen.width:g}-{bits:g}")
@@ -178,8 +186,9 @@ def generate(
 
 
 @app.command(epilog="Example: edgegen verify out/emoji/low-android --backend onnx")
-def verify(bundle: BundleFolder, backend: BackendList = "", checkpoint: CheckpointFolder = None,
-           as_json: Json = False) -> None:
+def verify(
+    bundle: BundleFolder, backend: BackendList = "", checkpoint: CheckpointFolder = None, as_json: Json = False
+) -> None:
     """Checks a bundle's files, then runs every artifact against PyTorch; exit code 1 if one is below its floor."""
     from edgegen import show
     from edgegen import verify as work
@@ -188,8 +197,9 @@ def verify(bundle: BundleFolder, backend: BackendList = "", checkpoint: Checkpoi
     with show.Progress(console) as progress:
         rows = work.verify_folder(bundle, checkpoint, split(backend), progress)
     if as_json:
-        show.print_json({"bundle": str(bundle), "passed": all(row.passed for row in rows),
-                         "verify": [asdict(row) for row in rows]})
+        show.print_json(
+            {"bundle": str(bundle), "passed": all(row.passed for row in rows), "verify": [asdict(row) for row in rows]}
+        )
     else:
         show.show_rows(console, rows)
         work.require(rows, "Export the bundle again.")
@@ -222,8 +232,9 @@ def tiers(as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: edgegen devices pixel8 --json")
-def devices(name: Annotated[str, typer.Argument(help="One device; all if left out.")] = "",
-            as_json: Json = False) -> None:
+def devices(
+    name: Annotated[str, typer.Argument(help="One device; all if left out.")] = "", as_json: Json = False
+) -> None:
     """Lists the devices and how many of their figures were checked; --json has the source of every one."""
     from edgegen import show
     from edgegen.target import list_devices, load_device
@@ -251,6 +262,9 @@ def show_version(asked: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True,
-                                                  help="Print the version.")] = False) -> None:
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Puts a trained text-to-image transformer on a phone: slice, rewrite, export, verify, draw."""

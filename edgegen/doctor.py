@@ -101,8 +101,9 @@ def examine_onnx() -> BackendHealth:
 
 
 def examine_executorch() -> BackendHealth:
-    convert = attempt(importing("executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner"),
-                      "XNNPACK partitioner")
+    convert = attempt(
+        importing("executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner"), "XNNPACK partitioner"
+    )
     run = attempt(find_xnnpack, "XNNPACK, CPU")
     return BackendHealth("executorch", convert, run, run)
 

@@ -111,10 +111,18 @@ class Plan:
         return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters)
 
     def to_dict(self) -> dict:
-        return {"model": self.checkpoint.config.name, "tier": self.tier.name, "width": self.tier.width,
-                "resolution": list(self.resolution), "out": str(self.out), "random_weights": self.checkpoint.is_random,
-                "components": [asdict(part) for part in self.parts], "bytes": self.bytes,
-                "memory_bytes": self.memory_bytes, "source": "predicted"}
+        return {
+            "model": self.checkpoint.config.name,
+            "tier": self.tier.name,
+            "width": self.tier.width,
+            "resolution": list(self.resolution),
+            "out": str(self.out),
+            "random_weights": self.checkpoint.is_random,
+            "components": [asdict(part) for part in self.parts],
+            "bytes": self.bytes,
+            "memory_bytes": self.memory_bytes,
+            "source": "predicted",
+        }
 
 
 @dataclass(frozen=True)
@@ -140,18 +148,41 @@ class Result:
         return next(row for row in self.rows if (row.component, row.backend) == (component, backend))
 
     def to_dict(self) -> dict:
-        components = [{"component": a.name, "backend": a.backend, "path": a.path, "bytes": a.bytes,
-                       "resident_bytes": a.resident_bytes, "operations": count}
-                      for a, count in zip(self.artifacts, self.operations, strict=True)]
-        return {"bundle": str(self.plan.out), "model": self.plan.checkpoint.config.name, "tier": self.plan.tier.name,
-                "width": self.plan.tier.width, "random_weights": self.plan.checkpoint.is_random,
-                "components": components, "verify": [asdict(row) for row in self.rows],
-                "sample": str(self.sample) if self.sample else None, "seconds": round(self.seconds, 1),
-                "peak_bytes": self.peak_bytes, "stages": [asdict(stage) for stage in self.stages]}
+        components = [
+            {
+                "component": a.name,
+                "backend": a.backend,
+                "path": a.path,
+                "bytes": a.bytes,
+                "resident_bytes": a.resident_bytes,
+                "operations": count,
+            }
+            for a, count in zip(self.artifacts, self.operations, strict=True)
+        ]
+        return {
+            "bundle": str(self.plan.out),
+            "model": self.plan.checkpoint.config.name,
+            "tier": self.plan.tier.name,
+            "width": self.plan.tier.width,
+            "random_weights": self.plan.checkpoint.is_random,
+            "components": components,
+            "verify": [asdict(row) for row in self.rows],
+            "sample": str(self.sample) if self.sample else None,
+            "seconds": round(self.seconds, 1),
+            "peak_bytes": self.peak_bytes,
+            "stages": [asdict(stage) for stage in self.stages],
+        }
 
 
-def make_plan(checkpoint: Checkpoint, tier: Tier, backends: Sequence[str] = (), components: Sequence[str] = (),
-              resolution: tuple[int, int] | None = None, out: Path | None = None, overwrite: bool = False) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint,
+    tier: Tier,
+    backends: Sequence[str] = (),
+    components: Sequence[str] = (),
+    resolution: tuple[int, int] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
     checkpoint.check_width(tier.width)
@@ -167,9 +198,17 @@ def make_plan(checkpoint: Checkpoint, tier: Tier, backends: Sequence[str] = (), 
     weights = stored_weights(checkpoint) if "transformer" in components else {}
     for backend in backends:
         check_weights(weights, tier.backend(backend))
-    parts = tuple(Part(name, backend, f"{backend}/{name}", sizes[name],
-                       predicted_bytes(sizes[name], weights if name == "transformer" else {}, tier.backend(backend)))
-                  for backend in backends for name in components)
+    parts = tuple(
+        Part(
+            name,
+            backend,
+            f"{backend}/{name}",
+            sizes[name],
+            predicted_bytes(sizes[name], weights if name == "transformer" else {}, tier.backend(backend)),
+        )
+        for backend in backends
+        for name in components
+    )
     out = out or Path("out") / config.name / tier.name
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
@@ -213,8 +252,15 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
         networks = TorchNetworks(plan.checkpoint, plan.tier.width)
         report("running the original in PyTorch")
         with meter.stage("reference"):
-            reference = make_reference(networks, plan.latent_shape, plan.sigmas, plan.checkpoint.sampler.guidance,
-                                       plan.checkpoint.config.prompts, plan.parameters > LARGE, is_complete(plan))
+            reference = make_reference(
+                networks,
+                plan.latent_shape,
+                plan.sigmas,
+                plan.checkpoint.sampler.guidance,
+                plan.checkpoint.config.prompts,
+                plan.parameters > LARGE,
+                is_complete(plan),
+            )
         artifacts = [emit_measured(plan, networks, part, root, meter, report) for part in plan.parts]
         bundle = Bundle(root, make_manifest(plan, root, artifacts))
         rows = []
@@ -238,8 +284,10 @@ def check_space(plan: Plan) -> None:
     """Refuses an export that the disk cannot hold, before the work."""
     free = free_bytes(plan.out)
     if free < plan.bytes:
-        raise InputError(f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about "
-                         f"{plan.bytes / 2**20:.0f} MiB needed.", "Free some space, or choose another --out.")
+        raise InputError(
+            f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about {plan.bytes / 2**20:.0f} MiB needed.",
+            "Free some space, or choose another --out.",
+        )
 
 
 @contextmanager
@@ -260,8 +308,9 @@ def is_complete(plan: Plan) -> bool:
     return set(plan.components) == set(COMPONENTS)
 
 
-def emit_measured(plan: Plan, networks: TorchNetworks, part: Part, root: Path, meter: Meter,
-                  report: Report) -> Artifact:
+def emit_measured(
+    plan: Plan, networks: TorchNetworks, part: Part, root: Path, meter: Meter, report: Report
+) -> Artifact:
     """Emits one part, as a stage."""
     report(f"writing {part.component} for {part.backend}")
     with meter.stage(f"emit {part.backend} {part.component}"):
@@ -284,8 +333,10 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
         if is_disk_full(error, path):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:300]
-        raise EdgegenError(f"{part.backend} cannot take the {part.component}: {type(error).__name__}: {reason}.",
-                           "edgegen doctor shows what is installed.") from error
+        raise EdgegenError(
+            f"{part.backend} cannot take the {part.component}: {type(error).__name__}: {reason}.",
+            "edgegen doctor shows what is installed.",
+        ) from error
     options = SESSION_OPTIONS[target.activations] if weights and part.backend == "onnx" else {}
     return describe(root, part.backend, part.component, component.form, inputs, outputs, options)
 

@@ -84,8 +84,10 @@ def check_free(target: Path, marker: str, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{target} is not empty.", "Choose another folder with --out, or pass --overwrite.")
     if not (target / marker).is_file():
-        raise InputError(f"{target} is not empty and has no {marker}: --overwrite replaces only what was made here.",
-                         "Choose another folder with --out.")
+        raise InputError(
+            f"{target} is not empty and has no {marker}: --overwrite replaces only what was made here.",
+            "Choose another folder with --out.",
+        )
 
 
 def clean_up_(target: Path, marker: str) -> None:
@@ -180,11 +182,14 @@ def disk_errors(target: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if is_disk_full(error, target):
-            raise InputError(f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
-                             "Free some space, or choose another folder with --out.") from error
+            raise InputError(
+                f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
+                "Free some space, or choose another folder with --out.",
+            ) from error
         if isinstance(error, PermissionError):
-            raise InputError(f"cannot write {error.filename or target}: {error.strerror}.",
-                             "Choose another folder.") from error
+            raise InputError(
+                f"cannot write {error.filename or target}: {error.strerror}.", "Choose another folder."
+            ) from error
         raise
 
 

@@ -85,8 +85,9 @@ def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Adv
     sigmas = flow_sigmas(sampler.steps, sampler.shift)
     shape = bundle.manifest.latent_shape
     report(f"drawing with {backend}, {sampler.steps} steps")
-    for step in denoise(networks, request.prompt, shape, sigmas, sampler.guidance, request.seed,
-                        lambda: truncated.append(True)):
+    for step in denoise(
+        networks, request.prompt, shape, sigmas, sampler.guidance, request.seed, lambda: truncated.append(True)
+    ):
         advance(step.index, step.count)
         if request.preview and step.index < step.count:
             path = out.with_name(f"{out.stem}-step{step.index:02d}{out.suffix}")
@@ -94,9 +95,20 @@ def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Adv
             previews.append(str(path))
     report("decoding")
     save(to_image(networks.decode(step.latent)), out)
-    return Drawn(str(out), request.prompt, str(bundle.root), backend, request.seed, sampler.steps, sampler.guidance,
-                 bundle.manifest.resolution, bool(truncated), bundle.manifest.checkpoint.get("kind") == "random",
-                 round(time.perf_counter() - start, 3), tuple(previews))
+    return Drawn(
+        str(out),
+        request.prompt,
+        str(bundle.root),
+        backend,
+        request.seed,
+        sampler.steps,
+        sampler.guidance,
+        bundle.manifest.resolution,
+        bool(truncated),
+        bundle.manifest.checkpoint.get("kind") == "random",
+        round(time.perf_counter() - start, 3),
+        tuple(previews),
+    )
 
 
 def newest_bundle(root: Path) -> Path:
@@ -112,8 +124,9 @@ def choose_backend(bundle: Bundle, name: str | None) -> str:
     if name is None:
         whole = [b for b in FASTEST if is_whole(bundle, b)]
         if not whole:
-            raise InputError(f"{bundle.root} has no back end with all three components.",
-                             "Export without --components.")
+            raise InputError(
+                f"{bundle.root} has no back end with all three components.", "Export without --components."
+            )
         return whole[0]
     if name not in (*BACKENDS, "torch"):
         raise unknown("back end", name, (*BACKENDS, "torch"))

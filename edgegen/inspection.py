@@ -136,8 +136,9 @@ def read_executorch(path: Path) -> tuple[Counter[str], int, int]:
             if isinstance(call, schema.KernelCall):
                 counts[plan.operators[call.op_index].name.removeprefix("aten::")] += 1
             elif isinstance(call, schema.DelegateCall):
-                inside = xnnpack_operations(program.backend_delegate_data[plan.delegates[call.delegate_index]
-                                                                          .processed.index].data)
+                inside = xnnpack_operations(
+                    program.backend_delegate_data[plan.delegates[call.delegate_index].processed.index].data
+                )
                 counts += inside
                 delegated += sum(inside.values())
     stored = [len(data) for data in (file.named_data.buffers if file.named_data else ())]
@@ -170,8 +171,17 @@ def xnnpack_graph(payload: bytes) -> dict[str, Any]:
         binary = Path(folder) / "graph.bin"
         binary.write_bytes(graph)
         schema = root / "backends/xnnpack/serialization/schema.fbs"
-        command = [str(root / "data/bin/flatc"), "--json", "--strict-json", "--raw-binary", "-o", folder, str(schema),
-                   "--", str(binary)]
+        command = [
+            str(root / "data/bin/flatc"),
+            "--json",
+            "--strict-json",
+            "--raw-binary",
+            "-o",
+            folder,
+            str(schema),
+            "--",
+            str(binary),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise EdgegenError(f"flatc cannot read an XNNPACK graph: {done.stderr.strip()[:200]}.")

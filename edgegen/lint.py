@@ -52,8 +52,14 @@ def lint(path: Path) -> list[Finding]:
     found = [*lint_signature(program), *lint_operations(program), *lint_constants(program)]
     weights = sum(file.stat().st_size for file in Path(path).rglob("weights/*") if file.is_file())
     if weights > MAX_WEIGHTS:
-        found.append(Finding("ANE013", Path(path).name, f"{weights / 1e9:.1f} GB of weights",
-                             "Split the model in two, or palettize it."))
+        found.append(
+            Finding(
+                "ANE013",
+                Path(path).name,
+                f"{weights / 1e9:.1f} GB of weights",
+                "Split the model in two, or palettize it.",
+            )
+        )
     return found
 
 
@@ -62,8 +68,12 @@ def lint_signature(program: CoreMLProgram) -> Iterator[Finding]:
     for info in (*program.inputs, *program.outputs):
         width = (info.shape[-1] or 0) * BYTES.get(info.dtype, 4) if info.shape else 0
         if width % ALIGNMENT:
-            yield Finding("ANE002", info.name, f"the last axis of {shape_of(info)} {info.dtype} has {width} bytes",
-                          f"Make it a multiple of {ALIGNMENT} bytes (32 fp16 numbers), or accept a padded copy.")
+            yield Finding(
+                "ANE002",
+                info.name,
+                f"the last axis of {shape_of(info)} {info.dtype} has {width} bytes",
+                f"Make it a multiple of {ALIGNMENT} bytes (32 fp16 numbers), or accept a padded copy.",
+            )
 
 
 def lint_operations(program: CoreMLProgram) -> Iterator[Finding]:
@@ -79,8 +89,12 @@ def lint_operations(program: CoreMLProgram) -> Iterator[Finding]:
         if operation.type == "conv" and operation.inputs["weight"][0].name in palettized:
             strides = [int(s) for s in np.ravel(operation.value("strides", [1]))]
             if max(strides) > 2:
-                yield Finding("ANE014", operation.name, f"a palettized conv with strides {strides}",
-                              "Keep this weight in fp16, or use stride 2 twice.")
+                yield Finding(
+                    "ANE014",
+                    operation.name,
+                    f"a palettized conv with strides {strides}",
+                    "Keep this weight in fp16, or use stride 2 twice.",
+                )
 
 
 def lint_constants(program: CoreMLProgram) -> Iterator[Finding]:
@@ -91,8 +105,12 @@ def lint_constants(program: CoreMLProgram) -> Iterator[Finding]:
         value = np.asarray(program.constant(info.name), np.float64)
         largest = float(np.abs(value).max()) if value.size else 0.0
         if not largest <= MAX_FP16:
-            yield Finding("ANE009", info.name, f"a constant of {largest:g}",
-                          "Keep constants within fp16, masks at -1e4 and not at -inf.")
+            yield Finding(
+                "ANE009",
+                info.name,
+                f"a constant of {largest:g}",
+                "Keep constants within fp16, masks at -1e4 and not at -inf.",
+            )
 
 
 def shape_of(info: TensorInfo) -> str:

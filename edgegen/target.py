@@ -249,8 +249,13 @@ def read_unit(kind: str, table: Table) -> Unit:
         clusters = tuple(read_cluster(entry) for entry in table.tables("clusters"))
         unit = Unit(kind, table.text("family"), table.text("source"), clusters=clusters)
     else:
-        unit = Unit(kind, table.text("family"), table.text("source"), table.number("tops", 0, 10_000),
-                    table.choice("precision", RATE_PRECISIONS))
+        unit = Unit(
+            kind,
+            table.text("family"),
+            table.text("source"),
+            table.number("tops", 0, 10_000),
+            table.choice("precision", RATE_PRECISIONS),
+        )
     table.refuse_others()
     return unit
 

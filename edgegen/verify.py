@@ -87,8 +87,16 @@ def psnr(reference: np.ndarray, value: np.ndarray, peak: float | None = None) ->
     return float(np.clip(20 * (np.log10(peak) - np.log10(error)), -MAX_DB, MAX_DB)) if peak > 0 else -MAX_DB
 
 
-def make_reference(networks: TorchNetworks, shape: Sequence[int], sigmas: Sequence[float], guidance: float,
-                   prompts: Sequence[str], large: bool, picture: bool = True, seed: int = 0) -> Reference:
+def make_reference(
+    networks: TorchNetworks,
+    shape: Sequence[int],
+    sigmas: Sequence[float],
+    guidance: float,
+    prompts: Sequence[str],
+    large: bool,
+    picture: bool = True,
+    seed: int = 0,
+) -> Reference:
     """Runs the original along the trajectories of a few prompts and keeps what each network was given and gave.
 
     Latents are taken at 4 sigmas spread over each of 2 trajectories; a large model takes two steps, unguided, and gives
@@ -175,14 +183,22 @@ def largest_difference(expected: np.ndarray, made: np.ndarray) -> float:
     return float(difference.max()) if difference.size else 0.0
 
 
-def row(component: str, backend: str, psnr_db: float, max_abs: float, finite: bool, floor_db: float,
-        inputs: int) -> Row:
+def row(
+    component: str, backend: str, psnr_db: float, max_abs: float, finite: bool, floor_db: float, inputs: int
+) -> Row:
     passed = finite and inputs > 0 and psnr_db >= floor_db
     return Row(component, backend, evaluator(backend), round(psnr_db, 3), max_abs, finite, floor_db, passed, inputs)
 
 
-def compare_picture(networks: Networks, backend: str, reference: Reference, shape: Sequence[int],
-                    sigmas: Sequence[float], guidance: float, floor_db: float) -> tuple[Row, np.ndarray]:
+def compare_picture(
+    networks: Networks,
+    backend: str,
+    reference: Reference,
+    shape: Sequence[int],
+    sigmas: Sequence[float],
+    guidance: float,
+    floor_db: float,
+) -> tuple[Row, np.ndarray]:
     """Draws the reference's picture with artifacts, and compares it at peak 1; returns the picture too."""
     if reference.picture is None:
         raise EdgegenError("the reference has no picture to compare with.")
@@ -217,8 +233,15 @@ def verify_bundle(bundle: Bundle, reference: Reference, report: Report = lambda 
 def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[Row, np.ndarray]:
     """The row of a picture drawn by the artifacts of a back end, and the picture (1, 3, H, W)."""
     m = bundle.manifest
-    return compare_picture(ArtifactNetworks(bundle, backend), backend, reference, m.latent_shape, m.sigmas, m.guidance,
-                           m.floors_db[PICTURE])
+    return compare_picture(
+        ArtifactNetworks(bundle, backend),
+        backend,
+        reference,
+        m.latent_shape,
+        m.sigmas,
+        m.guidance,
+        m.floors_db[PICTURE],
+    )
 
 
 def is_whole(bundle: Bundle, backend: str) -> bool:
@@ -247,8 +270,9 @@ def read_rows(root: Path) -> list[dict]:
         raise InputError(f"{root / VERIFY} cannot be read: {error}.", "Export the bundle again.") from None
 
 
-def verify_folder(folder: Path, checkpoint: Path | None = None, backends: Sequence[str] = (),
-                  report: Report = lambda line: None) -> list[Row]:
+def verify_folder(
+    folder: Path, checkpoint: Path | None = None, backends: Sequence[str] = (), report: Report = lambda line: None
+) -> list[Row]:
     """Verifies a bundle on disk anew against the checkpoint it was made of, or the one in a folder."""
     bundle = load_bundle(folder)
     m = bundle.manifest

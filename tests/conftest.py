@@ -12,8 +12,9 @@ torch.set_num_threads(1)
 
 def decibels(reference, value) -> float:
     """PSNR with the reference's range as peak; fails on anything that is not finite."""
-    reference, value = (np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, np.float64) for x in
-                        (reference, value))
+    reference, value = (
+        np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, np.float64) for x in (reference, value)
+    )
     assert reference.shape == value.shape and reference.size
     assert np.isfinite(reference).all() and np.isfinite(value).all()
     assert np.ptp(reference) > 0
@@ -24,8 +25,20 @@ def decibels(reference, value) -> float:
 def small_config(**changes) -> DiTConfig:
     """Two sub-widths, three stages, ASSA, long skips, grouped keys; a hundred thousand parameters."""
     settings = dict(
-        hidden=64, head_dim=8, depths=(1, 3, 1), ffn_ratios=(2, 2, 2), blocks=4, radius=1, queries_per_kv=2,
-        cross_kv_heads=2, text_dim=24, pooled_text=True, in_channels=4, grid=(8, 8), time_features=16, rope_theta=100.0,
+        hidden=64,
+        head_dim=8,
+        depths=(1, 3, 1),
+        ffn_ratios=(2, 2, 2),
+        blocks=4,
+        radius=1,
+        queries_per_kv=2,
+        cross_kv_heads=2,
+        text_dim=24,
+        pooled_text=True,
+        in_channels=4,
+        grid=(8, 8),
+        time_features=16,
+        rope_theta=100.0,
         widths=(0.5, 1.0),
     )
     return DiTConfig(**(settings | changes))
@@ -51,7 +64,9 @@ def random_inputs(
     mask[:, tokens - tokens // 3 :] = 0
     return (
         torch.randn(batch, config.in_channels, grid[0] * config.patch, grid[1] * config.patch, generator=g),
-        torch.rand(batch, generator=g), torch.randn(batch, tokens, config.text_dim, generator=g), mask,
+        torch.rand(batch, generator=g),
+        torch.randn(batch, tokens, config.text_dim, generator=g),
+        mask,
         torch.randn(batch, config.text_dim, generator=g) if config.pooled_text else None,
     )
 

@@ -38,7 +38,9 @@ def captioned(pictures: int = 5, prompts: int = 7, tokens: int = 6) -> Captioned
     return CaptionedLatents(
         torch.randn(pictures, CONFIG.in_channels, size, size, generator=g),
         [[1 + m, prompts - 1] for m in range(pictures)],
-        torch.randn(prompts, tokens, CONFIG.text_dim, generator=g), torch.ones(prompts, tokens), tokens // 2,
+        torch.randn(prompts, tokens, CONFIG.text_dim, generator=g),
+        torch.ones(prompts, tokens),
+        tokens // 2,
     )
 
 
@@ -92,8 +94,15 @@ def distil(folder: Path, changes: dict) -> None:
     """A distillation from a random teacher."""
     dit = materialize(scrambled(CONFIG, 5), 1.0)
     teacher = Teacher(dit, dit.final, first_input, dit.config.hidden)
-    train_kd(captioned(), captioned(), folder, CONFIG, training_of(changes, KDTraining),
-             elastic_state(scrambled(CONFIG)), teacher)
+    train_kd(
+        captioned(),
+        captioned(),
+        folder,
+        CONFIG,
+        training_of(changes, KDTraining),
+        elastic_state(scrambled(CONFIG)),
+        teacher,
+    )
 
 
 def main(settings: dict) -> None:
@@ -101,8 +110,9 @@ def main(settings: dict) -> None:
     torch.set_num_threads(1)
     try:
         if settings["world"] > 1:
-            dist.init_process_group("gloo", init_method=f"file://{settings['meet']}", rank=settings["rank"],
-                                    world_size=settings["world"])
+            dist.init_process_group(
+                "gloo", init_method=f"file://{settings['meet']}", rank=settings["rank"], world_size=settings["world"]
+            )
         (all_gradients if settings.get("gradients") else whole_run)(settings)
         parallel.leave()
     except EdgegenError as error:

@@ -26,8 +26,10 @@ def layer(name: str, shape: tuple[int, ...], errors: dict[int, float]) -> Sensit
 def random_layers(shapes: dict[str, tuple[int, ...]], candidates: tuple[int, ...], seed: int) -> list[Sensitivity]:
     """Errors that fall by about 4 a bit, as clustering's do, of layers that differ by orders of magnitude."""
     g = np.random.default_rng(seed)
-    return [layer(name, shape, {bits: float(scale * 4.0**-bits * g.uniform(0.7, 1.3)) for bits in candidates})
-            for (name, shape), scale in zip(shapes.items(), np.exp(3 * g.standard_normal(len(shapes))), strict=True)]
+    return [
+        layer(name, shape, {bits: float(scale * 4.0**-bits * g.uniform(0.7, 1.3)) for bits in candidates})
+        for (name, shape), scale in zip(shapes.items(), np.exp(3 * g.standard_normal(len(shapes))), strict=True)
+    ]
 
 
 def bundled(width: float) -> dict[str, tuple[int, ...]]:
@@ -38,8 +40,7 @@ SHAPES = {1.0: bundled(1.0), 0.375: bundled(0.375)}
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(list(SHAPES)), st.sets(st.sampled_from(BITS), min_size=2), st.floats(0, 1),
-       st.integers(0, 1000))
+@given(st.sampled_from(list(SHAPES)), st.sets(st.sampled_from(BITS), min_size=2), st.floats(0, 1), st.integers(0, 1000))
 def test_the_budget_is_met_on_the_bundled_model(width, candidates, share, seed):
     layers = random_layers(SHAPES[width], tuple(sorted(candidates)), seed)
     least, most = reachable(layers)
@@ -52,8 +53,9 @@ def test_the_budget_is_met_on_the_bundled_model(width, candidates, share, seed):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), st.sets(st.sampled_from(BITS), min_size=1, max_size=3), st.floats(0, 1),
-       st.integers(0, 10_000))
+@given(
+    st.integers(1, 6), st.sets(st.sampled_from(BITS), min_size=1, max_size=3), st.floats(0, 1), st.integers(0, 10_000)
+)
 def test_small_cases_get_the_best_of_all_plans(count, candidates, share, seed):
     g = np.random.default_rng(seed)
     shapes = {f"l{i}": (int(g.integers(64, 200)), int(g.integers(64, 200))) for i in range(count)}
@@ -61,9 +63,13 @@ def test_small_cases_get_the_best_of_all_plans(count, candidates, share, seed):
     least, most = reachable(layers)
     budget = least + share * (most - least)
     elements = sum(one.count for one in layers)
-    plans = [(sum(one.output[b] for one, b in zip(layers, bits, strict=True)),
-              8 * sum(one.bytes[b] for one, b in zip(layers, bits, strict=True)) / elements)
-             for bits in itertools.product(sorted(candidates), repeat=count)]
+    plans = [
+        (
+            sum(one.output[b] for one, b in zip(layers, bits, strict=True)),
+            8 * sum(one.bytes[b] for one, b in zip(layers, bits, strict=True)) / elements,
+        )
+        for bits in itertools.product(sorted(candidates), repeat=count)
+    ]
     plan = allocate(layers, budget)
     assert plan.average_bits <= budget + 1e-9
     fitting = [(error, bits) for error, bits in plans if bits <= budget + 1e-9]
@@ -76,8 +82,11 @@ def test_small_cases_get_the_best_of_all_plans(count, candidates, share, seed):
 
 
 def test_bits_go_where_they_help_most():
-    layers = [layer("calm", (100, 100), {4: 1e-6, 8: 1e-9}), layer("tense", (100, 100), {4: 1.0, 8: 1e-3}),
-              layer("calm too", (100, 100), {4: 1e-6, 8: 1e-9})]
+    layers = [
+        layer("calm", (100, 100), {4: 1e-6, 8: 1e-9}),
+        layer("tense", (100, 100), {4: 1.0, 8: 1e-3}),
+        layer("calm too", (100, 100), {4: 1e-6, 8: 1e-9}),
+    ]
     plan = allocate(layers, 5.5)
     assert plan.bits == {"calm": 4, "tense": 8, "calm too": 4}
     assert plan.error == pytest.approx(1e-3 + 2e-6)

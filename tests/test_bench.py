@@ -105,9 +105,15 @@ def test_the_interval_of_a_ratio_is_scipys_bootstrap():
     rng = np.random.default_rng(0)
     a, b = rng.lognormal(1.0, 0.2, 40), rng.lognormal(0.7, 0.2, 40)
     ours = ratio_of_medians(a[:, None], b[:, None], resamples=9999)
-    theirs = scipy.stats.bootstrap((a, b), lambda x, y, axis: np.median(x, axis) / np.median(y, axis), paired=True,
-                                   vectorized=True, method="percentile", n_resamples=9999,
-                                   rng=np.random.default_rng(1)).confidence_interval
+    theirs = scipy.stats.bootstrap(
+        (a, b),
+        lambda x, y, axis: np.median(x, axis) / np.median(y, axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=9999,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert ours.value == np.median(a) / np.median(b)
     assert ours.low == pytest.approx(theirs.low, rel=0.02) and ours.high == pytest.approx(theirs.high, rel=0.02)
 
@@ -167,14 +173,27 @@ def test_an_interruption_keeps_the_rounds_and_closes_all():
     log = []
     measurements = [Measurement("a"), Measurement("b")]
     with pytest.raises(KeyboardInterrupt):
-        measure_(measurements, [Fake("a", steady(0), log, stop_after=6), Fake("b", steady(1), log)],
-                 Settings(runs=20, warmup=1))
+        measure_(
+            measurements,
+            [Fake("a", steady(0), log, stop_after=6), Fake("b", steady(1), log)],
+            Settings(runs=20, warmup=1),
+        )
     assert len(measurements[0].runs) == 4 and all(m.partial for m in measurements)
     assert log[-2:] == [("close", "a"), ("close", "b")]
 
 
-@pytest.mark.parametrize("wrong", [dict(runs=0), dict(runs=-3), dict(seconds=0.0), dict(seconds=float("nan")),
-                                   dict(seconds=float("inf")), dict(threads=0), dict(warmup=-1)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(runs=0),
+        dict(runs=-3),
+        dict(seconds=0.0),
+        dict(seconds=float("nan")),
+        dict(seconds=float("inf")),
+        dict(threads=0),
+        dict(warmup=-1),
+    ],
+)
 def test_settings_that_measure_nothing_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         Settings(**wrong)
@@ -197,8 +216,15 @@ def test_comparing_one_with_itself_shows_no_difference():
 
 def session(made, tmp_path, times, force=False, **more):
     """measure_host on the tiny bundle with runners whose times are given, by call."""
-    request = Request((made / "bundle",), ("onnx",), ("decoder",), settings=Settings(runs=20), force=force,
-                      record=tmp_path / "rows.jsonl", **more)
+    request = Request(
+        (made / "bundle",),
+        ("onnx",),
+        ("decoder",),
+        settings=Settings(runs=20),
+        force=force,
+        record=tmp_path / "rows.jsonl",
+        **more,
+    )
     made_runners = iter(times)
     return measure_host(request, make_runner=lambda candidate, _: Fake(candidate.label, next(made_runners)))
 
@@ -231,8 +257,26 @@ def test_two_bundles_are_compared_in_turn(made, tmp_path):
 
 def test_a_child_measures_a_real_artifact(made, tmp_path, capfd):
     out = tmp_path / "page.html"
-    assert run(["bench", "--bundle", str(made / "bundle"), "--component", "transformer,picture", "--force", "--json",
-                "--seconds", "2", "--report", str(out), "--record", str(tmp_path / "rows.jsonl")]) == 0
+    assert (
+        run(
+            [
+                "bench",
+                "--bundle",
+                str(made / "bundle"),
+                "--component",
+                "transformer,picture",
+                "--force",
+                "--json",
+                "--seconds",
+                "2",
+                "--report",
+                str(out),
+                "--record",
+                str(tmp_path / "rows.jsonl"),
+            ]
+        )
+        == 0
+    )
     captured = capfd.readouterr()
     document = json.loads(captured.out)
     assert captured.err.splitlines()[0] == "host, source: measured"
@@ -270,10 +314,15 @@ def test_a_child_that_dies_is_named_with_its_signal(made):
 
 
 def test_a_module_is_what_lies_on_both_sides():
-    nodes = [Node("q", ("x",), ("a",), "down.3.attn.q"), Node("fused", ("a",), ("b",), ""),
-             Node("reshape", ("b",), ("c",), ""), Node("o", ("c", "r"), ("d",), "down.3.attn.o"),
-             Node("add", ("d", "x"), ("e",), ""), Node("up", ("e",), ("f",), "down.3.ffn.up"),
-             Node("last", ("f",), ("g",), "")]
+    nodes = [
+        Node("q", ("x",), ("a",), "down.3.attn.q"),
+        Node("fused", ("a",), ("b",), ""),
+        Node("reshape", ("b",), ("c",), ""),
+        Node("o", ("c", "r"), ("d",), "down.3.attn.o"),
+        Node("add", ("d", "x"), ("e",), ""),
+        Node("up", ("e",), ("f",), "down.3.ffn.up"),
+        Node("last", ("f",), ("g",), ""),
+    ]
     found = attribute(nodes)
     assert found["fused"] == found["reshape"] == "down.3.attn" and found["q"] == "down.3.attn.q"
     assert found["add"] == "down.3" and found["last"] == "down.3.ffn.up"
@@ -286,12 +335,31 @@ def modules_of(made, component):
     return {name for name, _ in module.named_modules()}
 
 
-@pytest.mark.parametrize(("folder", "backend", "component"),
-                         [("bundle", "onnx", "transformer"), ("pte", "executorch", "decoder")])
+@pytest.mark.parametrize(
+    ("folder", "backend", "component"), [("bundle", "onnx", "transformer"), ("pte", "executorch", "decoder")]
+)
 def test_a_profile_names_the_modules_of_the_network(made, tmp_path, capfd, folder, backend, component):
     trace = tmp_path / "trace.json"
-    assert run(["bench", "--bundle", str(made / folder), "--component", component, "--profile", "--runs", "5", "--json",
-                "--trace", str(trace), "--report", str(tmp_path / "page.html")]) == 0
+    assert (
+        run(
+            [
+                "bench",
+                "--bundle",
+                str(made / folder),
+                "--component",
+                component,
+                "--profile",
+                "--runs",
+                "5",
+                "--json",
+                "--trace",
+                str(trace),
+                "--report",
+                str(tmp_path / "page.html"),
+            ]
+        )
+        == 0
+    )
     (profile,) = json.loads(capfd.readouterr().out)["profiles"]
     operations = profile["operations"]
     starts = [operation["start_ms"] for operation in operations]
@@ -353,8 +421,11 @@ def test_a_report_is_one_file_that_says_predicted_in_every_row(made, tmp_path):
     environment = records.environment()
     time = Prediction(12.0, 7.5, 19.25, "CPU", 0.21, 5)
     memory = Memory(held=1_000_000, opening=0, activations=500_000, base=0)
-    parts = [PredictedPart("text_encoder", "onnx", time, memory), PredictedPart("transformer", "onnx", time, memory),
-             PredictedPart("decoder", "onnx", None, memory, "pixel8 gives no rate <x>")]
+    parts = [
+        PredictedPart("text_encoder", "onnx", time, memory),
+        PredictedPart("transformer", "onnx", time, memory),
+        PredictedPart("decoder", "onnx", None, memory, "pixel8 gives no rate <x>"),
+    ]
     rows = [predicted_row(bundle, part, "pixel8", environment) for part in parts]
     report.write(tmp_path / "page.html", rows)
     page = (tmp_path / "page.html").read_text()
@@ -384,11 +455,21 @@ def test_a_line_plot_is_a_picture_with_every_series():
 
 def test_a_connected_phone_is_found_by_its_model():
     def entry(name, state):
-        return {"identifier": f"id of {name}", "hardwareProperties": {"marketingName": name},
-                "connectionProperties": {"tunnelState": state}}
+        return {
+            "identifier": f"id of {name}",
+            "hardwareProperties": {"marketingName": name},
+            "connectionProperties": {"tunnelState": state},
+        }
 
-    listed = {"result": {"devices": [entry("iPhone 16 Pro", "connected"), entry("iPhone 16 Pro Max", "disconnected"),
-                                     entry("iPad Pro (M4)", "connected")]}}
+    listed = {
+        "result": {
+            "devices": [
+                entry("iPhone 16 Pro", "connected"),
+                entry("iPhone 16 Pro Max", "disconnected"),
+                entry("iPad Pro (M4)", "connected"),
+            ]
+        }
+    }
     assert find_device(listed, "iPhone 16 Pro Max") is None
     assert find_device(listed, "iPhone 16 Pro") == "id of iPhone 16 Pro"
     assert find_device(listed, "iPad Pro (M4), 256 or 512 GB") == "id of iPad Pro (M4)"
@@ -400,8 +481,11 @@ def test_what_is_not_here_is_predicted_and_says_so(made, tmp_path, capfd):
     assert run([*line, "--report", str(tmp_path / "page.html")]) == 0
     told = capfd.readouterr().err.splitlines()
     assert "predicted" in told[0] and "nothing here was measured" in told[0]
-    rows = [text for text in told if text.split()[:1] and text.split()[0] in ("text_encoder", "transformer", "decoder",
-                                                                              "picture")]
+    rows = [
+        text
+        for text in told
+        if text.split()[:1] and text.split()[0] in ("text_encoder", "transformer", "decoder", "picture")
+    ]
     assert len(rows) == 4 and all("predicted" in text for text in rows)
     assert run([*line, "--json", "--component", "picture,decoder"]) == 0
     document = json.loads(capfd.readouterr().out)
@@ -429,21 +513,24 @@ def test_core_ml_plans_on_a_mac_only(made):
 # ---- input that cannot be used --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("more", "told"), [
-    (["--device", "iphone16proo"], ["unknown device 'iphone16proo'", "Did you mean iphone16pro?"]),
-    (["--backend", "executorch"], ["'executorch'", "onnx"]),
-    (["--backend", "onxn"], ["'onxn'", "Did you mean onnx"]),
-    (["--component", "decodr"], ["'decodr'", "Did you mean decoder"]),
-    (["--compare", "onnx", "executorch"], ["'executorch'", "onnx"]),
-    (["--runs", "0"], ["--runs is 0", "1 or more"]),
-    (["--runs", "-5"], ["--runs is -5"]),
-    (["--seconds", "-1"], ["--seconds is -1"]),
-    (["--threads", "4096"], ["--threads is 4096", "cores"]),
-    (["--trace", "x.json"], ["--profile"]),
-    (["--report", "x.txt"], [".html"]),
-    (["--report", "/no/such/x.html"], ["/no/such does not exist"]),
-    (["--profile", "--component", "picture"], ["components"]),
-])
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--device", "iphone16proo"], ["unknown device 'iphone16proo'", "Did you mean iphone16pro?"]),
+        (["--backend", "executorch"], ["'executorch'", "onnx"]),
+        (["--backend", "onxn"], ["'onxn'", "Did you mean onnx"]),
+        (["--component", "decodr"], ["'decodr'", "Did you mean decoder"]),
+        (["--compare", "onnx", "executorch"], ["'executorch'", "onnx"]),
+        (["--runs", "0"], ["--runs is 0", "1 or more"]),
+        (["--runs", "-5"], ["--runs is -5"]),
+        (["--seconds", "-1"], ["--seconds is -1"]),
+        (["--threads", "4096"], ["--threads is 4096", "cores"]),
+        (["--trace", "x.json"], ["--profile"]),
+        (["--report", "x.txt"], [".html"]),
+        (["--report", "/no/such/x.html"], ["/no/such does not exist"]),
+        (["--profile", "--component", "picture"], ["components"]),
+    ],
+)
 def test_bad_input_is_one_line(made, tmp_path, capfd, more, told):
     refused(capfd, ["bench", "--bundle", made / "bundle", "--record", tmp_path / "rows.jsonl", *more], *told)
     assert not os.listdir(tmp_path)

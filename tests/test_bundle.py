@@ -71,8 +71,7 @@ def test_digests_are_those_of_the_contract(bundle):
         assert digest(bundle / artifact.path) == (artifact.sha256, artifact.bytes)
 
 
-@pytest.mark.parametrize("path", ["onnx/decoder.onnx", "coreml/decoder.mlpackage/Manifest.json",
-                                  "tokenizer/byte.json"])
+@pytest.mark.parametrize("path", ["onnx/decoder.onnx", "coreml/decoder.mlpackage/Manifest.json", "tokenizer/byte.json"])
 def test_a_changed_or_missing_file_is_named(bundle, path):
     kept = (bundle / path).read_bytes()
     (bundle / path).write_bytes(kept + b"x")

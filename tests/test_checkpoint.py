@@ -228,5 +228,8 @@ def test_a_resolution_that_fits_gives_its_latent():
 
 def test_files_hold_what_the_parts_need():
     assert part_shapes("transformer", TINY.transformer, TINY.text, TINY.autoencoder).keys() >= {
-        "down.0.attn.q.weight", "down.0.attn.norm_q.weight@0.5", "modulation.out.weight@0.5"}
+        "down.0.attn.q.weight",
+        "down.0.attn.norm_q.weight@0.5",
+        "modulation.out.weight@0.5",
+    }
     assert replace(TINY, name="other").name == "other"

@@ -36,8 +36,18 @@ def made(tmp_path_factory):
 
 
 def export_line(folder: Path, out: Path, *more: str) -> list[str]:
-    return ["export", "--tier", str(folder / "tiny-tier.toml"), "--backend", "onnx", "--checkpoint",
-            str(folder / "checkpoint"), "--out", str(out), *more]
+    return [
+        "export",
+        "--tier",
+        str(folder / "tiny-tier.toml"),
+        "--backend",
+        "onnx",
+        "--checkpoint",
+        str(folder / "checkpoint"),
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 @pytest.fixture
@@ -74,8 +84,24 @@ def test_a_seed_gives_one_picture_on_the_artifacts_and_in_pytorch(made, tmp_path
     pictures = {}
     for backend in ("onnx", "torch"):
         out = tmp_path / f"{backend}.png"
-        assert run(["generate", "a cat", "--bundle", str(made / "bundle"), "--backend", backend, "--seed", "3",
-                    "--out", str(out), "--json"]) == 0
+        assert (
+            run(
+                [
+                    "generate",
+                    "a cat",
+                    "--bundle",
+                    str(made / "bundle"),
+                    "--backend",
+                    backend,
+                    "--seed",
+                    "3",
+                    "--out",
+                    str(out),
+                    "--json",
+                ]
+            )
+            == 0
+        )
         report = json.loads(capfd.readouterr().out)
         assert report["picture"] == str(out) and report["seed"] == 3 and report["backend"] == backend
         pictures[backend] = np.asarray(Image.open(out), np.int16)
@@ -87,8 +113,17 @@ def test_a_seed_gives_one_picture_on_the_artifacts_and_in_pytorch(made, tmp_path
 
 
 def test_previews_and_a_cut_prompt_are_told(made, tmp_path, capfd):
-    line = ["generate", "a cat " * 30, "--bundle", str(made / "bundle"), "--steps", "3", "--preview", "--out",
-            str(tmp_path / "x.png")]
+    line = [
+        "generate",
+        "a cat " * 30,
+        "--bundle",
+        str(made / "bundle"),
+        "--steps",
+        "3",
+        "--preview",
+        "--out",
+        str(tmp_path / "x.png"),
+    ]
     assert run(line) == 0
     assert "its end was left out" in capfd.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["x-step01.png", "x-step02.png", "x.png"]
@@ -116,8 +151,13 @@ def test_verify_fails_when_the_checkpoint_is_another(made, copy, capfd):
 def test_an_export_below_its_floor_leaves_nothing(copy, tmp_path, capfd):
     tier = copy / "tiny-tier.toml"
     tier.write_text(tier.read_text().replace("floor_db = 100.0", "floor_db = 199.0"))
-    refused(capfd, export_line(copy, tmp_path / "new", "--components", "decoder"), "decoder on onnx reached",
-            "its floor is 199 dB", code=1)
+    refused(
+        capfd,
+        export_line(copy, tmp_path / "new", "--components", "decoder"),
+        "decoder on onnx reached",
+        "its floor is 199 dB",
+        code=1,
+    )
     assert not (tmp_path / "new").exists() and os.listdir(tmp_path) == ["copy"]
 
 
@@ -130,8 +170,26 @@ def test_a_dry_run_writes_nothing_and_says_predicted(copy, capfd):
 
 
 def test_the_paper_preset_is_planned_and_said_to_be_random(tmp_path, capfd):
-    assert run(["export", "--preset", "paper", "--tier", "high-phone", "--backend", "coreml", "--components",
-                "transformer", "--out", str(tmp_path / "x"), "--dry-run", "--json"]) == 0
+    assert (
+        run(
+            [
+                "export",
+                "--preset",
+                "paper",
+                "--tier",
+                "high-phone",
+                "--backend",
+                "coreml",
+                "--components",
+                "transformer",
+                "--out",
+                str(tmp_path / "x"),
+                "--dry-run",
+                "--json",
+            ]
+        )
+        == 0
+    )
     report = json.loads(capfd.readouterr().out)
     assert report["random_weights"] and report["resolution"] == [1024, 1024]
     assert 429e6 < report["components"][0]["parameters"] < 438e6
@@ -150,7 +208,8 @@ def test_doctor_says_what_works_with_versions(capfd):
     assert run(["doctor", "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
     assert {b["backend"]: b["convert"]["works"] for b in report["backends"]} == dict.fromkeys(
-        ("coreml", "onnx", "executorch"), True)
+        ("coreml", "onnx", "executorch"), True
+    )
     assert report["versions"]["torch"].startswith("2.")
 
 
@@ -274,8 +333,11 @@ def test_a_converter_that_fails_is_one_line(copy, capfd, monkeypatch):
 @pytest.mark.parametrize("command", ["verify", "inspect", "generate"])
 def test_a_bundle_that_changed_or_leads_out(copy, capfd, tmp_path, command):
     def line(bundle):
-        return ["generate", "x", "--bundle", bundle, "--out", tmp_path / "x.png"] if command == "generate" else [
-            command, bundle]
+        return (
+            ["generate", "x", "--bundle", bundle, "--out", tmp_path / "x.png"]
+            if command == "generate"
+            else [command, bundle]
+        )
 
     bundle = copy / "bundle"
     refused(capfd, line(copy / "nowhere"), "does not exist")

@@ -80,8 +80,11 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> 
 
 
 def members_of(made) -> list[tuple[str, bytes]]:
-    return [member for name, data, texts in made
-            for member in ((f"{name}.png", data), (f"{name}.json", json.dumps({"caption": texts}).encode()))]
+    return [
+        member
+        for name, data, texts in made
+        for member in ((f"{name}.png", data), (f"{name}.json", json.dumps({"caption": texts}).encode()))
+    ]
 
 
 def write_shards(folder: Path, made) -> None:
@@ -205,6 +208,7 @@ def test_of_an_animation_the_first_frame_is_taken_and_a_photo_is_turned_upright(
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that says it is large."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -231,8 +235,12 @@ def test_a_picture_that_cannot_be_used_says_why(data, says):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"]), st.integers(0, 10**6), st.integers(0, 255),
-       st.integers(0, 400))
+@given(
+    st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"]),
+    st.integers(0, 10**6),
+    st.integers(0, 255),
+    st.integers(0, 400),
+)
 def test_a_damaged_picture_is_read_or_refused_and_nothing_else(kind, place, value, cut_off):
     data = bytearray(encoded(checker("RGB", "red", "blue"), kind))
     data[place % len(data)] = value
@@ -248,8 +256,14 @@ def test_a_damaged_picture_is_read_or_refused_and_nothing_else(kind, place, valu
 def test_a_folder_s_faults_are_told_by_name_and_the_rest_goes_on(tmp_path):
     made = samples()
     write_jsonl(tmp_path / "d", made[:3])
-    extra = [json.dumps({"file_name": "pictures/gone.png", "text": "gone"}), "{not json", '{"text": "no name"}', "",
-             json.dumps({"file_name": "../outside.png", "text": "x"}), json.dumps({"file_name": "pictures/p02.png"})]
+    extra = [
+        json.dumps({"file_name": "pictures/gone.png", "text": "gone"}),
+        "{not json",
+        '{"text": "no name"}',
+        "",
+        json.dumps({"file_name": "../outside.png", "text": "x"}),
+        json.dumps({"file_name": "pictures/p02.png"}),
+    ]
     with (tmp_path / "d" / "captions.jsonl").open("a") as file:
         file.write("\n" + "\n".join(extra))
     (tmp_path / "outside.png").write_bytes(made[0][1])
@@ -349,8 +363,11 @@ def test_parquet_rows_without_content_are_told(tmp_path):
     write_parquet(tmp_path, made, image=images, text=["a", "b", None, "d"])
     assert [sample.captions for sample in read(tmp_path, problems)] == [("d",)]
     name = "data/train-00000-of-00001.parquet"
-    assert told(problems) == {f"{name}:0": "picture stored outside the file", f"{name}:1": "row without a picture",
-                              f"{name}:2": "empty caption"}
+    assert told(problems) == {
+        f"{name}:0": "picture stored outside the file",
+        f"{name}:1": "row without a picture",
+        f"{name}:2": "empty caption",
+    }
 
 
 def test_damaged_parquet_and_other_splits_are_told(tmp_path):
@@ -360,8 +377,10 @@ def test_damaged_parquet_and_other_splits_are_told(tmp_path):
     (tmp_path / "data" / "test-00000-of-00001.parquet").write_bytes(whole)
     problems = quiet()
     assert len(read(tmp_path, problems)) == 6
-    assert told(problems) == {"data/train-00001-of-00002.parquet": "damaged parquet file",
-                              "data/test-00000-of-00001.parquet": "file of another split"}
+    assert told(problems) == {
+        "data/train-00001-of-00002.parquet": "damaged parquet file",
+        "data/test-00000-of-00001.parquet": "file of another split",
+    }
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
@@ -545,8 +564,10 @@ def test_an_index_counts_only_for_the_same_files_and_whole_latents(written, tmp_
     assert read_index(path, dataset.stamp(), cache.open()) == pictures
     (written / "p00.txt").write_text("changed")
     assert read_index(path, dataset.stamp(), cache.open()) is None
-    assert read_index(path, json.loads(path.read_text().splitlines()[0])["stamp"],
-                      TensorCache(tmp_path / "other", "x")) is None
+    assert (
+        read_index(path, json.loads(path.read_text().splitlines()[0])["stamp"], TensorCache(tmp_path / "other", "x"))
+        is None
+    )
     path.write_text(path.read_text()[:-30])
     assert read_index(path, dataset.stamp(), cache.open()) is None
 
@@ -616,8 +637,11 @@ def test_a_batch_pairs_latents_with_their_own_captions_or_the_empty_one(bucketed
         torch.testing.assert_close(pooled, text.mean(1))
         for latent, tokens in zip(x0, text, strict=True):
             said = next(k for k, other in enumerate(bucketed.text.text) if torch.equal(other, tokens))
-            of = [m for m in range(6) if x0.shape[2:] == bucketed.latents([m]).shape[2:]
-                  and torch.equal(bucketed.latents([m])[0], latent)]
+            of = [
+                m
+                for m in range(6)
+                if x0.shape[2:] == bucketed.latents([m]).shape[2:] and torch.equal(bucketed.latents([m])[0], latent)
+            ]
             assert said == 0 or any(said in bucketed.captions[m] for m in of)
             seen["empty" if said == 0 else "own"] += 1
     assert 0.15 < seen["empty"] / 160 < 0.45
@@ -628,7 +652,7 @@ def test_an_encoder_is_dropped_whole_and_never_both(bucketed):
     for step in range(20):
         mask = bucketed.batch(training, step, 0, 1)[4]
         words, bytes_ = mask[:, :3], mask[:, 3:]
-        assert ((words == words[:, :1]).all() and (bytes_ == bytes_[:, :1]).all())
+        assert (words == words[:, :1]).all() and (bytes_ == bytes_[:, :1]).all()
         kept.update((bool(w), bool(b)) for w, b in zip(words[:, 0], bytes_[:, 0], strict=True))
     assert (False, False) not in kept and kept[True, False] > 10 and kept[False, True] > 10
 
@@ -657,9 +681,24 @@ def test_cached_text_is_live_text_and_is_encoded_once(tmp_path):
 
 # the command
 
-SMALL = ["model.hidden=32", "model.head_dim=8", "model.depths=[1, 1, 1]", "model.ffn_ratios=[2, 2, 2]",
-         "model.grid=[4, 4]", "model.time_features=16", "model.widths=[0.5, 1.0]", "steps=30", "batch=4", "warmup=1",
-         "rate=0.02", "ema=0.5", "validate_every=10", "precision=float32", "data.pixels=6144", "data.validation=0.2"]
+SMALL = [
+    "model.hidden=32",
+    "model.head_dim=8",
+    "model.depths=[1, 1, 1]",
+    "model.ffn_ratios=[2, 2, 2]",
+    "model.grid=[4, 4]",
+    "model.time_features=16",
+    "model.widths=[0.5, 1.0]",
+    "steps=30",
+    "batch=4",
+    "warmup=1",
+    "rate=0.02",
+    "ema=0.5",
+    "validate_every=10",
+    "precision=float32",
+    "data.pixels=6144",
+    "data.validation=0.2",
+]
 
 
 def train_on(data: Path, runs: Path, *changes: str) -> int:

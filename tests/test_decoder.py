@@ -47,8 +47,10 @@ def sources(singles: np.ndarray, scenes: np.ndarray | None = None):
 def test_the_paper_s_size_and_the_bundled_one():
     paper = DecoderConfig((256, 128, 64), (3, 4, 3)).within(AutoencoderConfig(latent_channels=16))
     bundled = DecoderConfig().within(AutoencoderConfig())
-    count = {name: sum(p.numel() for p in Decoder(config).parameters())
-             for name, config in (("paper", paper), ("bundled", bundled), ("full", AutoencoderConfig()))}
+    count = {
+        name: sum(p.numel() for p in Decoder(config).parameters())
+        for name, config in (("paper", paper), ("bundled", bundled), ("full", AutoencoderConfig()))
+    }
     assert 1.3e6 < count["paper"] < 1.5e6
     assert 2 * count["bundled"] <= 1.2e6 and count["bundled"] < 0.55 * count["full"]  # fp16 bytes
 

@@ -25,9 +25,17 @@ def edited(tmp_path: Path, old: str, new: str) -> str:
 def test_promised_families_are_there():
     names = {device.name for device in list_devices()}
     assert len(names) >= 24
-    for prefix in (*(f"iphone{n}" for n in range(12, 18)), *(f"pixel{n}" for n in range(7, 11)),
-                   *(f"galaxys{n}" for n in range(22, 26)), "ipadprom1", "ipadprom2", "ipadairm3", "ipadprom4",
-                   "galaxya", "redmi"):
+    for prefix in (
+        *(f"iphone{n}" for n in range(12, 18)),
+        *(f"pixel{n}" for n in range(7, 11)),
+        *(f"galaxys{n}" for n in range(22, 26)),
+        "ipadprom1",
+        "ipadprom2",
+        "ipadairm3",
+        "ipadprom4",
+        "galaxya",
+        "redmi",
+    ):
         assert any(name.startswith(prefix) for name in names), prefix
 
 
@@ -48,7 +56,7 @@ def test_every_figure_has_a_source_and_a_size_that_can_be():
 
 def test_one_app_gets_a_part_of_the_memory_and_a_device_where_that_is_not_known_is_named():
     readme = (sources.FOLDER / "README.md").read_text(encoding="utf-8")
-    missing = " ".join(readme[readme.index("- **Missing**"):].split("\n\n")[0].split())
+    missing = " ".join(readme[readme.index("- **Missing**") :].split("\n\n")[0].split())
     limits = {}  # of Android, by memory
     for device in list_devices():
         if device.app_memory_gb is None:

@@ -38,8 +38,13 @@ def component_and_feed(model, form: str) -> tuple[Component, dict[str, np.ndarra
     component = transformer_component(model, (16, 16), TOKENS, Form(form))
     with torch.no_grad():
         reference = model(latent, t, text, mask, pooled).numpy()
-    tensors = (latent, timestep_features(t, model.config.time_features)[:, :, None, None],
-               text.transpose(1, 2)[:, :, None], mask[:, :, None, None], pooled[:, :, None, None])
+    tensors = (
+        latent,
+        timestep_features(t, model.config.time_features)[:, :, None, None],
+        text.transpose(1, 2)[:, :, None],
+        mask[:, :, None, None],
+        pooled[:, :, None, None],
+    )
     names = [spec.name for spec in component.inputs]
     return component, dict(zip(names, (x.contiguous().numpy() for x in tensors), strict=True)), reference
 

@@ -58,8 +58,13 @@ def feed_of(model: DiT, form: Form) -> tuple[Component, dict[str, np.ndarray], n
     component = transformer_component(model, LATENT, TOKENS, form)
     with torch.no_grad():
         reference = model(latent, t, text, mask, pooled).numpy()
-    tensors = (latent, timestep_features(t, CONFIG.time_features)[:, :, None, None],
-               text.transpose(1, 2)[:, :, None], mask[:, :, None, None], pooled[:, :, None, None])
+    tensors = (
+        latent,
+        timestep_features(t, CONFIG.time_features)[:, :, None, None],
+        text.transpose(1, 2)[:, :, None],
+        mask[:, :, None, None],
+        pooled[:, :, None, None],
+    )
     feed = {s.name: x.contiguous().numpy() for s, x in zip(component.inputs, tensors, strict=True)}
     return component, feed, reference
 
@@ -95,11 +100,14 @@ def test_core_ml_holds_one_table_a_weight_and_no_float_copy(tmp_path):
     assert size_of(path) <= 1.03 * expected
 
 
-@pytest.mark.parametrize(("method", "target", "operation"), [
-    ("palette", "iOS18", "constexpr_lut_to_dense"),
-    ("int8", "iOS17", "constexpr_affine_dequantize"),
-    ("int4-group", "iOS18", "constexpr_blockwise_shift_scale"),
-])
+@pytest.mark.parametrize(
+    ("method", "target", "operation"),
+    [
+        ("palette", "iOS18", "constexpr_lut_to_dense"),
+        ("int8", "iOS17", "constexpr_affine_dequantize"),
+        ("int4-group", "iOS18", "constexpr_blockwise_shift_scale"),
+    ],
+)
 def test_core_ml_computes_every_stored_form(method, target, operation, tmp_path):
     model, weights = quantized(method, bits=(3, 4, 6))
     component, feed, reference = feed_of(model, Form("split"))

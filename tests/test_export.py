@@ -34,7 +34,8 @@ def result(tmp_path_factory) -> Result:
 def test_every_component_is_there_for_every_back_end_and_verified(result):
     bundle = load_bundle(result.plan.out)
     assert {(a.name, a.backend) for a in bundle.manifest.components} == {
-        (name, backend) for name in ("text_encoder", "transformer", "decoder") for backend in BACKENDS}
+        (name, backend) for name in ("text_encoder", "transformer", "decoder") for backend in BACKENDS
+    }
     assert {(row.component, row.backend) for row in result.rows} >= {("picture", backend) for backend in BACKENDS}
     assert all(row.passed and row.inputs for row in result.rows)
     assert bundle.manifest.resolution == (64, 96) and bundle.manifest.latent_shape == (1, 4, 12, 8)
@@ -43,11 +44,17 @@ def test_every_component_is_there_for_every_back_end_and_verified(result):
 def test_signatures_name_what_apps_feed(result):
     bundle = load_bundle(result.plan.out)
     for backend, floats in (("coreml", "float16"), ("onnx", "float32"), ("executorch", "float32")):
-        text, transformer, decoder = (bundle.artifact(name, backend) for name in
-                                      ("text_encoder", "transformer", "decoder"))
+        text, transformer, decoder = (
+            bundle.artifact(name, backend) for name in ("text_encoder", "transformer", "decoder")
+        )
         assert [(s.name, s.dtype) for s in text.inputs] == [("byte_ids", "int32")]
-        assert [s.name for s in transformer.inputs] == ["latent", "timestep_features", "text", "text_mask",
-                                                        "pooled_text"]
+        assert [s.name for s in transformer.inputs] == [
+            "latent",
+            "timestep_features",
+            "text",
+            "text_mask",
+            "pooled_text",
+        ]
         assert [s.name for s in text.outputs] == ["text", "text_mask", "pooled_text"]
         assert {s.dtype for s in (*transformer.inputs, *transformer.outputs, *decoder.outputs)} == {floats}
         assert decoder.outputs[0].shape == (1, 3, 96, 64)
@@ -75,14 +82,16 @@ def test_inspection_reads_every_artifact(result):
     assert found["transformer", "coreml"].operations["einsum"] > 0
     assert found["decoder", "executorch"].not_delegated == {}
     assert dict(zip(((a.name, a.backend) for a in result.artifacts), result.operations, strict=True)) == {
-        key: contents.operation_count for key, contents in found.items()}
+        key: contents.operation_count for key, contents in found.items()
+    }
 
 
 def test_the_contract_s_own_checker_accepts_the_bundle(result):
     if not CHECKER.exists():
         pytest.skip("the checker is not at hand")
-    done = subprocess.run([sys.executable, CHECKER, result.plan.out, "--backends", ",".join(BACKENDS)],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, CHECKER, result.plan.out, "--backends", ",".join(BACKENDS)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("ok  ") == 9
 

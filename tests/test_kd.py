@@ -25,8 +25,16 @@ from edgegen.train.kd import KDRun, KDTraining, Teacher, first_input, open_teach
 from edgegen.train.loop import Batch
 
 CONFIG = small_config()
-FAST = KDTraining(steps=4, batch=4, warmup=2, precision="float32", log_every=1, validate_every=2, gradient_scale="none",
-                  teacher="given")
+FAST = KDTraining(
+    steps=4,
+    batch=4,
+    warmup=2,
+    precision="float32",
+    log_every=1,
+    validate_every=2,
+    gradient_scale="none",
+    teacher="given",
+)
 
 
 def our_teacher(seed: int = 5, **changes) -> Teacher:
@@ -123,7 +131,7 @@ def test_gradients_are_those_of_the_written_out_loss(operator):
             total = total + (0.3 * flow + 0.7 * output).mean()
         else:
             logit = torch.log(batch.t / (1 - batch.t))
-            share = torch.exp(-logit**2 / 2) / (4 * batch.t * (1 - batch.t))
+            share = torch.exp(-(logit**2) / 2) / (4 * batch.t * (1 - batch.t))
             ratio = (flow / output).detach().clamp(0.1, 10)
             total = total + (share * flow + (1 - share) * ratio * output).mean()
         projected = run.projectors[str(width).replace(".", "/")](mine[0])
@@ -154,8 +162,9 @@ def test_a_teacher_of_another_token_count_is_refused():
 
 
 def test_a_student_comes_closer_to_its_teacher_at_every_width(tmp_path):
-    training = replace(FAST, steps=40, rate=5e-3, ema=0.0, log_every=40, validate_every=40, operator="constant",
-                       flow_share=0.0)
+    training = replace(
+        FAST, steps=40, rate=5e-3, ema=0.0, log_every=40, validate_every=40, operator="constant", flow_share=0.0
+    )
     start = elastic_state(ElasticDiT(CONFIG, 0))
     data, teacher = captioned(), our_teacher()
     learnt = train_kd(data, data, tmp_path, CONFIG, training, start, teacher)
@@ -206,8 +215,13 @@ def qwen(tmp_path_factory):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
     model = diffusers.QwenImageTransformer2DModel(
-        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=CONFIG.text_dim, axes_dims_rope=(4, 6, 6),
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=CONFIG.text_dim,
+        axes_dims_rope=(4, 6, 6),
     )
     folder = tmp_path_factory.mktemp("qwen") / "transformer"
     model.save_pretrained(folder)
@@ -234,8 +248,12 @@ def test_qwen_image_sees_what_its_pipeline_gives_it(qwen):
     latent, t, text, mask, pooled = x[0][..., :12], *x[1:]  # not square, so that a transposed grid would show
     timestep = t * 1000  # the scheduler's, 0 to 1000
     wanted = outside.transformer(
-        hidden_states=packed(latent), timestep=timestep / 1000, encoder_hidden_states=text,
-        encoder_hidden_states_mask=mask.bool(), img_shapes=[[(1, 8, 6)]] * 2, return_dict=False,
+        hidden_states=packed(latent),
+        timestep=timestep / 1000,
+        encoder_hidden_states=text,
+        encoder_hidden_states_mask=mask.bool(),
+        img_shapes=[[(1, 8, 6)]] * 2,
+        return_dict=False,
     )[0]
     torch.testing.assert_close(outside(latent, t, text, mask, pooled), unpacked(wanted, 16, 12))
     hidden = text.clone()
@@ -253,8 +271,13 @@ def test_qwen_image_s_scheduler_and_our_sampler_walk_the_same_way(qwen):
     theirs = packed(latent)
     for timestep in scheduler.timesteps:
         output = outside.transformer(
-            hidden_states=theirs, timestep=timestep.expand(2) / 1000, encoder_hidden_states=text,
-            encoder_hidden_states_mask=mask.bool(), img_shapes=[[(1, 8, 8)]] * 2, return_dict=False)[0]
+            hidden_states=theirs,
+            timestep=timestep.expand(2) / 1000,
+            encoder_hidden_states=text,
+            encoder_hidden_states_mask=mask.bool(),
+            img_shapes=[[(1, 8, 8)]] * 2,
+            return_dict=False,
+        )[0]
         theirs = scheduler.step(output, timestep, theirs, return_dict=False)[0]
 
     def velocity(x, sigma):

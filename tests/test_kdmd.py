@@ -50,18 +50,33 @@ from edgegen.train.text import TextTraining, save_tokenizers, train_text
 
 CONFIG = small_config()
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("attn.q", "attn.v", "cross.o", "ffn.down"))
-FAST = KdmdTraining(width=0.5, steps=6, teacher_steps=2, batch=2, rate=1e-2, substeps=2, student_every=2, guidance=2.0,
-                    precision="float32", log_every=1, validate_every=4, validate_count=4)
+FAST = KdmdTraining(
+    width=0.5,
+    steps=6,
+    teacher_steps=2,
+    batch=2,
+    rate=1e-2,
+    substeps=2,
+    student_every=2,
+    guidance=2.0,
+    precision="float32",
+    log_every=1,
+    validate_every=4,
+    validate_count=4,
+)
 
 
 def captioned(pictures: int = 3, prompts: int = 5, tokens: int = 6) -> CaptionedLatents:
     """Random latents with captions of random tokens; caption 0 is the empty prompt."""
     g = torch.Generator().manual_seed(1)
     size = CONFIG.grid[0] * CONFIG.patch
-    return CaptionedLatents(torch.randn(pictures, CONFIG.in_channels, size, size, generator=g),
-                            [[1 + m, prompts - 1] for m in range(pictures)],
-                            torch.randn(prompts, tokens, CONFIG.text_dim, generator=g), torch.ones(prompts, tokens),
-                            tokens // 2)
+    return CaptionedLatents(
+        torch.randn(pictures, CONFIG.in_channels, size, size, generator=g),
+        [[1 + m, prompts - 1] for m in range(pictures)],
+        torch.randn(prompts, tokens, CONFIG.text_dim, generator=g),
+        torch.ones(prompts, tokens),
+        tokens // 2,
+    )
 
 
 def unconditional():
@@ -428,7 +443,6 @@ def test_a_user_s_checkpoint_is_distilled_from_a_file_of_prompts(tmp_path):
     assert read_prompts(prompts) == ["a dog", "a red heart"]
     training = replace(FAST, width=0.0, steps=2, teacher_steps=1, checkpoint=str(folder), prompts=str(prompts))
 
-
     def start(training):
         runs = tmp_path / "runs"
         return prepare_kdmd(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
@@ -549,13 +563,25 @@ def test_assembling_takes_the_adapters_of_the_runs_and_refuses_those_of_another_
     save_tokenizers(runs / "text" / "tokenizer", None, ByteTokenizer(length=24))
     tokens = Tokenizers.load(runs / "text" / "tokenizer").encode(["a dog", "a cat"])
     text = TextConfig(word=None, byte=EncoderConfig(258, 24, 16, 1, 2, 2), width=CONFIG.text_dim)
-    train_text(tokens, torch.randn(2, 6), np.array(["train", "caption"]), runs / "text", text,
-               TextTraining(steps=1, batch=2, warmup=1))
+    train_text(
+        tokens,
+        torch.randn(2, 6),
+        np.array(["train", "caption"]),
+        runs / "text",
+        text,
+        TextTraining(steps=1, batch=2, warmup=1),
+    )
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    pictures = AutoencoderConfig(latent_channels=4, encoder_widths=(8, 8), encoder_depths=(1, 1),
-                                 decoder_widths=(8, 8, 8), decoder_depths=(1, 1, 1))
-    train_autoencoder(images, images, runs / "autoencoder", pictures,
-                      AutoencoderTraining(steps=1, batch=2, crop=16, warmup=1))
+    pictures = AutoencoderConfig(
+        latent_channels=4,
+        encoder_widths=(8, 8),
+        encoder_depths=(1, 1),
+        decoder_widths=(8, 8, 8),
+        decoder_depths=(1, 1, 1),
+    )
+    train_autoencoder(
+        images, images, runs / "autoencoder", pictures, AutoencoderTraining(steps=1, batch=2, crop=16, warmup=1)
+    )
     checkpoint = base_checkpoint("", runs)
     assert checkpoint.origin["kind"] == "runs"
     training = replace(FAST, steps=2, teacher_steps=1)

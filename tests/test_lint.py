@@ -63,9 +63,15 @@ def test_attention_as_the_rules_say_breaks_none(tmp_path):
 
 
 def test_unaligned_inputs_and_outputs_are_named(tmp_path):
-    path = save(tmp_path / "p.mlpackage", {"narrow": half(1, 4, 1, 8), "wide": half(1, 4, 1, 64)},
-                lambda narrow, wide: {"sum": mb.reduce_sum(x=wide, axes=[3], keep_dims=True),
-                                      "same": mb.relu(x=wide), "other": mb.relu(x=narrow)})
+    path = save(
+        tmp_path / "p.mlpackage",
+        {"narrow": half(1, 4, 1, 8), "wide": half(1, 4, 1, 64)},
+        lambda narrow, wide: {
+            "sum": mb.reduce_sum(x=wide, axes=[3], keep_dims=True),
+            "same": mb.relu(x=wide),
+            "other": mb.relu(x=narrow),
+        },
+    )
     named = {finding.operation for finding in lint(path) if finding.rule == "ANE002"}
     assert named == {"narrow", "sum", "other"}
 

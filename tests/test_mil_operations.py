@@ -44,9 +44,7 @@ def run_cases(path, cases: list[Case], target=IOS17) -> dict[str, tuple[np.ndarr
         return outputs
 
     results = evaluate(path, feeds, build, target)
-    return {
-        case.name: tuple(results[f"y{i}_{k}"] for k in range(len(case.expected()))) for i, case in enumerate(cases)
-    }
+    return {case.name: tuple(results[f"y{i}_{k}"] for k in range(len(case.expected()))) for i, case in enumerate(cases)}
 
 
 def check(case: Case, results: tuple[np.ndarray, ...]) -> None:
@@ -61,6 +59,7 @@ def check(case: Case, results: tuple[np.ndarray, ...]) -> None:
 
 
 # --- the cases, by family ------------------------------------------------------------------------------------------
+
 
 def unary_cases() -> list[Case]:
     x, p, unit = normal(2, 3, 5), positive(4, 7), rng.uniform(-0.9, 0.9, (3, 4)).astype(np.float32)
@@ -607,8 +606,14 @@ def gather_cases() -> list[Case]:
             v[i] = f(v[i], u)
             return v
 
-        cases.append(Case(f"scatter {mode}", [x, rows, updates],
-                          lambda v, i, u, m=mode: mb.scatter(data=v, indices=i, updates=u, axis=0, mode=m), scatter))
+        cases.append(
+            Case(
+                f"scatter {mode}",
+                [x, rows, updates],
+                lambda v, i, u, m=mode: mb.scatter(data=v, indices=i, updates=u, axis=0, mode=m),
+                scatter,
+            )
+        )
     order = np.argsort(normal(4, 5, 6), 1)[:, :2].astype(np.int32)
     places = np.array([[0, 1], [3, 4], [2, 2]], np.int32)
 

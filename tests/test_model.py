@@ -43,16 +43,31 @@ def test_ladder_moves_layers_and_keeps_their_number():
 
 @settings(max_examples=12, deadline=None)
 @given(
-    head_dim=st.sampled_from([4, 8, 12]), depths=st.tuples(*[st.integers(1, 3)] * 3), blocks=st.sampled_from([1, 2, 4]),
-    radius=st.integers(0, 2), queries_per_kv=st.sampled_from([0, 1, 2]), skips=st.booleans(), sparse=st.booleans(),
-    pooled=st.booleans(), seed=st.integers(0, 99),
+    head_dim=st.sampled_from([4, 8, 12]),
+    depths=st.tuples(*[st.integers(1, 3)] * 3),
+    blocks=st.sampled_from([1, 2, 4]),
+    radius=st.integers(0, 2),
+    queries_per_kv=st.sampled_from([0, 1, 2]),
+    skips=st.booleans(),
+    sparse=st.booleans(),
+    pooled=st.booleans(),
+    seed=st.integers(0, 99),
 )
 def test_materialized_width_equals_the_elastic_model_to_the_bit(
     head_dim, depths, blocks, radius, queries_per_kv, skips, sparse, pooled, seed
 ):
-    config = small_config(hidden=8 * head_dim, head_dim=head_dim, depths=depths, blocks=blocks, radius=radius,
-                          queries_per_kv=queries_per_kv, long_skips=skips, sparse=sparse, pooled_text=pooled,
-                          widths=(0.25, 0.5, 1.0))
+    config = small_config(
+        hidden=8 * head_dim,
+        head_dim=head_dim,
+        depths=depths,
+        blocks=blocks,
+        radius=radius,
+        queries_per_kv=queries_per_kv,
+        long_skips=skips,
+        sparse=sparse,
+        pooled_text=pooled,
+        widths=(0.25, 0.5, 1.0),
+    )
     model, inputs = scrambled(config, seed), random_inputs(config, seed=seed)
     outputs = []
     for width in config.widths:

@@ -135,8 +135,9 @@ def test_damaged_files_are_refused_by_name():
 
 
 def test_large_linear_and_convolution_weights_are_quantizable():
-    model = nn.Sequential(nn.Linear(64, 32), nn.Linear(63, 32), nn.LayerNorm(4096), nn.Conv2d(64, 32, 2, groups=2),
-                          nn.Embedding(100, 100))
+    model = nn.Sequential(
+        nn.Linear(64, 32), nn.Linear(63, 32), nn.LayerNorm(4096), nn.Conv2d(64, 32, 2, groups=2), nn.Embedding(100, 100)
+    )
     found = quantizable(model)
     assert list(found) == ["0.weight", "3.weight"] and found["0.weight"].numel() == LEAST
     assert list(quantizable(model, least=1)) == ["0.weight", "1.weight", "3.weight"]

@@ -81,8 +81,18 @@ def test_the_fused_attention_counts_like_the_composed_one():
 
 @pytest.mark.parametrize("form", [Form("batched", norm="fused"), Form("split"), Form("split", query_chunk=4)])
 def test_all_forms_ask_for_the_same(form):
-    config = DiTConfig(hidden=64, head_dim=8, depths=(1, 2, 1), blocks=4, queries_per_kv=2, cross_kv_heads=2,
-                       text_dim=16, in_channels=4, grid=(16, 16), time_features=16)
+    config = DiTConfig(
+        hidden=64,
+        head_dim=8,
+        depths=(1, 2, 1),
+        blocks=4,
+        queries_per_kv=2,
+        cross_kv_heads=2,
+        text_dim=16,
+        in_channels=4,
+        grid=(16, 16),
+        time_features=16,
+    )
     batched = program_of_component(transformer_component(skeleton(config), (32, 32), 8, Form("batched"))).totals
     totals = program_of_component(transformer_component(skeleton(config), (32, 32), 8, form)).totals
     assert totals.macs == pytest.approx(batched.macs, rel=0.05)
@@ -107,11 +117,24 @@ def test_recorded_counts_are_those_of_the_code():
         assert count_published(FOLDER / "configs" / f"{name}.json") == load()[name]
 
 
-@pytest.mark.parametrize("backend, form", [("coreml", Form("split")), ("onnx", Form("batched", norm="fused")),
-                                           ("executorch", Form("batched"))])
+@pytest.mark.parametrize(
+    "backend, form",
+    [("coreml", Form("split")), ("onnx", Form("batched", norm="fused")), ("executorch", Form("batched"))],
+)
 def test_an_artifact_asks_for_what_its_module_asks_for(backend, form, tmp_path):
-    config = DiTConfig(hidden=64, head_dim=16, depths=(1,), ffn_ratios=(2,), sparse=False, cross_kv_heads=2,
-                       text_dim=16, in_channels=4, grid=(4, 4), time_features=16, long_skips=False)
+    config = DiTConfig(
+        hidden=64,
+        head_dim=16,
+        depths=(1,),
+        ffn_ratios=(2,),
+        sparse=False,
+        cross_kv_heads=2,
+        text_dim=16,
+        in_channels=4,
+        grid=(4, 4),
+        time_features=16,
+        long_skips=False,
+    )
     component = transformer_component(DiT(config).eval(), (8, 8), 8, form)
     path = tmp_path / {"coreml": "a.mlpackage", "onnx": "a.onnx", "executorch": "a.pte"}[backend]
     import_module(f"edgegen.emit.{backend}").write(component, path)
@@ -135,12 +158,19 @@ def test_a_fit_recovers_the_parameters_that_made_its_points(fraction, weights, s
     points = []
     for name in ("iphone12", "iphone13", "iphone15pro", "ipadprom1", "ipadprom4"):
         for _ in range(2):
-            totals = Totals(int(rng.uniform(1, 5) * 1e11), 1, int(rng.uniform(1, 8) * 1e9), 1,
-                            ((4096 * 4096, int(rng.uniform(1, 9) * 1e9)),), 1)
+            totals = Totals(
+                int(rng.uniform(1, 5) * 1e11),
+                1,
+                int(rng.uniform(1, 8) * 1e9),
+                1,
+                ((4096 * 4096, int(rng.uniform(1, 9) * 1e9)),),
+                1,
+            )
             points.append(Point(name, load_device(name), "npu", "m", "float16", totals, 1.0, True))
     truth = np.array([1 / fraction, weights, spill])
-    points = [replace(p, milliseconds=float(t)) for p, t in zip(points, cost_matrix(points, family) @ truth,
-                                                              strict=True)]
+    points = [
+        replace(p, milliseconds=float(t)) for p, t in zip(points, cost_matrix(points, family) @ truth, strict=True)
+    ]
     assert fit(points, family) == pytest.approx(truth, rel=1e-3)
     assert max(item.error for item in leave_one_out(points, family)) < 1e-3
 
@@ -154,8 +184,7 @@ def test_a_left_out_point_does_not_touch_its_own_prediction():
 
 
 def test_limits_of_the_published_points_hold():
-    sets = {name: [p for file in files for p in published.read_points(file)]
-            for name, files in published.SETS.items()}
+    sets = {name: [p for file in files for p in published.read_points(file)] for name, files in published.SETS.items()}
     able = {name: published.predictable(points)[0] for name, points in sets.items()}
     _, left = fit_all([p for points in able.values() for p in points])
     errors = {item.point.label: item.error for items in left.values() for item in items}
@@ -201,8 +230,15 @@ def test_intervals_hold_one():
 
 def test_a_prediction_is_never_shown_without_the_word_and_the_interval():
     prediction = predict(SMALL, load_device("iphone13"), "coreml")
-    for text in (str(prediction), f"{prediction}", f"{prediction:.1f}", f"{prediction!r}", f"{prediction.times(4)}",
-                 str(prediction + prediction), str([prediction])):
+    for text in (
+        str(prediction),
+        f"{prediction}",
+        f"{prediction:.1f}",
+        f"{prediction!r}",
+        f"{prediction.times(4)}",
+        str(prediction + prediction),
+        str([prediction]),
+    ):
         assert re.search(r"predicted [\d.]+ m?s \([\d.]+ m?s to [\d.]+ m?s; Neural Engine, median error", text), text
     assert prediction.low < prediction.milliseconds < prediction.high
     assert prediction.to_dict()["source"] == "predicted"
@@ -263,9 +299,17 @@ def test_liveness_of_a_chain(types, sizes, peak):
 
 def test_a_skip_keeps_its_tensor_alive():
     tensors = {name: Tensor(size, size) for name, size in (("x", 10), ("a", 50), ("b", 40), ("c", 5), ("y", 5))}
-    program = Program((Operation("mm", ("x",), ("a",), 1), Operation("mm", ("a",), ("b",), 1),
-                       Operation("mm", ("b",), ("c",), 1), Operation("cat", ("c", "a"), ("y",))), tensors, ("x",),
-                      ("y",))
+    program = Program(
+        (
+            Operation("mm", ("x",), ("a",), 1),
+            Operation("mm", ("a",), ("b",), 1),
+            Operation("mm", ("b",), ("c",), 1),
+            Operation("cat", ("c", "a"), ("y",)),
+        ),
+        tensors,
+        ("x",),
+        ("y",),
+    )
     assert live_peak(program) == 95  # a, b and c: the skip holds a
 
 

@@ -83,8 +83,11 @@ def test_tuning_moves_only_what_is_not_quantized_and_helps(made, source):
     assert report["tuning"]["error_after"] < report["tuning"]["error_before"]
     before, after = load_checkpoint(source).transformer(WIDTH), load_checkpoint(made).transformer(WIDTH)
     plan = load_checkpoint(made).config.quantization.plan
-    moved = {name for (name, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True)
-             if name not in plan and not torch.equal(a, b)}
+    moved = {
+        name
+        for (name, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True)
+        if name not in plan and not torch.equal(a, b)
+    }
     assert any("table" in name for name in moved) and any(name.endswith("bias") for name in moved)
     assert any("norm" in name for name in moved)
 
@@ -132,8 +135,22 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(source, tmp_path):
     """SIGKILL while tuning; the folder is not there before it is whole."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS))
-    command = [sys.executable, "-m", "edgegen", "quantize", "--checkpoint", str(source), "--bits", "5", "--calibration",
-               str(prompts), "--tune-steps", "150", "--tune-batch", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgegen",
+        "quantize",
+        "--checkpoint",
+        str(source),
+        "--bits",
+        "5",
+        "--calibration",
+        str(prompts),
+        "--tune-steps",
+        "150",
+        "--tune-batch",
+        "2",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*command, "--out", str(killed)], env=environment, stderr=subprocess.DEVNULL)
@@ -188,8 +205,11 @@ def test_a_tuning_resumed_midway_is_the_unbroken_one(source, tmp_path):
 
 def test_points_are_a_function_of_the_seed_and_lie_on_trajectories(source):
     checkpoint = load_checkpoint(source)
-    teacher, conditions, sampling = checkpoint.transformer(WIDTH), encode_prompts(checkpoint, PROMPTS), sampling_of(
-        checkpoint)
+    teacher, conditions, sampling = (
+        checkpoint.transformer(WIDTH),
+        encode_prompts(checkpoint, PROMPTS),
+        sampling_of(checkpoint),
+    )
     first, same, other = (draw_points(teacher, conditions, sampling, 9, mixed_seed("x", n)) for n in (0, 0, 1))
     assert torch.equal(first.latent, same.latent) and not torch.equal(first.latent, other.latent)
     assert len(first) == 9 and set(first.t.tolist()) <= set(torch.tensor(sampling.sigmas[:-1]).tolist())
@@ -326,8 +346,9 @@ def test_weights_that_are_not_finite_are_one_line(source, tmp_path, capsys, valu
 def test_weights_of_few_values_are_stored_as_they_are(source, tmp_path):
     """A constant weight, and one of fewer values than clusters."""
     few = torch.tensor([-0.5, 0.25, 0.5])
-    bad = damaged(source, tmp_path / "few", lambda weight: weight.copy_(few[torch.arange(weight.numel()) % 3].view(
-        weight.shape)))
+    bad = damaged(
+        source, tmp_path / "few", lambda weight: weight.copy_(few[torch.arange(weight.numel()) % 3].view(weight.shape))
+    )
     constant = damaged(bad, tmp_path / "constant", lambda weight: weight.fill_(0.25))
     for folder in (bad, constant):
         out = tmp_path / f"{folder.name}-out"
@@ -340,11 +361,13 @@ def test_weights_of_few_values_are_stored_as_they_are(source, tmp_path):
 def test_a_damaged_quantized_checkpoint_is_refused(made, tmp_path):
     import shutil
 
-    for number, (change, says) in enumerate((
-        (lambda t, name: t.pop(f"{name}.indices"), "lacks"),
-        (lambda t, name: t.update({f"{name}.palette": t[f"{name}.palette"][:-1].clone()}), "elements"),
-        (lambda t, name: t.update({"stranger": torch.zeros(1)}), "unexpected stranger"),
-    )):
+    for number, (change, says) in enumerate(
+        (
+            (lambda t, name: t.pop(f"{name}.indices"), "lacks"),
+            (lambda t, name: t.update({f"{name}.palette": t[f"{name}.palette"][:-1].clone()}), "elements"),
+            (lambda t, name: t.update({"stranger": torch.zeros(1)}), "unexpected stranger"),
+        )
+    ):
         folder = tmp_path / str(number)
         shutil.copytree(made, folder)
         tensors = load_file(folder / "transformer.safetensors")

@@ -86,8 +86,9 @@ def learnt(tmp_path_factory, tiny_text):  # noqa: F811
     folder = tmp_path_factory.mktemp("read") / "text"
     training = TextTraining(steps=150, batch=12, warmup=5, peak_rate=1e-2, reading=1.0)
     targets = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
-    train_text(tokens, targets, np.array(["train"] * 3), folder, config, training, readings=read,
-               start=encoders.state_dict())
+    train_text(
+        tokens, targets, np.array(["train"] * 3), folder, config, training, readings=read, start=encoders.state_dict()
+    )
     return folder, encoders
 
 
@@ -108,8 +109,15 @@ def test_reading_is_learnt_and_leaves_no_trace_in_the_encoders(learnt):
 def test_a_run_begins_with_the_encoders_it_is_given(tmp_path, tiny_text):  # noqa: F811
     tokenizers, encoders = tiny_text
     training = TextTraining(steps=1, batch=2, warmup=1, peak_rate=1e-9, weight_decay=0.0, start="somewhere")
-    train_text(tokenizers.encode(["a dog", "a cat"]), torch.randn(2, 6), np.array(["train"] * 2), tmp_path / "text",
-               encoders_config(), training, start=encoders.state_dict())
+    train_text(
+        tokenizers.encode(["a dog", "a cat"]),
+        torch.randn(2, 6),
+        np.array(["train"] * 2),
+        tmp_path / "text",
+        encoders_config(),
+        training,
+        start=encoders.state_dict(),
+    )
     found = text_result_of(tmp_path / "text")
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in encoders.state_dict().items())
     assert DistilledText(encoders_config(), 6).readers is None

@@ -27,8 +27,12 @@ FLOOR_DB = 100.0
 
 def deployed_inputs(config, latent, t, text, mask, pooled):
     """The same inputs in the component's layout."""
-    inputs = [latent, timestep_features(t, config.time_features)[:, :, None, None],
-              text.transpose(1, 2)[:, :, None], mask[:, :, None, None]]
+    inputs = [
+        latent,
+        timestep_features(t, config.time_features)[:, :, None, None],
+        text.transpose(1, 2)[:, :, None],
+        mask[:, :, None, None],
+    ]
     return inputs if pooled is None else [*inputs, pooled[:, :, None, None]]
 
 
@@ -50,11 +54,17 @@ def test_ladder_steps_and_widths(step, width, form):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    form=st.sampled_from(FORMS), batch=st.sampled_from([1, 2]), rows=st.sampled_from([2, 4, 6, 8]),
-    columns=st.sampled_from([4, 8, 12]), tokens=st.sampled_from([1, 2, 7, 77, 256]),
+    form=st.sampled_from(FORMS),
+    batch=st.sampled_from([1, 2]),
+    rows=st.sampled_from([2, 4, 6, 8]),
+    columns=st.sampled_from([4, 8, 12]),
+    tokens=st.sampled_from([1, 2, 7, 77, 256]),
     blocks=st.sampled_from([1, 2, 4, 8]),
-    radius=st.integers(0, 3), chunk=st.sampled_from([1, 5, 16, 512]), group=st.sampled_from([0, 1, 2, 4]),
-    pooled=st.booleans(), seed=st.integers(0, 99),
+    radius=st.integers(0, 3),
+    chunk=st.sampled_from([1, 5, 16, 512]),
+    group=st.sampled_from([0, 1, 2, 4]),
+    pooled=st.booleans(),
+    seed=st.integers(0, 99),
 )
 def test_random_shapes(form, batch, rows, columns, tokens, blocks, radius, chunk, group, pooled, seed):
     config = small_config(blocks=blocks, radius=radius, queries_per_kv=group, pooled_text=pooled, widths=(1.0,))

@@ -206,4 +206,3 @@ def test_pictures_carry_their_own_captions(data):
     for row_text, row_mask, latent in zip(text[6:], mask[6:], latents[6:], strict=True):
         assert any(torch.equal(latent, one) for one in shown.latents)
         assert torch.equal(row_text[row_mask > 0], shown.text[1][used])
-

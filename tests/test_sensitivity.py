@@ -96,8 +96,9 @@ def test_sensitivity_is_the_error_of_the_layers_own_output(model, batches):
     one = found[f"{name}.weight"]
     for bits in (2, 4):
         dense = palettize(layer.weight, bits).dense()
-        errors = torch.cat([(apply(layer, dense, x) - apply(layer, layer.weight.half().float(), x)).flatten()
-                            for x in seen])
+        errors = torch.cat(
+            [(apply(layer, dense, x) - apply(layer, layer.weight.half().float(), x)).flatten() for x in seen]
+        )
         assert one.output[bits] == pytest.approx(float(errors.square().mean()), rel=1e-3)
     assert one.errors("relative")[4] == pytest.approx(one.output[4] / one.power)
     assert one.output[4] < one.output[2]
@@ -116,8 +117,10 @@ def test_weighted_clusters_lower_the_output_error():
     layer.weight.data *= torch.logspace(0, -1, 64)  # as trained: the strong inputs have the small weights
     held = Moments(layer)
     held.add(torch.randn(4000, 64, generator=generator) * torch.logspace(-2, 1, 64))
-    errors = [held.output_power(palettize(layer.weight, 3, False, importance).dense() - layer.weight.half().float())
-              for importance in (None, held.importance())]
+    errors = [
+        held.output_power(palettize(layer.weight, 3, False, importance).dense() - layer.weight.half().float())
+        for importance in (None, held.importance())
+    ]
     assert errors[1] < 0.8 * errors[0]
 
 
@@ -187,8 +190,11 @@ def test_prompts_come_from_a_file(tmp_path, checkpoint):
 
 def test_calibration_that_cannot_be_read_is_refused(tmp_path, model):
     path = tmp_path / "prompts.txt"
-    for content, words in ((b"", "hold no prompt"), (b"# only a comment\n", "hold no prompt"),
-                           (b"\xff\xfe\x00", "not UTF-8")):
+    for content, words in (
+        (b"", "hold no prompt"),
+        (b"# only a comment\n", "hold no prompt"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=words):
             read_prompts(path)

@@ -208,7 +208,8 @@ def test_a_sharded_distillation_has_the_curve_of_one_process(tmp_path):
     assert_same_curve(curve(tmp_path / "b" / "run"), curve(tmp_path / "a" / "run"))
     one, other = (load_file(tmp_path / name / "run" / "state.safetensors") for name in "ab")
     assert one.keys() == other.keys() and {name: x.shape for name, x in one.items()} == {
-        name: x.shape for name, x in other.items()}
+        name: x.shape for name, x in other.items()
+    }
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -154,8 +154,11 @@ def test_a_recipe_file_is_trained_by_its_own_stage(tmp_path, capsys):
 
 def test_a_run_that_is_there_is_refused_when_it_shall_not_be_resumed(tmp_path, monkeypatch):
     recipe, data = load_recipe("elastic", ["steps=1", "batch=2", "precision=float32"]), captioned()
-    monkeypatch.setitem(runs.PREPARE, "elastic", lambda recipe, data_dir, runs_dir, run_dir: lambda: train_elastic(
-        data, data, run_dir, CONFIG, recipe.training))
+    monkeypatch.setitem(
+        runs.PREPARE,
+        "elastic",
+        lambda recipe, data_dir, runs_dir, run_dir: lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training),
+    )
     runs.run_stage(recipe, tmp_path, tmp_path, resume=False)
     before = state_bytes(tmp_path / "elastic")
     with pytest.raises(InputError, match="holds a run of 1 steps"):
@@ -183,8 +186,14 @@ def test_two_processes_compute_the_gradients_of_their_batches_together(tmp_path)
         batches = [data.batch(training, 0, rank, 2) for rank in (0, 1)]
         assert not torch.equal(batches[0][1], batches[1][1])  # each process draws its own
         x0, noise, t, *condition = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        elastic_gradients_(run.model, [0.5], lambda w, b=(run, x0, noise, t, condition): velocity(w, *b), x0, noise,
-                           GradientScale(method))
+        elastic_gradients_(
+            run.model,
+            [0.5],
+            lambda w, b=(run, x0, noise, t, condition): velocity(w, *b),
+            x0,
+            noise,
+            GradientScale(method),
+        )
         alone = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
         assert alone.keys() == first.keys()
         for name, gradient in alone.items():
@@ -265,16 +274,19 @@ def test_the_factor_makes_both_gradients_or_both_losses_equal(method):
     scale = GradientScale(method, decay=0.0)
     elastic_gradients_(model, [0.5], run, x0, noise, scale)
     used = {name: gradient != 0 for name, gradient in gradients[0.5].items() if name.startswith("full.")}
-    norms = {width: math.sqrt(sum(float((g[name] * used[name]).square().sum()) for name in used))
-             for width, g in gradients.items()}
+    norms = {
+        width: math.sqrt(sum(float((g[name] * used[name]).square().sum()) for name in used))
+        for width, g in gradients.items()
+    }
     if method == "grad_ratio":
         assert scale.factor * norms[0.5] == pytest.approx(norms[1.0], rel=1e-3)
     else:
         assert scale.factor * float(losses[0.5]) == pytest.approx(float(losses[1.0]), rel=1e-5)
     assert 0.25 < scale.factor < 4 and scale.factor != 1
     for name, p in parameters.items():
-        wanted = sum(s * gradients[width][name] for width, s in ((1.0, 1.0), (0.5, scale.factor))
-                     if name in gradients[width])
+        wanted = sum(
+            s * gradients[width][name] for width, s in ((1.0, 1.0), (0.5, scale.factor)) if name in gradients[width]
+        )
         if p.grad is not None:
             torch.testing.assert_close(p.grad, wanted, atol=1e-6 + 1e-4 * float(p.grad.abs().max()), rtol=0)
 
@@ -301,6 +313,7 @@ def test_the_faster_precision_is_chosen_and_a_slower_or_broken_one_is_not():
             if loss is None and precision == "bfloat16":
                 raise NotImplementedError("no bfloat16 here")
             return loss if precision == "bfloat16" and loss is not None else 1.0
+
         return step
 
     assert choose_precision(work({"float32": 0.05, "bfloat16": 0.01}))[0] == "bfloat16"
@@ -359,8 +372,11 @@ def state_bytes(folder: Path) -> bytes:
 def same_state(one: Path, other: Path) -> bool:
     """Whether two runs saved the same steps, settings and tensors; the file orders its metadata at random."""
     a, b = (read_state(folder, "") for folder in (one, other))
-    return (a.step, a.settings) == (b.step, b.settings) and a.tensors.keys() == b.tensors.keys() and all(
-        torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    return (
+        (a.step, a.settings) == (b.step, b.settings)
+        and a.tensors.keys() == b.tensors.keys()
+        and all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    )
 
 
 def rows(folder: Path) -> list[dict]:
@@ -439,8 +455,14 @@ def test_tensorboard_gets_the_scalars_and_a_grid_of_each_width(tmp_path, three_s
 
     data, encoders = captioned(), text_result(three_stages / "text")[1]
     decoder = autoencoder_result(three_stages / "autoencoder")[1].decoder
-    grid = PromptGrid(("a dog", "a cat"), Tokenizers.load(three_stages / "text" / "tokenizer"), encoders, decoder,
-                      (4, 16, 16), SamplerConfig(2, 1.0, 2.0))
+    grid = PromptGrid(
+        ("a dog", "a cat"),
+        Tokenizers.load(three_stages / "text" / "tokenizer"),
+        encoders,
+        decoder,
+        (4, 16, 16),
+        SamplerConfig(2, 1.0, 2.0),
+    )
     training = replace(FAST, steps=2, validate_every=1, tensorboard=True)
     train_elastic(data, data, tmp_path, CONFIG, training, draw=grid)
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
@@ -494,12 +516,19 @@ def three_stages(tmp_path_factory) -> Path:
     """Runs of two steps of each stage, small enough for tests."""
     folder = tmp_path_factory.mktemp("runs")
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
-    train_autoencoder(images, images[:2], folder / "autoencoder", PICTURES,
-                      AutoencoderTraining(steps=2, batch=2, crop=16, warmup=1))
+    train_autoencoder(
+        images, images[:2], folder / "autoencoder", PICTURES, AutoencoderTraining(steps=2, batch=2, crop=16, warmup=1)
+    )
     save_tokenizers(folder / "text" / "tokenizer", None, ByteTokenizer(length=24))
     tokens = Tokenizers.load(folder / "text" / "tokenizer").encode(["a dog", "a cat", "", "red heart"])
-    train_text(tokens, torch.randn(4, 6), np.array(["train"] * 3 + ["caption"]), folder / "text", TEXT,
-               TextTraining(steps=2, batch=2, warmup=1))
+    train_text(
+        tokens,
+        torch.randn(4, 6),
+        np.array(["train"] * 3 + ["caption"]),
+        folder / "text",
+        TEXT,
+        TextTraining(steps=2, batch=2, warmup=1),
+    )
     train_elastic(captioned(), captioned(), folder / "elastic", CONFIG, FAST)
     return folder
 
@@ -515,9 +544,11 @@ def test_an_assembled_checkpoint_holds_what_the_stages_learnt(three_stages, tmp_
     average = ElasticDiT(CONFIG)
     average.load_state_dict({name: tensor.half().float() for name, tensor in state.tensors.items()})
     wanted = {f"transformer {w}": materialize(average, w) for w in CONFIG.widths}
-    wanted |= {"encoder": autoencoder_result(three_stages / "autoencoder")[1].encoder,
-               "decoder": autoencoder_result(three_stages / "autoencoder")[1].decoder,
-               "text": text_result(three_stages / "text")[1]}
+    wanted |= {
+        "encoder": autoencoder_result(three_stages / "autoencoder")[1].encoder,
+        "decoder": autoencoder_result(three_stages / "autoencoder")[1].decoder,
+        "text": text_result(three_stages / "text")[1],
+    }
     found = {f"transformer {w}": checkpoint.transformer(w) for w in CONFIG.widths}
     found |= {"encoder": checkpoint.encoder(), "decoder": checkpoint.decoder(), "text": checkpoint.text_encoders()}
     for name, module in wanted.items():

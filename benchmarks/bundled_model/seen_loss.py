@@ -41,8 +41,11 @@ def main() -> None:
     for name, found in losses.items():
         cells = [f"{found[width]:.4f} ({found[width] / losses['new'][width] - 1:+.1%})" for width in widths]
         print(f"| {name} |", " | ".join(cells), "|")
-    append_study(Path(__file__).with_suffix(".jsonl"), {"scenes": COUNT, "sets": SETS},
-                 {name: {f"{w:g}": loss for w, loss in of_width.items()} for name, of_width in losses.items()})
+    append_study(
+        Path(__file__).with_suffix(".jsonl"),
+        {"scenes": COUNT, "sets": SETS},
+        {name: {f"{w:g}": loss for w, loss in of_width.items()} for name, of_width in losses.items()},
+    )
 
 
 @torch.no_grad()

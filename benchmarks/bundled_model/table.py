@@ -50,8 +50,14 @@ def behind(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def line(name: str, steps: str, row: dict[str, Any], against: str = "") -> str:
     """One row: distances, retrieval, and composition by task."""
     tasks = [row["composition"].get(task, {}).get("score") for task in TASKS]
-    cells = [name, steps, f"{row['frechet']:.1f}", against, f"{row['retrieval']['recall_at_5']:.0%}",
-             *("" if score is None else f"{score:.0%}" for score in tasks)]
+    cells = [
+        name,
+        steps,
+        f"{row['frechet']:.1f}",
+        against,
+        f"{row['retrieval']['recall_at_5']:.0%}",
+        *("" if score is None else f"{score:.0%}" for score in tasks),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 

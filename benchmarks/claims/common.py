@@ -49,9 +49,19 @@ def tiny_config(hidden: int, data: CaptionedLatents, **changes: Any) -> DiTConfi
     """A three-stage model of one to two million parameters for 16x16 latents: 64 tokens, eight heads."""
     _, channels, height, width = data.latents.shape
     settings: dict[str, Any] = dict(
-        hidden=hidden, head_dim=hidden // 8, depths=(1, 2, 1), ffn_ratios=(3, 3, 3), blocks=4, queries_per_kv=1,
-        cross_kv_heads=1, text_dim=data.text.shape[2], pooled_text=True, in_channels=channels,
-        grid=(height // 2, width // 2), time_features=64, rope_theta=100.0,
+        hidden=hidden,
+        head_dim=hidden // 8,
+        depths=(1, 2, 1),
+        ffn_ratios=(3, 3, 3),
+        blocks=4,
+        queries_per_kv=1,
+        cross_kv_heads=1,
+        text_dim=data.text.shape[2],
+        pooled_text=True,
+        in_channels=channels,
+        grid=(height // 2, width // 2),
+        time_features=64,
+        rope_theta=100.0,
     )
     return DiTConfig(**(settings | changes))
 
@@ -59,10 +69,23 @@ def tiny_config(hidden: int, data: CaptionedLatents, **changes: Any) -> DiTConfi
 def training_of(chosen: argparse.Namespace, seed: int, **changes: Any) -> ElasticTraining:
     """The training every variant has; one log line and one validation at the end, and nine on the way."""
     every = max(1, chosen.steps // 10)
-    return ElasticTraining(**(dict(
-        steps=chosen.steps, batch=chosen.batch, rate=chosen.rate, warmup=min(100, chosen.steps // 5), seed=seed,
-        ema=0.99, gradient_scale="none", precision="float32", log_every=every, validate_every=every,
-    ) | changes))
+    return ElasticTraining(
+        **(
+            dict(
+                steps=chosen.steps,
+                batch=chosen.batch,
+                rate=chosen.rate,
+                warmup=min(100, chosen.steps // 5),
+                seed=seed,
+                ema=0.99,
+                gradient_scale="none",
+                precision="float32",
+                log_every=every,
+                validate_every=every,
+            )
+            | changes
+        )
+    )
 
 
 def scenes(chosen: argparse.Namespace) -> tuple[CaptionedLatents, CaptionedLatents]:
@@ -70,8 +93,13 @@ def scenes(chosen: argparse.Namespace) -> tuple[CaptionedLatents, CaptionedLaten
     frozen, sprites = load_frozen(chosen.runs, chosen.encoders), Sprites.load(chosen.data)
     made = []
     for name, seed, count in (("train", 0, chosen.scenes), ("watched", WATCHED_SEED, chosen.watched)):
-        pool = scene_pool(SceneSource("train", seed), count, sprites, frozen.autoencoder.encoder,
-                          chosen.runs / f"{name}-{count}.safetensors")
+        pool = scene_pool(
+            SceneSource("train", seed),
+            count,
+            sprites,
+            frozen.autoencoder.encoder,
+            chosen.runs / f"{name}-{count}.safetensors",
+        )
         made.append(captioned(pool.latents.float(), [captions[0] for captions in pool.captions], frozen))
     return made[0], made[1]
 
@@ -83,15 +111,15 @@ def captioned(latents: torch.Tensor, captions: Sequence[str], frozen: Frozen) ->
     text, mask, _ = cache_text(prompts, frozen.tokenizers, frozen.text)
     words = frozen.tokenizers.word_length or text.shape[1]
     used = int(mask[:, :words].sum(1).max())  # no caption fills all of them
-    return CaptionedLatents(latents, [[row_of[caption]] for caption in captions], text[:, :used].clone(),
-                            mask[:, :used].clone(), used)
+    return CaptionedLatents(
+        latents, [[row_of[caption]] for caption in captions], text[:, :used].clone(), mask[:, :used].clone(), used
+    )
 
 
 Work = Callable[[Path], Any]  # trains in the folder given, resuming what is there
 
 
-def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[str, Any],
-             work: Work) -> dict[str, Any]:
+def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[str, Any], work: Work) -> dict[str, Any]:
     """The results of a run, from its row where there is one; else it is trained and a row made.
 
     `validation` has the last losses by width, `curves` lists [step, loss] by "val@width". A run that was interrupted
@@ -105,8 +133,11 @@ def measured(chosen: argparse.Namespace, name: str, seed: int, settings: dict[st
     folder = chosen.runs / f"{name}-{seed}-{settings['training']['steps']}"
     work(folder)
     log = read_log(folder)
-    curves = {width: [[row["step"], row[width]] for row in log if width in row]
-              for width in log[-1] if width.startswith("val@")}
+    curves = {
+        width: [[row["step"], row[width]] for row in log if width in row]
+        for width in log[-1]
+        if width.startswith("val@")
+    }
     last = {width.removeprefix("val@"): curve[-1][1] for width, curve in curves.items()}
     times = [row["time"] for row in log]
     results = {"validation": last, "curves": curves, "seconds": round(times[-1] - times[0], 1)}
@@ -120,8 +151,9 @@ def learnt(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"training": {k: v for k, v in settings["training"].items() if k != "compile"}}
 
 
-def train(data: tuple[CaptionedLatents, CaptionedLatents], config: DiTConfig, training: ElasticTraining,
-          device: str) -> Work:
+def train(
+    data: tuple[CaptionedLatents, CaptionedLatents], config: DiTConfig, training: ElasticTraining, device: str
+) -> Work:
     """The work of a plain elastic run; of one width it is an ordinary model."""
     return lambda folder: train_elastic(data[0], data[1], folder, config, training, device=device)
 
@@ -129,8 +161,14 @@ def train(data: tuple[CaptionedLatents, CaptionedLatents], config: DiTConfig, tr
 def common_settings(chosen: argparse.Namespace, config: DiTConfig, training: ElasticTraining) -> dict[str, Any]:
     """What a row says of its run beside variant and seed."""
     told = {k: v for k, v in asdict(replace(training, seed=0)).items() if k != "seed"}
-    return {"steps": chosen.steps, "scenes": chosen.scenes, "watched": chosen.watched, "encoders": chosen.encoders,
-            "model": config.to_dict(), "training": {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}}
+    return {
+        "steps": chosen.steps,
+        "scenes": chosen.scenes,
+        "watched": chosen.watched,
+        "encoders": chosen.encoders,
+        "model": config.to_dict(),
+        "training": {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()},
+    }
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -194,4 +232,3 @@ def plot_points(path: Path, groups: dict[str, dict[str, Sequence[float]]], ylabe
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
-

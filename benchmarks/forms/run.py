@@ -78,8 +78,10 @@ def compare(backend: str, width: float, grid: int, runs: int) -> dict:
     dit = load_checkpoint(bundled_folder()).transformer(width)
     size = (dit.config.patch * grid, dit.config.patch * grid)
     with tempfile.TemporaryDirectory() as folder:
-        prepared = {name: prepare(backend, transformer_component(dit, size, TOKENS, form), Path(folder))
-                    for name, form in (("split", SPLIT), ("batched", BATCHED[backend]))}
+        prepared = {
+            name: prepare(backend, transformer_component(dit, size, TOKENS, form), Path(folder))
+            for name, form in (("split", SPLIT), ("batched", BATCHED[backend]))
+        }
         times: dict[str, list[float]] = {name: [] for name in prepared}
         for _ in range(runs):
             for name, (run, _, _) in prepared.items():
@@ -89,7 +91,9 @@ def compare(backend: str, width: float, grid: int, runs: int) -> dict:
     medians = {name: round(statistics.median(t), 3) for name, t in times.items()}
     pairs = [s / b for s, b in zip(times["split"], times["batched"], strict=True)]
     return {
-        "ms_p50": medians, "ratio_p50": round(statistics.median(pairs), 2), "ratio_min": round(min(pairs), 2),
+        "ms_p50": medians,
+        "ratio_p50": round(statistics.median(pairs), 2),
+        "ratio_min": round(min(pairs), 2),
         "lowering_s": {n: round(p[1], 1) for n, p in prepared.items()},
         "psnr_db": {n: round(p[2], 1) for n, p in prepared.items()},
     }
@@ -106,8 +110,14 @@ def main() -> None:
     for backend in arguments.backends.split(","):
         for width in map(float, arguments.widths.split(",")):
             for grid in map(int, arguments.grids.split(",")):
-                settings = {"backend": backend, "width": width, "tokens": grid**2, "runs": arguments.runs,
-                            "text_tokens": TOKENS, "threads": {"onnx": 1, "executorch": "default"}[backend]}
+                settings = {
+                    "backend": backend,
+                    "width": width,
+                    "tokens": grid**2,
+                    "runs": arguments.runs,
+                    "text_tokens": TOKENS,
+                    "threads": {"onnx": 1, "executorch": "default"}[backend],
+                }
                 results = compare(backend, width, grid, arguments.runs)
                 append_study(Path(__file__).with_name("measurements.jsonl"), settings, results)
                 print(backend, width, grid**2, results, flush=True)

@@ -65,7 +65,9 @@ def sides(bundle: Bundle, with_compile: bool) -> dict[str, Callable[[], Networks
     width, checkpoint = bundle.manifest.width, checkpoint_of(bundle, None)
     found: dict[str, Callable[[], Networks]] = {
         f"{backend} artifacts": lambda backend=backend: ArtifactNetworks(bundle, backend)
-        for backend in study.BACKENDS if backend in bundle.backends}
+        for backend in study.BACKENDS
+        if backend in bundle.backends
+    }
     found[EAGER] = lambda: TorchNetworks(checkpoint, width)
     if with_compile:
         found["torch.compile"] = lambda: compiled(TorchNetworks(checkpoint, width))
@@ -89,15 +91,18 @@ def measure(bundle: Bundle, settings: Settings, with_compile: bool) -> dict:
 
         return opened
 
-    measured = study.in_turn({label: runs(label, make) for label, make in sides(bundle, with_compile).items()},
-                             settings, "executorch")
+    measured = study.in_turn(
+        {label: runs(label, make) for label, make in sides(bundle, with_compile).items()}, settings, "executorch"
+    )
     for label, drawn in pictures.items():
         if (decibels := psnr(pictures[EAGER], drawn, peak=1.0)) < FLOOR_DB:
             sys.exit(f"error: {label} drew another picture than {EAGER}: {decibels:.1f} dB.")
     results: dict[str, Any] = {"pictures": study.timings(measured), "parts": parts(bundle, settings)}
     results["times_faster_than_eager"] = {
-        label: asdict(ratio_of_medians(measured[EAGER].rounds, m.rounds)) for label, m in measured.items()
-        if label != EAGER}
+        label: asdict(ratio_of_medians(measured[EAGER].rounds, m.rounds))
+        for label, m in measured.items()
+        if label != EAGER
+    }
     return results
 
 
@@ -108,19 +113,23 @@ def parts(bundle: Bundle, settings: Settings) -> dict:
     found: dict[str, dict[str, dict]] = {}
     latent = np.random.default_rng(0).standard_normal(bundle.manifest.latent_shape).astype(np.float32)
     for part in ("text_encoder", "transformer", "decoder"):
+
         def runs(make: Callable[[], Networks], part: str = part) -> study.Runs:
             def opened() -> Callable[[], Any]:
                 networks = make()
                 ids = networks.tokenizers.encode([bundle.manifest.prompts[0]])
                 condition = conditions(networks, [bundle.manifest.prompts[0]])[0][0]
-                return {"text_encoder": lambda: networks.encode(ids),
-                        "transformer": lambda: networks.velocity(latent, 0.5, condition),
-                        "decoder": lambda: networks.decode(latent)}[part]
+                return {
+                    "text_encoder": lambda: networks.encode(ids),
+                    "transformer": lambda: networks.velocity(latent, 0.5, condition),
+                    "decoder": lambda: networks.decode(latent),
+                }[part]
 
             return opened
 
-        measured = study.in_turn({label: runs(make) for label, make in sides(bundle, False).items()}, settings,
-                                 "executorch")
+        measured = study.in_turn(
+            {label: runs(make) for label, make in sides(bundle, False).items()}, settings, "executorch"
+        )
         found[part] = study.timings(measured)
     return found
 
@@ -130,12 +139,29 @@ def table(row: dict) -> str:
     results, cells = row["results"], []
     for label, timing in results["pictures"].items():
         ratio = results["times_faster_than_eager"].get(label)
-        of = [f"{results['parts'][part][label]['ms_p50']:.2f}" if label in results["parts"][part] else ""
-              for part in results["parts"]]
-        cells.append((label, row["settings"]["threads"], f"{timing['ms_p50']:.1f}", *of,
-                      f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else "1"))
-    return study.markdown(("drawn by", "threads", "picture, ms", *(f"{part}, ms" for part in results["parts"]),
-                           "times faster than eager"), cells)
+        of = [
+            f"{results['parts'][part][label]['ms_p50']:.2f}" if label in results["parts"][part] else ""
+            for part in results["parts"]
+        ]
+        cells.append(
+            (
+                label,
+                row["settings"]["threads"],
+                f"{timing['ms_p50']:.1f}",
+                *of,
+                f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else "1",
+            )
+        )
+    return study.markdown(
+        (
+            "drawn by",
+            "threads",
+            "picture, ms",
+            *(f"{part}, ms" for part in results["parts"]),
+            "times faster than eager",
+        ),
+        cells,
+    )
 
 
 def main() -> None:
@@ -149,12 +175,28 @@ def main() -> None:
     limits = Settings(arguments.runs, arguments.seconds, threads=arguments.threads)
     bundle = bundle_of(arguments.bundle)
     m = bundle.manifest
-    settings = {"model": m.model, "tier": m.tier, "width": m.width, "resolution": list(m.resolution), "steps": STEPS,
-                "guidance": GUIDANCE, "compile": not arguments.no_compile, **asdict(limits)}
+    settings = {
+        "model": m.model,
+        "tier": m.tier,
+        "width": m.width,
+        "resolution": list(m.resolution),
+        "steps": STEPS,
+        "guidance": GUIDANCE,
+        "compile": not arguments.no_compile,
+        **asdict(limits),
+    }
     row = done(RECORD, settings) or append_study(RECORD, settings, measure(bundle, limits, not arguments.no_compile))
     print(table(row))
-    entries = [Bar(label, t["ms_p50"], f"{t['ms_p50']:.1f} ms, measured", BLUE if "artifacts" in label else AMBER,
-                   (t["ms_min"], t["ms_p95"])) for label, t in row["results"]["pictures"].items()]
+    entries = [
+        Bar(
+            label,
+            t["ms_p50"],
+            f"{t['ms_p50']:.1f} ms, measured",
+            BLUE if "artifacts" in label else AMBER,
+            (t["ms_min"], t["ms_p95"]),
+        )
+        for label, t in row["results"]["pictures"].items()
+    ]
     (HERE / "host_pipeline.svg").write_text(bars(entries, "a four-step picture"))
 
 

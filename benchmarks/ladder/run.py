@@ -53,8 +53,15 @@ def base(hidden: int, layers: int) -> DiTConfig:
     """Step D at a small size: layers in the paper's proportions 8/10/10."""
     down = round(layers * 8 / 28)
     up = round(layers * 10 / 28)
-    return DiTConfig(hidden=hidden, head_dim=32, depths=(down, layers - down - up, up), text_dim=256, in_channels=8,
-                     time_features=64, widths=(1.0,))
+    return DiTConfig(
+        hidden=hidden,
+        head_dim=32,
+        depths=(down, layers - down - up, up),
+        text_dim=256,
+        in_channels=8,
+        time_features=64,
+        widths=(1.0,),
+    )
 
 
 def side(tokens: int) -> int:
@@ -88,8 +95,9 @@ def check(component: Component, backend: str, path: Path) -> float:
     return round(decibels, 1)
 
 
-def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backend: str, settings: Settings,
-                  clock: str) -> dict:
+def measure_steps(
+    steps: tuple[str, ...], config: DiTConfig, tokens: int, backend: str, settings: Settings, clock: str
+) -> dict:
     """Milliseconds, multiply-adds and score elements of each step, and every gain over A with what was promised."""
     components = {step: component_of(ladder(step, config), tokens, study.FORMS[backend]) for step in steps}
     folder, paths, checked = study.cache("ladder"), {}, {}
@@ -98,19 +106,30 @@ def measure_steps(steps: tuple[str, ...], config: DiTConfig, tokens: int, backen
         name = f"{step}-{config.hidden}x{sum(config.depths)}-{tokens}.{backend}"
         paths[step] = study.lowered(component, backend, folder / name)
         checked[step] = check(component, backend, paths[step])
-    measured = study.in_turn({s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend,
-                             clock)
+    measured = study.in_turn(
+        {s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend, clock
+    )
     totals = {step: program_of_component(component).totals for step, component in components.items()}
-    results = {"steps": {step: timing | {"gmacs": round(totals[step].macs / 1e9, 3),
-                                         "score_elements": totals[step].score_elements, "psnr_db": checked[step]}
-                         for step, timing in study.timings(measured).items()}}
+    results = {
+        "steps": {
+            step: timing
+            | {
+                "gmacs": round(totals[step].macs / 1e9, 3),
+                "score_elements": totals[step].score_elements,
+                "psnr_db": checked[step],
+            }
+            for step, timing in study.timings(measured).items()
+        }
+    }
     first = steps[0]
     results["gain"] = {}
     for step in steps[1:]:
         ratio = ratio_of_medians(measured[first].rounds, measured[step].rounds)
         promised = totals[first].macs / totals[step].macs
         results["gain"][f"{first}/{step}"] = {key: round(value, 4) for key, value in asdict(ratio).items()} | {
-            "promised": round(promised, 4), "of_promise": round(ratio.value / promised, 4)}
+            "promised": round(promised, 4),
+            "of_promise": round(ratio.value / promised, 4),
+        }
     return results
 
 
@@ -134,8 +153,10 @@ class Global(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         layer = self.layer
-        k_coarse, v_coarse = (layer.compress(conv, x.flatten(0, 1)).reshape(1, -1, x.shape[2])  # (1, S/4, G*E)
-                              for conv, x in ((layer.compress_k, k), (layer.compress_v, v)))
+        k_coarse, v_coarse = (
+            layer.compress(conv, x.flatten(0, 1)).reshape(1, -1, x.shape[2])  # (1, S/4, G*E)
+            for conv, x in ((layer.compress_k, k), (layer.compress_v, v))
+        )
         return layer.attend(q, k_coarse, v_coarse, layer.config.head_dim)
 
 
@@ -146,22 +167,37 @@ def branch(config: DiTConfig, tokens: int, blocks: int, kind: type[nn.Module]) -
     layer = BatchedSparseSelfAttention(SparseSelfAttention(config), grid, study.FORMS["onnx"])
     shapes = {"q": config.heads, "k": config.kv_heads, "v": config.kv_heads}
     inputs = tuple(TensorSpec(n, (1, tokens, heads * config.head_dim)) for n, heads in shapes.items())
-    return Component("transformer", kind(layer).eval().requires_grad_(False), inputs,
-                     (TensorSpec("velocity", (1, tokens, config.hidden)),), "batched")
+    return Component(
+        "transformer",
+        kind(layer).eval().requires_grad_(False),
+        inputs,
+        (TensorSpec("velocity", (1, tokens, config.hidden)),),
+        "batched",
+    )
 
 
 def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Settings, clock: str) -> dict:
     """BNA with 16 blocks, with blocks of 256 tokens, and the compressed branch: milliseconds and scores."""
-    kinds = {"BNA, 16 blocks": (16, Local), "BNA, blocks of 256 tokens": (tokens // 256, Local),
-             "compressed": (16, Global)}
+    kinds = {
+        "BNA, 16 blocks": (16, Local),
+        "BNA, blocks of 256 tokens": (tokens // 256, Local),
+        "compressed": (16, Global),
+    }
     components = {label: branch(config, tokens, *kind) for label, kind in kinds.items()}
     folder = study.cache("ladder")
-    paths = {label: study.lowered(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
-             for label, c in components.items()}
-    measured = study.in_turn({label: study.runner(c, backend, paths[label]) for label, c in components.items()},
-                             settings, backend, clock)
-    return {"branches": {label: timing | {"score_elements": program_of_component(components[label]).totals
-                                          .score_elements} for label, timing in study.timings(measured).items()}}
+    paths = {
+        label: study.lowered(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
+        for label, c in components.items()
+    }
+    measured = study.in_turn(
+        {label: study.runner(c, backend, paths[label]) for label, c in components.items()}, settings, backend, clock
+    )
+    return {
+        "branches": {
+            label: timing | {"score_elements": program_of_component(components[label]).totals.score_elements}
+            for label, timing in study.timings(measured).items()
+        }
+    }
 
 
 def phone(step: str) -> str:
@@ -178,31 +214,75 @@ def step_table(rows: list[dict]) -> str:
         s, results = row["settings"], row["results"]
         for step, timing in results["steps"].items():
             gain = next((g for pair, g in results["gain"].items() if pair.endswith(f"/{step}")), None)
-            told = ("", "", "") if gain is None else (f"{gain['value']:.2f} ({gain['low']:.2f} to {gain['high']:.2f})",
-                                                      f"{gain['promised']:.2f}", f"{gain['of_promise']:.2f}")
-            cells.append((s["backend"], s["tokens"], step, f"{timing['ms_p50']:.1f}", f"{timing['gmacs']:.2f}",
-                          f"{timing['score_elements'] / 1e6:.0f}", *told, PAPER_MS[step], phone(step)))
-    return study.markdown(("runtime", "tokens", "step", "ms", "G multiply-adds", "M scores", "times faster than first",
-                           "promised", "of promise", "paper, iPhone 16 Pro Max, ms", "the same predicted"), cells)
+            told = (
+                ("", "", "")
+                if gain is None
+                else (
+                    f"{gain['value']:.2f} ({gain['low']:.2f} to {gain['high']:.2f})",
+                    f"{gain['promised']:.2f}",
+                    f"{gain['of_promise']:.2f}",
+                )
+            )
+            cells.append(
+                (
+                    s["backend"],
+                    s["tokens"],
+                    step,
+                    f"{timing['ms_p50']:.1f}",
+                    f"{timing['gmacs']:.2f}",
+                    f"{timing['score_elements'] / 1e6:.0f}",
+                    *told,
+                    PAPER_MS[step],
+                    phone(step),
+                )
+            )
+    return study.markdown(
+        (
+            "runtime",
+            "tokens",
+            "step",
+            "ms",
+            "G multiply-adds",
+            "M scores",
+            "times faster than first",
+            "promised",
+            "of promise",
+            "paper, iPhone 16 Pro Max, ms",
+            "the same predicted",
+        ),
+        cells,
+    )
 
 
 def branch_table(rows: list[dict]) -> str:
-    cells = [(row["settings"]["backend"], row["settings"]["tokens"], label, f"{timing['ms_p50']:.2f}",
-              f"{timing['score_elements'] / 1e6:.1f}") for row in rows
-             for label, timing in row["results"]["branches"].items()]
+    cells = [
+        (
+            row["settings"]["backend"],
+            row["settings"]["tokens"],
+            label,
+            f"{timing['ms_p50']:.2f}",
+            f"{timing['score_elements'] / 1e6:.1f}",
+        )
+        for row in rows
+        for label, timing in row["results"]["branches"].items()
+    ]
     return study.markdown(("runtime", "tokens", "branch", "ms", "M scores"), cells)
 
 
 def draw_plots(hidden: int, layers: int) -> None:
     """ladder.svg and branches.svg from the last row of each setting."""
-    last = {str({k: v for k, v in row["settings"].items() if k != "clock"}): row for row in read(RECORD)
-            if (row["settings"]["hidden"], row["settings"]["layers"]) == (hidden, layers)}
+    last = {
+        str({k: v for k, v in row["settings"].items() if k != "clock"}): row
+        for row in read(RECORD)
+        if (row["settings"]["hidden"], row["settings"]["layers"]) == (hidden, layers)
+    }
     for key, name, title in (("steps", "ladder", "one forward pass"), ("branches", "branches", "one ASSA layer")):
         series: dict[str, list[tuple[float, float]]] = {}
         for row in last.values():
             for label, timing in row["results"].get(key, {}).items():
                 series.setdefault(f"{label}, {row['settings']['backend']}", []).append(
-                    (row["settings"]["tokens"], timing["ms_p50"]))
+                    (row["settings"]["tokens"], timing["ms_p50"])
+                )
         if series:
             title = f"{title}, hidden {hidden}, one thread, measured"
             (HERE / f"{name}.svg").write_text(lines(dict(sorted(series.items())), title, "tokens", "ms"))
@@ -225,14 +305,24 @@ def main() -> None:
     for backend in arguments.backends.split(","):
         for tokens in map(int, arguments.tokens.split(",")):
             steps = tuple(s for s in arguments.steps.split(",") if tokens <= FULL_SCORES or s in "CD")
-            settings = {"study": "branches" if arguments.branches else "steps", "backend": backend, "tokens": tokens,
-                        "hidden": arguments.hidden, "layers": arguments.layers, "text_tokens": TEXT_TOKENS,
-                        **({} if arguments.branches else {"steps": list(steps)}), "clock": arguments.clock,
-                        **asdict(limits)}
+            settings = {
+                "study": "branches" if arguments.branches else "steps",
+                "backend": backend,
+                "tokens": tokens,
+                "hidden": arguments.hidden,
+                "layers": arguments.layers,
+                "text_tokens": TEXT_TOKENS,
+                **({} if arguments.branches else {"steps": list(steps)}),
+                "clock": arguments.clock,
+                **asdict(limits),
+            }
             row = done(RECORD, settings)
             if row is None:
-                results = (measure_branches(config, tokens, backend, limits, arguments.clock) if arguments.branches else
-                           measure_steps(steps, config, tokens, backend, limits, arguments.clock))
+                results = (
+                    measure_branches(config, tokens, backend, limits, arguments.clock)
+                    if arguments.branches
+                    else measure_steps(steps, config, tokens, backend, limits, arguments.clock)
+                )
                 row = append_study(RECORD, settings, results)
             rows.append(row)
             print((branch_table if arguments.branches else step_table)(rows[-1:]), flush=True)

@@ -46,8 +46,9 @@ class Plain(nn.Module):
         super().__init__()
         self.dit = dit
 
-    def forward(self, latent: Tensor, timestep_features: Tensor, text: Tensor, text_mask: Tensor,
-                pooled_text: Tensor) -> Tensor:
+    def forward(
+        self, latent: Tensor, timestep_features: Tensor, text: Tensor, text_mask: Tensor, pooled_text: Tensor
+    ) -> Tensor:
         dit, config = self.dit, self.dit.config
         grid = config.grid_of(tuple(latent.shape[-2:]))
         condition = (text[:, :, 0].transpose(1, 2), text_mask[:, :, 0, 0])  # (B, L, T), (B, L)
@@ -74,26 +75,33 @@ def both(width: float, grid: int, blocks: int, backend: str) -> dict[str, Compon
     return {"ours": ours, "plain": Component("transformer", Plain(dit).eval(), ours.inputs, ours.outputs, "plain")}
 
 
-def measure(width: float, grid: int, blocks: int, backend: str, settings: Settings, clock: str,
-            with_profile: bool) -> dict:
+def measure(
+    width: float, grid: int, blocks: int, backend: str, settings: Settings, clock: str, with_profile: bool
+) -> dict:
     """Milliseconds of both, how many times faster ours is, and their agreement in dB."""
     components, folder, paths = both(width, grid, blocks, backend), study.cache("layout"), {}
     for label, component in components.items():
         print(f"  lowering {label} for {backend}, width {width}, grid {grid}", file=sys.stderr, flush=True)
         paths[label] = study.lowered(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
-    made = {label: study.opened(c, backend, paths[label])(study.feed_of(c))["velocity"]
-            for label, c in components.items()}
+    made = {
+        label: study.opened(c, backend, paths[label])(study.feed_of(c))["velocity"] for label, c in components.items()
+    }
     decibels = psnr(made["plain"], made["ours"])
     if decibels < FLOOR_DB:
         sys.exit(f"error: ours and plain agree to {decibels:.1f} dB, the floor is {FLOOR_DB:g} dB.")
-    measured = study.in_turn({label: study.runner(c, backend, paths[label]) for label, c in components.items()},
-                             settings, backend, clock)
+    measured = study.in_turn(
+        {label: study.runner(c, backend, paths[label]) for label, c in components.items()}, settings, backend, clock
+    )
     ratio = ratio_of_medians(measured["plain"].rounds, measured["ours"].rounds)
     results = {"forms": study.timings(measured), "plain_over_ours": asdict(ratio), "agreement_db": round(decibels, 1)}
     if with_profile and backend == "onnx":
-        results["ms_by_kind"] = {label: {s.name: round(s.ms, 3) for s in shares(
-            profile_onnx(paths[label], study.feed_of(component), settings.threads, 10), "kind")[:12]}
-            for label, component in components.items()}
+        results["ms_by_kind"] = {
+            label: {
+                s.name: round(s.ms, 3)
+                for s in shares(profile_onnx(paths[label], study.feed_of(component), settings.threads, 10), "kind")[:12]
+            }
+            for label, component in components.items()
+        }
     return results
 
 
@@ -103,18 +111,43 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         s, results = row["settings"], row["results"]
         ms, ratio = {k: v["ms_p50"] for k, v in results["forms"].items()}, results["plain_over_ours"]
-        cells.append((s["backend"], s["width"], s["grid"] ** 2, s["blocks"], f"{ms['plain']:.2f}", f"{ms['ours']:.2f}",
-                      f"{ratio['value']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}", results["agreement_db"]))
-    return study.markdown(("runtime", "width", "tokens", "blocks", "plain, ms", "ours, ms", "ours is times faster",
-                           "95 % interval", "agreement, dB"), cells)
+        cells.append(
+            (
+                s["backend"],
+                s["width"],
+                s["grid"] ** 2,
+                s["blocks"],
+                f"{ms['plain']:.2f}",
+                f"{ms['ours']:.2f}",
+                f"{ratio['value']:.2f}",
+                f"{ratio['low']:.2f} to {ratio['high']:.2f}",
+                results["agreement_db"],
+            )
+        )
+    return study.markdown(
+        (
+            "runtime",
+            "width",
+            "tokens",
+            "blocks",
+            "plain, ms",
+            "ours, ms",
+            "ours is times faster",
+            "95 % interval",
+            "agreement, dB",
+        ),
+        cells,
+    )
 
 
 def kinds(row: dict) -> str:
     """Where the time goes, by kind of operation."""
     found = row["results"].get("ms_by_kind", {})
     names = dict.fromkeys(name for side in found.values() for name in side)
-    return study.markdown(("operation", *(f"{label}, ms" for label in found)),
-                          [(name, *(side.get(name, "") for side in found.values())) for name in names])
+    return study.markdown(
+        ("operation", *(f"{label}, ms" for label in found)),
+        [(name, *(side.get(name, "") for side in found.values())) for name in names],
+    )
 
 
 def draw_plot() -> None:
@@ -124,9 +157,15 @@ def draw_plot() -> None:
     entries = []
     for (backend, width, grid, blocks), row in sorted(last.items()):
         for label, timing in row["results"]["forms"].items():
-            entries.append(Bar(f"{label}, {backend}, {width}, {grid**2} tokens, {blocks} blocks", timing["ms_p50"],
-                               f"{timing['ms_p50']:.2f} ms, measured", BLUE if label == "ours" else AMBER,
-                               (timing["ms_min"], timing["ms_p95"])))
+            entries.append(
+                Bar(
+                    f"{label}, {backend}, {width}, {grid**2} tokens, {blocks} blocks",
+                    timing["ms_p50"],
+                    f"{timing['ms_p50']:.2f} ms, measured",
+                    BLUE if label == "ours" else AMBER,
+                    (timing["ms_min"], timing["ms_p95"]),
+                )
+            )
     (HERE / "layout.svg").write_text(bars(entries, "plain export against ours"))
 
 
@@ -145,11 +184,21 @@ def main() -> None:
     for backend in arguments.backends.split(","):
         for width in map(float, arguments.widths.split(",")):
             for grid in map(int, arguments.grids.split(",")):
-                settings = {"backend": backend, "width": width, "grid": grid, "blocks": arguments.blocks,
-                            "text_tokens": TEXT_TOKENS, "clock": arguments.clock, "profile": arguments.profile,
-                            **asdict(limits)}
-                row = done(RECORD, settings) or append_study(RECORD, settings, measure(
-                    width, grid, arguments.blocks, backend, limits, arguments.clock, arguments.profile))
+                settings = {
+                    "backend": backend,
+                    "width": width,
+                    "grid": grid,
+                    "blocks": arguments.blocks,
+                    "text_tokens": TEXT_TOKENS,
+                    "clock": arguments.clock,
+                    "profile": arguments.profile,
+                    **asdict(limits),
+                }
+                row = done(RECORD, settings) or append_study(
+                    RECORD,
+                    settings,
+                    measure(width, grid, arguments.blocks, backend, limits, arguments.clock, arguments.profile),
+                )
                 rows.append(row)
                 print(table([row]), flush=True)
                 if row["results"].get("ms_by_kind"):

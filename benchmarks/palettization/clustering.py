@@ -74,8 +74,13 @@ def package(weights: dict[str, np.ndarray]):
     def program(x):
         return tuple(mb.conv(x=x, weight=w.reshape(-1, channels, 1, 1)) for w in weights.values())
 
-    return ct.convert(program, convert_to="mlprogram", minimum_deployment_target=target, skip_model_load=True,
-                      compute_precision=ct.precision.FLOAT32)
+    return ct.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=target,
+        skip_model_load=True,
+        compute_precision=ct.precision.FLOAT32,
+    )
 
 
 def squared_error(weight: np.ndarray, dense: np.ndarray) -> float:
@@ -103,15 +108,28 @@ def compare(weights: dict[str, np.ndarray], bits: int) -> tuple[list[Pair], np.n
         tensor = torch.from_numpy(weight)
         palette = palettize(tensor, nbits, int8=False)
         ours = clocks()
-        error = {"theirs": squared_error(weight, table.astype(np.float16)[indices.ravel()]),
-                 "ours": squared_error(weight, palette.dense().numpy()),
-                 "ours_int8": squared_error(weight, palettize(tensor, nbits).dense().numpy())}
+        error = {
+            "theirs": squared_error(weight, table.astype(np.float16)[indices.ravel()]),
+            "ours": squared_error(weight, palette.dense().numpy()),
+            "ours_int8": squared_error(weight, palettize(tensor, nbits).dense().numpy()),
+        }
         name = named[weight.size, weight.tobytes()[:256]]
-        pairs.append(Pair(name, weight.size, error, {"theirs": (theirs - start)[0], "ours": (ours - theirs)[0]},
-                          (ours - theirs)[1]))
+        pairs.append(
+            Pair(
+                name,
+                weight.size,
+                error,
+                {"theirs": (theirs - start)[0], "ours": (ours - theirs)[0]},
+                (ours - theirs)[1],
+            )
+        )
         ours_seconds += clocks() - theirs
-        print(f"  {name} {weight.size:,}: error {error['ours'] / error['theirs']:.6f}, "
-              f"time {(theirs - start)[0] / (ours - theirs)[0]:.1f}x", file=sys.stderr, flush=True)
+        print(
+            f"  {name} {weight.size:,}: error {error['ours'] / error['theirs']:.6f}, "
+            f"time {(theirs - start)[0] / (ours - theirs)[0]:.1f}x",
+            file=sys.stderr,
+            flush=True,
+        )
         return table, indices
 
     model = package(weights)
@@ -134,16 +152,26 @@ def summary(pairs: list[Pair], seconds: np.ndarray) -> dict:
     theirs = sum(p.seconds["theirs"] for p in pairs)
     worst = max(ratios, key=lambda name: ratios[name])
     return {
-        "tensors": len(pairs), "weights": sum(p.count for p in pairs),
-        "error_ratio": {"median": statistics.median(ratios.values()), "least": min(ratios.values()),
-                        "worst": ratios[worst], "worst_tensor": worst},
+        "tensors": len(pairs),
+        "weights": sum(p.count for p in pairs),
+        "error_ratio": {
+            "median": statistics.median(ratios.values()),
+            "least": min(ratios.values()),
+            "worst": ratios[worst],
+            "worst_tensor": worst,
+        },
         "int8_loss_db": {"median": round(float(np.median(int8)), 4), "worst": round(float(max(int8)), 4)},
-        "cpu_seconds": {"palettize_weights": round(float(seconds[0]), 3), "their_clustering": round(theirs, 3),
-                        "ours": round(ours, 4)},
+        "cpu_seconds": {
+            "palettize_weights": round(float(seconds[0]), 3),
+            "their_clustering": round(theirs, 3),
+            "ours": round(ours, 4),
+        },
         "wall_seconds": {"palettize_weights": round(float(seconds[1]), 3), "ours": round(wall, 4)},
-        "time_ratio": {"palettize_weights": round(float(seconds[0]) / ours, 1),
-                       "palettize_weights_wall": round(float(seconds[1]) / wall, 1),
-                       "their_clustering": round(theirs / ours, 1)},
+        "time_ratio": {
+            "palettize_weights": round(float(seconds[0]) / ours, 1),
+            "palettize_weights_wall": round(float(seconds[1]) / wall, 1),
+            "their_clustering": round(theirs / ours, 1),
+        },
     }
 
 
@@ -166,8 +194,14 @@ def main() -> None:
         for bits in map(int, arguments.bits.split(",")):
             results = summary(*compare(weights, bits))
             defeats += results["error_ratio"]["worst"] > 1 + 1e-9
-            settings = {"study": "clustering", "model": arguments.model, "width": width, "bits": bits,
-                        "sample": arguments.sample, "threads": 1}
+            settings = {
+                "study": "clustering",
+                "model": arguments.model,
+                "width": width,
+                "bits": bits,
+                "sample": arguments.sample,
+                "threads": 1,
+            }
             append_study(Path(__file__).with_name("measurements.jsonl"), settings, results)
             print(arguments.model, width, bits, results, flush=True)
     sys.exit(f"{defeats} runs with a larger error than coremltools" if defeats else 0)

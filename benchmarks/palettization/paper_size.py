@@ -64,10 +64,17 @@ def measure(folder: Path, bits: int, threads: int) -> dict:
         count += weight.numel()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     size = sum(palette.nbytes for palette in palettes.values())
-    return {"tensors": len(palettes), "weights": count, "average_bits": round(8 * size / count, 4),
-            "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_bytes": peak_bytes(),
-            "process_bytes_before": start_bytes, "fp16_bytes": 2 * count,
-            "peak_over_fp16": round(peak_bytes() / (2 * count), 3)}
+    return {
+        "tensors": len(palettes),
+        "weights": count,
+        "average_bits": round(8 * size / count, 4),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
+        "peak_bytes": peak_bytes(),
+        "process_bytes_before": start_bytes,
+        "fp16_bytes": 2 * count,
+        "peak_over_fp16": round(peak_bytes() / (2 * count), 3),
+    }
 
 
 def main() -> None:
@@ -82,8 +89,16 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_weights(Path(folder), arguments.width)
-        command = [sys.executable, __file__, "--measure", folder, "--bits", str(arguments.bits), "--threads",
-                   str(arguments.threads)]
+        command = [
+            sys.executable,
+            __file__,
+            "--measure",
+            folder,
+            "--bits",
+            str(arguments.bits),
+            "--threads",
+            str(arguments.threads),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     results = json.loads(done.stdout)
     settings = {"study": "paper_size", "width": arguments.width, "bits": arguments.bits, "threads": arguments.threads}

@@ -102,8 +102,12 @@ def palettized(teacher: DiT, plan: Mapping[str, int]) -> Method:
     start, weights = time.perf_counter(), quantizable(teacher)
     stored = quantize_weights(weights, plan, "palette")
     seconds = time.perf_counter() - start
-    return sized(with_weights(teacher, {n: w.dense() for n, w in stored.items()}),
-                 {n: w.nbytes for n, w in stored.items()}, {n: blocks_of(weights[n]) for n in stored}, seconds)
+    return sized(
+        with_weights(teacher, {n: w.dense() for n, w in stored.items()}),
+        {n: w.nbytes for n, w in stored.items()},
+        {n: blocks_of(weights[n]) for n in stored},
+        seconds,
+    )
 
 
 def rounded(teacher: DiT) -> Method:
@@ -112,8 +116,12 @@ def rounded(teacher: DiT) -> Method:
     stored = quantize_weights(weights, integer_plan(weights, "int4-group"), "int4-group")
     seconds = time.perf_counter() - start
     resident = {n: blocks_of(weights[n], w.bits if isinstance(w, IntegerWeight) else 8) for n, w in stored.items()}
-    made = sized(with_weights(teacher, {n: w.dense() for n, w in stored.items()}),
-                 {n: w.nbytes for n, w in stored.items()}, resident, seconds)
+    made = sized(
+        with_weights(teacher, {n: w.dense() for n, w in stored.items()}),
+        {n: w.nbytes for n, w in stored.items()},
+        resident,
+        seconds,
+    )
     made.notes["layers_in_int8"] = sum(w.bits == 8 for w in stored.values())
     return made
 
@@ -121,8 +129,12 @@ def rounded(teacher: DiT) -> Method:
 def others(teacher: DiT, dense: Mapping[str, Tensor], seconds: float) -> Method:
     """A row of 4-bit palettes clustered elsewhere; its tables are float16."""
     weights = quantizable(teacher)
-    return sized(with_weights(teacher, dense), {n: palette_bytes(w.numel(), 4, int8=False) for n, w in weights.items()},
-                 {n: blocks_of(w) for n, w in weights.items()}, seconds)
+    return sized(
+        with_weights(teacher, dense),
+        {n: palette_bytes(w.numel(), 4, int8=False) for n, w in weights.items()},
+        {n: blocks_of(w) for n, w in weights.items()},
+        seconds,
+    )
 
 
 def coremltools_palettes(teacher: DiT) -> Method:
@@ -137,7 +149,8 @@ def coremltools_palettes(teacher: DiT) -> Method:
     def kept(nbits: int, weight: np.ndarray, **settings: Any):
         table, indices = original(nbits, weight, **settings)
         dense[named[weight.size, weight.tobytes()[:256]]] = torch.from_numpy(
-            table.astype(np.float16).astype(np.float32)[indices.ravel()])
+            table.astype(np.float16).astype(np.float32)[indices.ravel()]
+        )
         return table, indices
 
     config = cto.coreml.OpPalettizerConfig(mode="kmeans", nbits=4, weight_threshold=0)
@@ -202,10 +215,15 @@ def tuned(checkpoint: Checkpoint, teacher: DiT, before: Method, steps: int, batc
         if done % 100 == 0:
             print(f"tuning {done}/{of}", flush=True)
 
-    result = tune_(model, teacher, frozen, conditions, sampling_of(checkpoint), Tuning(steps=steps, batch=batch),
-                   advance=tell)
-    model.load_state_dict({name: value if name in frozen else value.half().float()  # as it would be stored
-                           for name, value in model.state_dict().items()})
+    result = tune_(
+        model, teacher, frozen, conditions, sampling_of(checkpoint), Tuning(steps=steps, batch=batch), advance=tell
+    )
+    model.load_state_dict(
+        {
+            name: value if name in frozen else value.half().float()  # as it would be stored
+            for name, value in model.state_dict().items()
+        }
+    )
     notes = {"error_before": result.error_before, "error_after": result.error_after, "steps": steps, "batch": batch}
     return Method(model, before.bits, before.file, before.resident, time.perf_counter() - start, notes)
 
@@ -234,8 +252,10 @@ def trajectory_psnr(checkpoint: Checkpoint, models: Mapping[str, DiT]) -> dict[s
     """PSNR of each model's velocity against the first one's, on points of its trajectories that tuning did not see."""
     conditions = encode_prompts(checkpoint, default_prompts(checkpoint))
     points = draw_points(next(iter(models.values())), conditions, sampling_of(checkpoint), 128, mixed_seed("table"))
-    return {name: round(min(200.0, velocity_psnr(velocity_error(model, points, conditions), points)), 2)
-            for name, model in models.items()}
+    return {
+        name: round(min(200.0, velocity_psnr(velocity_error(model, points, conditions), points)), 2)
+        for name, model in models.items()
+    }
 
 
 def number(value: Any) -> str:
@@ -247,12 +267,26 @@ def number(value: Any) -> str:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table in Markdown; loss also as a share of the unquantized one's."""
-    columns = ("method", "bits", "file", "resident", "trajectory_psnr_db", "velocity_psnr_db", "validation_loss",
-               "loss_change", "frechet", "retrieval")
+    columns = (
+        "method",
+        "bits",
+        "file",
+        "resident",
+        "trajectory_psnr_db",
+        "velocity_psnr_db",
+        "validation_loss",
+        "loss_change",
+        "frechet",
+        "retrieval",
+    )
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        cells = {**row, "file": f"{row['file'] / 1e6:.2f} MB", "resident": f"{row['resident'] / 1e6:.2f} MB",
-                 "loss_change": f"{100 * row['loss_change']:+.2f} %" if row["loss_change"] is not None else ""}
+        cells = {
+            **row,
+            "file": f"{row['file'] / 1e6:.2f} MB",
+            "resident": f"{row['resident'] / 1e6:.2f} MB",
+            "loss_change": f"{100 * row['loss_change']:+.2f} %" if row["loss_change"] is not None else "",
+        }
         print("| " + " | ".join(number(cells.get(column)) for column in columns) + " |")
 
 
@@ -276,8 +310,9 @@ def main() -> None:
         check_enough(chosen)  # before the long part, as what is missing from the data
         Judge.open(chosen, settings.data, Told())
     start = time.perf_counter()
-    found = methods(checkpoint, arguments.width, arguments.bits, arguments.measure, arguments.tune_steps,
-                    arguments.tune_batch)
+    found = methods(
+        checkpoint, arguments.width, arguments.bits, arguments.measure, arguments.tune_steps, arguments.tune_batch
+    )
     models = {name: method.model for name, method in found.items()}
     scores: list[dict[str, Any]] = [{} for _ in models]
     if arguments.count:
@@ -287,14 +322,28 @@ def main() -> None:
     for (name, method), score in zip(found.items(), scores, strict=True):
         loss = score.get("validation_loss")
         change = None if not first or loss is None else loss / first - 1
-        rows.append({"method": name, "bits": method.bits, "file": method.file, "resident": method.resident,
-                     "seconds": round(method.seconds, 2), "loss_change": change, "trajectory_psnr_db": near[name],
-                     **method.notes, **score})
-    options = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()
-               if key not in ("data", "checkpoint")} | {"sha256": checkpoint.origin.get("sha256")}
+        rows.append(
+            {
+                "method": name,
+                "bits": method.bits,
+                "file": method.file,
+                "resident": method.resident,
+                "seconds": round(method.seconds, 2),
+                "loss_change": change,
+                "trajectory_psnr_db": near[name],
+                **method.notes,
+                **score,
+            }
+        )
+    options = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(arguments).items()
+        if key not in ("data", "checkpoint")
+    } | {"sha256": checkpoint.origin.get("sha256")}
     for row in rows:
-        kept = {key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in row.items()}
+        kept = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
         append_study(Path(__file__).with_name("table.jsonl"), options, kept)
     show(rows)
     print(f"{time.perf_counter() - start:.0f} s")

@@ -24,16 +24,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = ["export", "--preset", "paper", "--tier", arguments.tier, "--backend", "coreml",
-                   "--components", "transformer"]
+        command = [
+            "export",
+            "--preset",
+            "paper",
+            "--tier",
+            arguments.tier,
+            "--backend",
+            "coreml",
+            "--components",
+            "transformer",
+        ]
         out = arguments.out or Path(folder) / "bundle"
-        done = subprocess.run([sys.executable, "-m", "edgegen", *command, "--json", "--out", str(out)],
-                              stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "edgegen", *command, "--json", "--out", str(out)], stdout=subprocess.PIPE, text=True
+        )
     document = json.loads(done.stdout)
-    results = {key: document[key] for key in ("seconds", "peak_bytes", "stages", "components", "verify")
-               if key in document}
-    row = append_study(Path(__file__).with_name("measurements.jsonl"), {"command": " ".join(["edgegen", *command])},
-                 results | {"exit_code": done.returncode} | {k: document[k] for k in ("error",) if k in document})
+    results = {
+        key: document[key] for key in ("seconds", "peak_bytes", "stages", "components", "verify") if key in document
+    }
+    row = append_study(
+        Path(__file__).with_name("measurements.jsonl"),
+        {"command": " ".join(["edgegen", *command])},
+        results | {"exit_code": done.returncode} | {k: document[k] for k in ("error",) if k in document},
+    )
     print(json.dumps(row["results"], indent=2))
 
 

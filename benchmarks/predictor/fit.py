@@ -56,7 +56,8 @@ def fit_all(points: list[Point]) -> tuple[dict[str, Parameters], dict[str, list[
     """Parameters and left-out predictions of every family."""
     made = {family.name: fit_family([p for p in points if p.family == family.name], family) for family in FAMILIES}
     return widen_lonely({name: parameters for name, (parameters, _) in made.items()}), {
-        name: left for name, (_, left) in made.items()}
+        name: left for name, (_, left) in made.items()
+    }
 
 
 def record(fitted: dict[str, Parameters], left: dict[str, list[LeftOut]]) -> dict:
@@ -65,26 +66,42 @@ def record(fitted: dict[str, Parameters], left: dict[str, list[LeftOut]]) -> dic
     return {
         "command": "python -m benchmarks.predictor.fit",
         "data": {path.name: file_digest(path)[0] for path in data},
-        "families": {name: {"parameters": asdict(parameters), "left_out": [
-            {"point": item.point.label, "published": item.point.milliseconds, "predicted": round(item.predicted, 1),
-             "fitted": item.point.fitted} for item in left[name]]} for name, parameters in fitted.items()},
+        "families": {
+            name: {
+                "parameters": asdict(parameters),
+                "left_out": [
+                    {
+                        "point": item.point.label,
+                        "published": item.point.milliseconds,
+                        "predicted": round(item.predicted, 1),
+                        "fitted": item.point.fitted,
+                    }
+                    for item in left[name]
+                ],
+            }
+            for name, parameters in fitted.items()
+        },
     }
 
 
 def print_family(family: Family, parameters: Parameters, points: list[Point], left: list[LeftOut]) -> None:
     """A family's parameters and points."""
     error = "none" if parameters.error is None else f"{parameters.error:.0%}"
-    print(f"\n{family.name}: compute_fraction {parameters.compute_fraction:.2f}, weight_passes "
-          f"{parameters.weight_passes:.2f}, spill_passes {parameters.spill_passes:.2f}; median error left out {error}, "
-          f"interval x{parameters.low:.2f} to x{parameters.high:.2f}")
+    print(
+        f"\n{family.name}: compute_fraction {parameters.compute_fraction:.2f}, weight_passes "
+        f"{parameters.weight_passes:.2f}, spill_passes {parameters.spill_passes:.2f}; median error left out {error}, "
+        f"interval x{parameters.low:.2f} to x{parameters.high:.2f}"
+    )
     by_chip = leave_one_out(points, family, by_chip=True)
     if by_chip:
         median = np.median([item.error for item in by_chip if item.point.fitted])
         print(f"  median error with the whole chip left out {median:.0%} over {len(by_chip)} points")
     for item in left:
         note = "" if item.point.fitted else "  outside the model, not fitted"
-        print(f"  {item.point.label:45s} published {item.point.milliseconds:8.1f}  predicted {item.predicted:8.1f}  "
-              f"{item.predicted / item.point.milliseconds - 1:+.0%}{note}")
+        print(
+            f"  {item.point.label:45s} published {item.point.milliseconds:8.1f}  predicted {item.predicted:8.1f}  "
+            f"{item.predicted / item.point.milliseconds - 1:+.0%}{note}"
+        )
 
 
 def judge(name: str, able: list[Point], unable: list[tuple[Point, str]], left: list[LeftOut]) -> bool:
@@ -92,8 +109,10 @@ def judge(name: str, able: list[Point], unable: list[tuple[Point, str]], left: l
     told = {id(item.point): item.error for item in left}
     errors = [told.get(id(point), np.inf) for point in able] + [np.inf] * len(unable)
     median = float(np.median(errors))
-    print(f"\n{name}: median error left out {median:.1%} over {len(errors)} points (limit {LIMITS[name]:.0%}); "
-          f"{sum(np.isinf(errors))} without a prediction")
+    print(
+        f"\n{name}: median error left out {median:.1%} over {len(errors)} points (limit {LIMITS[name]:.0%}); "
+        f"{sum(np.isinf(errors))} without a prediction"
+    )
     for point, why in unable:
         print(f"  {point.label}: {why}")
     return median <= LIMITS[name]

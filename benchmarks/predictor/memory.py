@@ -27,8 +27,16 @@ def main() -> int:
     append_study(Path(__file__).with_name("measurements.jsonl"), {"runs": RUNS, "limit": LIMIT}, {"memory": rows})
     print(LINE.format("tier", "component", "back end", "measured", "predicted", "error"))
     for row in rows:
-        print(LINE.format(row["tier"], row["component"], row["backend"], f"{row['measured_bytes'] / 1e6:.1f} MB",
-                          f"{row['predicted_bytes'] / 1e6:.1f} MB", f"{row['error']:+.0%}"))
+        print(
+            LINE.format(
+                row["tier"],
+                row["component"],
+                row["backend"],
+                f"{row['measured_bytes'] / 1e6:.1f} MB",
+                f"{row['predicted_bytes'] / 1e6:.1f} MB",
+                f"{row['error']:+.0%}",
+            )
+        )
     return int(any(abs(row["error"]) > LIMIT for row in rows))
 
 
@@ -43,9 +51,17 @@ def compare(folder: Path) -> list[dict]:
         finally:
             runner.close()
         predicted = host_memory(bundle, candidate.backend, candidate.component).peak
-        rows.append({"model": bundle.manifest.model, "tier": bundle.manifest.tier, "component": candidate.component,
-                     "backend": candidate.backend, "measured_bytes": measured, "predicted_bytes": predicted,
-                     "error": round(predicted / measured - 1, 3)})
+        rows.append(
+            {
+                "model": bundle.manifest.model,
+                "tier": bundle.manifest.tier,
+                "component": candidate.component,
+                "backend": candidate.backend,
+                "measured_bytes": measured,
+                "predicted_bytes": predicted,
+                "error": round(predicted / measured - 1, 3),
+            }
+        )
     return rows
 
 

@@ -29,8 +29,18 @@ def read_points(file: str) -> list[Point]:
                 continue
             counted = totals[row["model"]].batch(int(row["batch"])).compressed(float(row["weight_bits"]))
             label = f"{row['model']} on {row['device']}"
-            points.append(Point(label, profile(row["profile"]), row["unit"], row["model"], row["compute"], counted,
-                                float(row["milliseconds"]), row["fitted"] == "yes"))
+            points.append(
+                Point(
+                    label,
+                    profile(row["profile"]),
+                    row["unit"],
+                    row["model"],
+                    row["compute"],
+                    counted,
+                    float(row["milliseconds"]),
+                    row["fitted"] == "yes",
+                )
+            )
     return points
 
 

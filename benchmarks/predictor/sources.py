@@ -43,8 +43,10 @@ def core_sources() -> list[str]:
 def counts() -> dict[str, Counter[str]]:
     """Figures of each place by kind."""
     places = {"targets/devices": list_devices(), "machines": machines()}
-    found = {place: Counter(kind(f.source) for device in devices for f in device.figures.values())
-             for place, devices in places.items()}
+    found = {
+        place: Counter(kind(f.source) for device in devices for f in device.figures.values())
+        for place, devices in places.items()
+    }
     return found | {"targets/cores.toml": Counter(map(kind, core_sources()))}
 
 
@@ -70,8 +72,10 @@ def current(row: dict[str, str]) -> str:
 
 def table() -> str:
     """The table of README.md."""
-    corrected = Counter("machines" if (FOLDER / "machines" / f"{row['profile']}.toml").exists() else "targets/devices"
-                        for row in corrections())
+    corrected = Counter(
+        "machines" if (FOLDER / "machines" / f"{row['profile']}.toml").exists() else "targets/devices"
+        for row in corrections()
+    )
     lines = ["| where | figures | " + " | ".join(KINDS) + " | of these corrected |", "|" + "---|" * (len(KINDS) + 3)]
     for place, found in counts().items():
         cells = (f"`{place}`", found.total(), *(found[name] for name in KINDS), corrected[place])

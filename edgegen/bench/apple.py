@@ -87,8 +87,9 @@ class RemoteRunner:
         prepared = await remote.prepare_for_model_debugging(credentials=credentials)
         bundle, c = self.candidate.bundle, self.candidate
         artifact = bundle.artifact(c.component, c.backend)
-        model = ct.models.MLModel(str(bundle.path(artifact)), skip_model_load=True,
-                                  compute_units=ct.ComputeUnit.CPU_AND_NE)
+        model = ct.models.MLModel(
+            str(bundle.path(artifact)), skip_model_load=True, compute_units=ct.ComputeUnit.CPU_AND_NE
+        )
         self.inputs = inputs_of(bundle, artifact)
         self.benchmark = MLModelBenchmarker(model, device=prepared)
         return (await self.benchmark.benchmark_load(1)).samples[0]
@@ -122,8 +123,15 @@ def compute_plan(package: Path) -> list[Planned]:
         cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
         if usage is not None:
             name = operation.outputs[0].name if operation.outputs else operation.operator_name
-            made.append(Planned(name, operation.operator_name, unit(usage.preferred_compute_device),
-                                tuple(map(unit, usage.supported_compute_devices)), cost.weight if cost else 0.0))
+            made.append(
+                Planned(
+                    name,
+                    operation.operator_name,
+                    unit(usage.preferred_compute_device),
+                    tuple(map(unit, usage.supported_compute_devices)),
+                    cost.weight if cost else 0.0,
+                )
+            )
     return made
 
 

@@ -29,8 +29,11 @@ def attribute(nodes: Sequence[Node]) -> dict[str, str]:
         for value in node.inputs:
             users.setdefault(value, []).append(i)
     before = sweep(nodes, range(len(nodes)), lambda i: [makers[v] for v in nodes[i].inputs if v in makers])
-    behind = sweep(nodes, reversed(range(len(nodes))),
-                   lambda i: [user for value in nodes[i].outputs for user in users.get(value, ())])
+    behind = sweep(
+        nodes,
+        reversed(range(len(nodes))),
+        lambda i: [user for value in nodes[i].outputs for user in users.get(value, ())],
+    )
     return {node.name: node.module or meet([*before[i], *behind[i]]) for i, node in enumerate(nodes)}
 
 

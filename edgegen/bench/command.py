@@ -19,23 +19,30 @@ HOST = "host"
 
 def bench(
     device: Annotated[str, typer.Option(metavar="NAME", help="host, or a device (edgegen devices).")] = HOST,
-    bundle: Annotated[list[Path] | None, typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the "
-                                                      "newest below ./out.")] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
+    ] = None,
     backend: Annotated[str, typer.Option(metavar="A,B", help="onnx, executorch; coreml on a Mac.")] = "",
-    component: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, "
-                                           "picture (all of it).")] = "",
-    compare: Annotated[tuple[str, str] | None, typer.Option("--compare", metavar="A B", help="Two bundles, or two back "
-                                                            "ends of one, in turn.")] = None,
+    component: Annotated[
+        str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture (all of it).")
+    ] = "",
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--compare", metavar="A B", help="Two bundles, or two back ends of one, in turn."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, by module.")] = False,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE.json", help="With --profile: for Perfetto or "
-                                               "chrome://tracing.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="With --profile: for Perfetto or chrome://tracing.")
+    ] = None,
     runs: Annotated[int, typer.Option(metavar="N", help="At least so many runs of each ...")] = 20,
     seconds: Annotated[float, typer.Option(metavar="S", help="... or so many seconds.")] = 10.0,
     threads: Annotated[int, typer.Option(metavar="N", help="1 varies least and compares across machines.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Report even what is too noisy to tell.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="A page with plots, in one file.")] = None,
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
-        "out/measurements.jsonl"),
+        "out/measurements.jsonl"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""
@@ -43,8 +50,15 @@ def bench(
     from edgegen.bench.measure import Settings
     from edgegen.bench.session import Request, check_files
 
-    request = Request(tuple(bundle or ()), names(backend), names(component), compare,
-                      Settings(runs=runs, seconds=seconds, threads=threads), force, record)
+    request = Request(
+        tuple(bundle or ()),
+        names(backend),
+        names(component),
+        compare,
+        Settings(runs=runs, seconds=seconds, threads=threads),
+        force,
+        record,
+    )
     check_files(report, trace, profile)
     console = show.console()
     if device != HOST:
@@ -94,8 +108,9 @@ def measured(console: Console, request: Request, report: Path | None, as_json: b
     return outcome.to_dict()
 
 
-def profiled(console: Console, request: Request, report: Path | None, trace: Path | None,
-             as_json: bool) -> dict[str, Any]:
+def profiled(
+    console: Console, request: Request, report: Path | None, trace: Path | None, as_json: bool
+) -> dict[str, Any]:
     """Profiles here and shows it."""
     from dataclasses import asdict
 
@@ -114,9 +129,14 @@ def profiled(console: Console, request: Request, report: Path | None, trace: Pat
         page.write(report, [], [], profiles)
     if trace:
         trace.write_text(json.dumps(traces(profiles)), encoding="utf-8")
-    return {"source": "measured", "device": HOST,
-            "profiles": [{"artifact": title, "operations": [asdict(operation) for operation in operations]}
-                         for title, operations in profiles.items()]}
+    return {
+        "source": "measured",
+        "device": HOST,
+        "profiles": [
+            {"artifact": title, "operations": [asdict(operation) for operation in operations]}
+            for title, operations in profiles.items()
+        ],
+    }
 
 
 def on_device(console: Console, name: str, request: Request, report: Path | None, as_json: bool) -> dict[str, Any]:
@@ -129,8 +149,10 @@ def on_device(console: Console, name: str, request: Request, report: Path | None
     target, identifier = find_target(name)
     if identifier is None:
         rows = predict_rows(target, request)
-        console.print(f"[bold]{target.title}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
-                      "here was measured.")
+        console.print(
+            f"[bold]{target.title}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
+            "here was measured."
+        )
     else:
         console.print(f"[bold]{target.title}[/], source: measured")
         with show.Progress(console) as progress:

@@ -35,6 +35,8 @@ def compare(component: str, pair: Sequence[Measurement]) -> Comparison:
     """The comparison of two measurements whose rounds were taken in turn."""
     a, b = pair
     if not a.rounds or len(a.rounds) != len(b.rounds):
-        raise InputError(f"{a.label} has {len(a.rounds)} rounds and {b.label} {len(b.rounds)}: they did not run in "
-                         "turn.", "Measure both in one run.")
+        raise InputError(
+            f"{a.label} has {len(a.rounds)} rounds and {b.label} {len(b.rounds)}: they did not run in turn.",
+            "Measure both in one run.",
+        )
     return Comparison(component, a.label, b.label, ratio_of_medians(a.rounds, b.rounds))

@@ -12,12 +12,45 @@ from edgegen.errors import EdgegenError
 from edgegen.quiet import quietly
 
 Shape = tuple[int, ...]
-MIL_BITS = {"bool": 8, "float16": 16, "float32": 32, "float64": 64, "int4": 4, "uint4": 4, "uint1": 1, "uint2": 2,
-            "uint3": 3, "uint6": 6}  # others say their bits at the end of the name
-XNN_BITS = {"fp32": 32, "fp16": 16, "int32": 32, "qint32": 32, "qcint32": 32, "qint8": 8, "quint8": 8, "qcint8": 8,
-            "qdint8": 8, "qduint8": 8, "qpint8": 8, "qcint4": 4, "qbint4": 4, "qcuint4": 4}
-XNN_PAIRS = ("XNNAdd", "XNNMultiply", "XNNSubtract", "XNNDiv", "XNNMaximum", "XNNMinimum", "XNNBatchMatrixMultiply",
-             "XNNPReLU", "XNNSquaredDifference")
+MIL_BITS = {
+    "bool": 8,
+    "float16": 16,
+    "float32": 32,
+    "float64": 64,
+    "int4": 4,
+    "uint4": 4,
+    "uint1": 1,
+    "uint2": 2,
+    "uint3": 3,
+    "uint6": 6,
+}  # others say their bits at the end of the name
+XNN_BITS = {
+    "fp32": 32,
+    "fp16": 16,
+    "int32": 32,
+    "qint32": 32,
+    "qcint32": 32,
+    "qint8": 8,
+    "quint8": 8,
+    "qcint8": 8,
+    "qdint8": 8,
+    "qduint8": 8,
+    "qpint8": 8,
+    "qcint4": 4,
+    "qbint4": 4,
+    "qcuint4": 4,
+}
+XNN_PAIRS = (
+    "XNNAdd",
+    "XNNMultiply",
+    "XNNSubtract",
+    "XNNDiv",
+    "XNNMaximum",
+    "XNNMinimum",
+    "XNNBatchMatrixMultiply",
+    "XNNPReLU",
+    "XNNSquaredDifference",
+)
 XNN_LAYERS = ("XNNFullyConnected", "XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d")
 ABSENT_ID = 2**32 - 1
 
@@ -53,8 +86,12 @@ def read_coreml(path: Path) -> Program:
         operation = Operation(record.type, inputs, tuple(shapes), *mil_cost(file, record))
         if record.type.startswith("constexpr_"):
             stored = sum(builder.tensors[name].bytes for name in inputs if name in builder.tensors)
-            stored += sum(mil_size(b.info)[1] for bound in record.inputs.values() for b in bound
-                          if not isinstance(b, str) and b.info.dtype != "str")
+            stored += sum(
+                mil_size(b.info)[1]
+                for bound in record.inputs.values()
+                for b in bound
+                if not isinstance(b, str) and b.info.dtype != "str"
+            )
             for info in record.outputs:
                 builder.weight(info.name, mil_size(info)[0], stored)
             continue
@@ -71,6 +108,7 @@ def mil_size(info: Any) -> tuple[int, int]:
 
 def mil_cost(file: Any, record: Any) -> tuple[int, int, int]:
     """Multiply-adds, score elements and matrix of one MIL operation."""
+
     def shape(bound: Any) -> Shape:
         return file.values[bound].sizes() if isinstance(bound, str) else bound.info.sizes()
 
@@ -147,8 +185,11 @@ def onnx_size(shape: Shape, data_type: int) -> tuple[int, int]:
     from onnx import TensorProto, helper
 
     count = math.prod(shape)
-    bits = 4 if data_type in (TensorProto.INT4, TensorProto.UINT4) else (
-        8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    bits = (
+        4
+        if data_type in (TensorProto.INT4, TensorProto.UINT4)
+        else (8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    )
     return count, -(-count * bits // 8)
 
 
@@ -213,8 +254,9 @@ def add_xnnpack(builder: Builder, graph: Mapping[str, Any], prefix: str) -> None
     for entry in graph["xnodes"]:
         kind, node = entry["xnode_union_type"].removeprefix("_"), entry["xnode_union"]
         used, made = xnn_inputs(kind, node), node.get("output_id", 0)
-        operation = Operation(kind, tuple(f"{prefix}{i}" for i in used), (f"{prefix}{made}",),
-                              *xnn_cost(kind, node, shapes))
+        operation = Operation(
+            kind, tuple(f"{prefix}{i}" for i in used), (f"{prefix}{made}",), *xnn_cost(kind, node, shapes)
+        )
         tensor = builder.tensors[f"{prefix}{made}"]
         builder.add(operation, {f"{prefix}{made}": (tensor.elements, tensor.bytes)})
 
@@ -245,12 +287,19 @@ def xnn_cost(kind: str, node: Mapping[str, Any], shapes: Mapping[int, Shape]) ->
         return math.prod(out) * shapes[node.get("input1_id", 0)][-1], 0, 0
     if kind in XNN_LAYERS:
         filter_shape = shapes[node.get("filter_id", 0)]
-        return math.prod(out) * (math.prod(filter_shape[1:]) if kind != "XNNDepthwiseConv2d" else
-                                 math.prod(filter_shape[1:-1])), 0, 0
+        return (
+            math.prod(out)
+            * (math.prod(filter_shape[1:]) if kind != "XNNDepthwiseConv2d" else math.prod(filter_shape[1:-1])),
+            0,
+            0,
+        )
     if kind == "XNNSoftmax":
         return 0, *softmax_cost(out, -1)
     return 0, 0, 0
 
 
-READERS: dict[str, Callable[[Path], Program]] = {"coreml": read_coreml, "onnx": read_onnx,
-                                                 "executorch": read_executorch}
+READERS: dict[str, Callable[[Path], Program]] = {
+    "coreml": read_coreml,
+    "onnx": read_onnx,
+    "executorch": read_executorch,
+}

@@ -95,8 +95,9 @@ def size_of(tensor: torch.Tensor) -> tuple[int, int]:
     return tensor.numel(), tensor.numel() * tensor.element_size()
 
 
-def cost(kind: str, args: Sequence[Any], given: Sequence[torch.Tensor],
-         made: Sequence[torch.Tensor]) -> tuple[int, int, int]:
+def cost(
+    kind: str, args: Sequence[Any], given: Sequence[torch.Tensor], made: Sequence[torch.Tensor]
+) -> tuple[int, int, int]:
     """Multiply-adds, score elements, and elements of one score matrix of an operation."""
     if kind in ("mm", "bmm", "addmm"):
         return made[0].numel() * given[-1].shape[-2], 0, 0

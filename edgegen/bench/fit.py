@@ -72,8 +72,12 @@ def fit(points: Sequence[Point], family: Family) -> np.ndarray:
 def cost_matrix(points: Sequence[Point], family: Family) -> np.ndarray:
     """Costs (points, 3) in milliseconds: products, weights, spilled scores."""
     with_memory = family.terms != (0,)
-    return np.array([costs(p.totals, p.device, unit_of(p.device, p.unit), p.compute, family.on_chip_bytes, with_memory)
-                     for p in points])
+    return np.array(
+        [
+            costs(p.totals, p.device, unit_of(p.device, p.unit), p.compute, family.on_chip_bytes, with_memory)
+            for p in points
+        ]
+    )
 
 
 def non_negative(matrix: np.ndarray, terms: Sequence[int]) -> np.ndarray:
@@ -108,6 +112,7 @@ def leave_one_out(points: Sequence[Point], family: Family, by_chip: bool = False
     """Every point predicted by a fit without it, or without any point of its chip; impossible ones are missing."""
     left = []
     for point in points:
+
         def kept(other: Point, point: Point = point) -> bool:
             return other.fitted and (other.chip != point.chip if by_chip else other is not point)
 
@@ -137,8 +142,17 @@ def fit_family(points: Sequence[Point], family: Family) -> tuple[Parameters, lis
     inside = [item for item in left if item.point.fitted]
     low, high = interval([item.ratio for item in inside]) if inside else (1.0, 1.0)
     error = float(np.median([item.error for item in inside])) if inside else None
-    parameters = Parameters(1 / found[0], found[1], found[2], family.on_chip_bytes, len(used),
-                            min(point.totals.macs for point in used), error, low, high)
+    parameters = Parameters(
+        1 / found[0],
+        found[1],
+        found[2],
+        family.on_chip_bytes,
+        len(used),
+        min(point.totals.macs for point in used),
+        error,
+        low,
+        high,
+    )
     return parameters, left
 
 

@@ -40,8 +40,10 @@ def runnable(bundle: Bundle) -> tuple[str, ...]:
 def check_threads(settings: Settings) -> None:
     """Refuses more threads than cores: they would take turns."""
     if settings.threads > usable_cores():
-        raise InputError(f"--threads is {settings.threads}; this process may use {usable_cores()} cores.",
-                         f"Give {usable_cores()} or fewer.")
+        raise InputError(
+            f"--threads is {settings.threads}; this process may use {usable_cores()} cores.",
+            f"Give {usable_cores()} or fewer.",
+        )
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def checked_backends(bundle: Bundle, asked: tuple[str, ...]) -> tuple[str, ...]:
     here = runnable(bundle)
     cannot = [b for b in asked if b not in here]
     if cannot or not here:
-        raise InputError(f"Core ML does not run on {sys.platform}: its evaluator's time says nothing about a device.",
-                         f"Measured here: {', '.join(here) or 'nothing in this bundle'}. On a device: --device.")
+        raise InputError(
+            f"Core ML does not run on {sys.platform}: its evaluator's time says nothing about a device.",
+            f"Measured here: {', '.join(here) or 'nothing in this bundle'}. On a device: --device.",
+        )
     return asked or here
 
 
@@ -118,14 +122,25 @@ class ChildRunner:
     @property
     def what(self) -> dict[str, Any]:
         c = self.candidate
-        return {"bundle": str(c.bundle.root.absolute()), "backend": c.backend, "component": c.component,
-                "threads": self.settings.threads}
+        return {
+            "bundle": str(c.bundle.root.absolute()),
+            "backend": c.backend,
+            "component": c.component,
+            "threads": self.settings.threads,
+        }
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The child's answer; one that failed or died is an error that says so."""
         if self.process is None:  # a session of its own: an interrupt reaches us, and we end it
-            self.process = subprocess.Popen(COMMAND, text=True, env=child_environment(), stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True)
+            self.process = subprocess.Popen(
+                COMMAND,
+                text=True,
+                env=child_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                start_new_session=True,
+            )
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
@@ -134,8 +149,10 @@ class ChildRunner:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise EdgegenError(f"{self.candidate.label}: {self.last_words()}.",
-                               "A signal 9 is mostly the system running out of memory.")
+            raise EdgegenError(
+                f"{self.candidate.label}: {self.last_words()}.",
+                "A signal 9 is mostly the system running out of memory.",
+            )
         answer = json.loads(line)
         if "error" in answer:
             kind = InputError if answer["exit_code"] == InputError.exit_code else EdgegenError

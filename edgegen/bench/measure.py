@@ -90,8 +90,12 @@ class Measurement:
         return enough or (count >= min(LEAST_RUNS, settings.runs) and sum(self.runs) >= 1e3 * settings.seconds)
 
 
-def measure_(measurements: Sequence[Measurement], runners: Sequence[Runner], settings: Settings,
-             advance: Advance = lambda done, of: None) -> None:
+def measure_(
+    measurements: Sequence[Measurement],
+    runners: Sequence[Runner],
+    settings: Settings,
+    advance: Advance = lambda done, of: None,
+) -> None:
     """Times the runners in turn and fills their measurements in place, so that an interruption keeps what was done."""
     try:
         for measurement, runner in zip(measurements, runners, strict=True):
@@ -122,7 +126,12 @@ def require_quiet(measurements: Sequence[Measurement]) -> None:
     """Raises EdgegenError that names every candidate whose spread leaves its median uncertain."""
     noisy = [m for m in measurements if m.is_noisy]
     if noisy:
-        told = "; ".join(f"{m.label} varies by {m.summary.cv_trimmed:.0%} (CV {m.summary.cv_trimmed:.2f}, all runs "
-                         f"{m.summary.cv:.2f})" for m in noisy)
-        raise EdgegenError(f"the machine is too noisy to tell: {told}; the limit is {NOISE_LIMIT:g}.",
-                           "Stop other work, raise --seconds, or pass --force to report it all the same.")
+        told = "; ".join(
+            f"{m.label} varies by {m.summary.cv_trimmed:.0%} (CV {m.summary.cv_trimmed:.2f}, all runs "
+            f"{m.summary.cv:.2f})"
+            for m in noisy
+        )
+        raise EdgegenError(
+            f"the machine is too noisy to tell: {told}; the limit is {NOISE_LIMIT:g}.",
+            "Stop other work, raise --seconds, or pass --force to report it all the same.",
+        )

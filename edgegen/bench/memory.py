@@ -56,8 +56,16 @@ class Memory:
 
     def to_dict(self) -> dict[str, Any]:
         low, high = interval(self.peak)
-        return {"predicted_bytes": self.peak, "low": low, "high": high, "held": self.held, "opening": self.opening,
-                "activations": self.activations, "base": self.base, "source": self.source}
+        return {
+            "predicted_bytes": self.peak,
+            "low": low,
+            "high": high,
+            "held": self.held,
+            "opening": self.opening,
+            "activations": self.activations,
+            "base": self.base,
+            "source": self.source,
+        }
 
 
 SCORE_BYTES = 4  # of a score inside a fused attention; outside one, scores are tensors of the program
@@ -130,16 +138,24 @@ def predict_memory(program: Program, backend: str, weight_bytes: int, activation
         raise unknown("back end", backend, RUNTIMES)
     runtime = RUNTIMES[backend]
     packed = min(weight_bytes, sum(program.tensors[name].bytes for name in packed_weights(program)))
-    held = (weight_bytes - packed + runtime.packed_copies * packed
-            + runtime.operation_bytes * program.totals.dispatches)
-    return Memory(round(held), round(runtime.opening_copies * packed), round(activation_scale * live_peak(program)),
-                  round(runtime.base_bytes))
+    held = weight_bytes - packed + runtime.packed_copies * packed + runtime.operation_bytes * program.totals.dispatches
+    return Memory(
+        round(held),
+        round(runtime.opening_copies * packed),
+        round(activation_scale * live_peak(program)),
+        round(runtime.base_bytes),
+    )
 
 
 def packed_weights(program: Program) -> set[str]:
     """The weights that products read: a table that is gathered from stays as it is."""
-    return {name for operation in program.operations if operation.macs
-            for name in operation.inputs if program.tensors[name].is_weight}
+    return {
+        name
+        for operation in program.operations
+        if operation.macs
+        for name in operation.inputs
+        if program.tensors[name].is_weight
+    }
 
 
 def artifact_memory(bundle: Bundle, artifact: Artifact) -> Memory:

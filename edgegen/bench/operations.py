@@ -77,8 +77,12 @@ class Totals:
 
     def batch(self, count: int) -> Totals:
         """The same with `count` inputs at once: weights are read once."""
-        return replace(self, macs=count * self.macs, activations=count * self.activations,
-                       scores=tuple((size, count * elements) for size, elements in self.scores))
+        return replace(
+            self,
+            macs=count * self.macs,
+            activations=count * self.activations,
+            scores=tuple((size, count * elements) for size, elements in self.scores),
+        )
 
     def to_dict(self) -> dict:
         return asdict(self) | {"scores": [list(pair) for pair in self.scores]}
@@ -109,8 +113,11 @@ class Program:
         for operation in self.operations:
             scores[operation.matrix] += operation.scores
             if operation.macs:
-                moved += sum(self.tensors[name].elements for name in (*operation.inputs, *operation.outputs)
-                             if not self.tensors[name].is_weight)
+                moved += sum(
+                    self.tensors[name].elements
+                    for name in (*operation.inputs, *operation.outputs)
+                    if not self.tensors[name].is_weight
+                )
             else:  # a softmax: one product wrote its scores, another reads them
                 moved -= 2 * operation.scores
         return Totals(

@@ -30,9 +30,11 @@ class Bar:
 
 def svg(height: float, body: Sequence[str], title: str) -> str:
     """A drawing of the common width."""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
-            f'font-family="system-ui,sans-serif" font-size="12" role="img" aria-label="{escape(title)}">'
-            f"{''.join(body)}</svg>")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
+        f'font-family="system-ui,sans-serif" font-size="12" role="img" aria-label="{escape(title)}">'
+        f"{''.join(body)}</svg>"
+    )
 
 
 def bars(entries: Sequence[Bar], title: str) -> str:
@@ -41,8 +43,10 @@ def bars(entries: Sequence[Bar], title: str) -> str:
     body = []
     for i, bar in enumerate(entries):
         y = i * LINE
-        body.append(f'<text x="{LABEL - 6}" y="{y + 14}" text-anchor="end">{escape(bar.label)}</text>'
-                    f'<rect x="{LABEL}" y="{y + 4}" width="{bar.value * scale:.1f}" height="12" fill="{bar.colour}"/>')
+        body.append(
+            f'<text x="{LABEL - 6}" y="{y + 14}" text-anchor="end">{escape(bar.label)}</text>'
+            f'<rect x="{LABEL}" y="{y + 4}" width="{bar.value * scale:.1f}" height="12" fill="{bar.colour}"/>'
+        )
         if bar.whisker:
             low, high = (LABEL + end * scale for end in bar.whisker)
             body.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y + 10}" y2="{y + 10}" stroke="#111"/>')
@@ -50,8 +54,9 @@ def bars(entries: Sequence[Bar], title: str) -> str:
     return svg(len(entries) * LINE + 6, body, title)
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str, y_label: str,
-          height: int = 360) -> str:
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str, y_label: str, height: int = 360
+) -> str:
     """Named series of (x, y) above 0 on logarithmic axes, with a mark and a grid line at every x that occurs."""
     points = [point for some in series.values() for point in some]
     if not points:
@@ -67,15 +72,21 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_lab
     def py(y: float) -> float:
         return TOP + (height - TOP - BOTTOM) * (1 - (math.log10(y) - bottom) / (top - bottom))
 
-    body = [f'<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>',
-            f'<text x="{LEFT}" y="{height - 8}">{escape(x_label)}; up: {escape(y_label)}, both logarithmic</text>']
+    body = [
+        f'<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>',
+        f'<text x="{LEFT}" y="{height - 8}">{escape(x_label)}; up: {escape(y_label)}, both logarithmic</text>',
+    ]
     for decade in range(bottom, top + 1):
-        body.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(10**decade):.1f}" y2="{py(10**decade):.1f}" '
-                    f'stroke="#ddd"/><text x="{LEFT - 6}" y="{py(10**decade) + 4:.1f}" text-anchor="end">'
-                    f"{10.0**decade:g}</text>")
+        body.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(10**decade):.1f}" y2="{py(10**decade):.1f}" '
+            f'stroke="#ddd"/><text x="{LEFT - 6}" y="{py(10**decade) + 4:.1f}" text-anchor="end">'
+            f"{10.0**decade:g}</text>"
+        )
     for x in xs:
-        body.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{height - BOTTOM}" stroke="#eee"/>'
-                    f'<text x="{px(x):.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{x:g}</text>')
+        body.append(
+            f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{height - BOTTOM}" stroke="#eee"/>'
+            f'<text x="{px(x):.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
+        )
     for i, (name, some) in enumerate(series.items()):
         colour = PALETTE[i % len(PALETTE)]
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in sorted(some))

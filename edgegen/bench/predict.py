@@ -76,10 +76,15 @@ class Prediction:
     source: str = "predicted"
 
     def __str__(self) -> str:
-        error = ("one published point, interval of other families" if self.family_error is None else
-                 f"median error {self.family_error:.0%} over {self.points} points left out")
-        return (f"predicted {readable(self.milliseconds)} ({readable(self.low)} to {readable(self.high)}; "
-                f"{self.family}, {error}{f'; {self.note}' if self.note else ''})")
+        error = (
+            "one published point, interval of other families"
+            if self.family_error is None
+            else f"median error {self.family_error:.0%} over {self.points} points left out"
+        )
+        return (
+            f"predicted {readable(self.milliseconds)} ({readable(self.low)} to {readable(self.high)}; "
+            f"{self.family}, {error}{f'; {self.note}' if self.note else ''})"
+        )
 
     def __format__(self, spec: str) -> str:
         return str(self)  # no format gives the bare number
@@ -90,17 +95,39 @@ class Prediction:
     def __add__(self, other: Prediction) -> Prediction:
         """One after the other; errors are taken to go the same way."""
         worst = max((self, other), key=lambda p: (p.family_error is None, p.family_error or 0))
-        return Prediction(self.milliseconds + other.milliseconds, self.low + other.low, self.high + other.high,
-                          worst.family, worst.family_error, worst.points, self.note or other.note)
+        return Prediction(
+            self.milliseconds + other.milliseconds,
+            self.low + other.low,
+            self.high + other.high,
+            worst.family,
+            worst.family_error,
+            worst.points,
+            self.note or other.note,
+        )
 
     def times(self, count: int) -> Prediction:
         """`count` runs."""
-        return Prediction(count * self.milliseconds, count * self.low, count * self.high, self.family,
-                          self.family_error, self.points, self.note)
+        return Prediction(
+            count * self.milliseconds,
+            count * self.low,
+            count * self.high,
+            self.family,
+            self.family_error,
+            self.points,
+            self.note,
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"predicted": self.milliseconds, "low": self.low, "high": self.high, "family": self.family,
-                "family_error": self.family_error, "points": self.points, "note": self.note, "source": self.source}
+        return {
+            "predicted": self.milliseconds,
+            "low": self.low,
+            "high": self.high,
+            "family": self.family,
+            "family_error": self.family_error,
+            "points": self.points,
+            "note": self.note,
+            "source": self.source,
+        }
 
 
 def readable(milliseconds: float) -> str:
@@ -128,19 +155,35 @@ def predict(totals: Totals, device: Device, backend: str, compute: str | None = 
     return predict_unit(totals, device, BACKEND_UNITS[backend], compute or BACKEND_COMPUTE[backend])
 
 
-def predict_unit(totals: Totals, device: Device, kind: str, compute: str,
-                 parameters: Mapping[str, Parameters] | None = None) -> Prediction:
+def predict_unit(
+    totals: Totals, device: Device, kind: str, compute: str, parameters: Mapping[str, Parameters] | None = None
+) -> Prediction:
     """One run on the npu, gpu or cpu of a device."""
     unit, families = unit_of(device, kind), parameters if parameters is not None else load_parameters()
     if unit.family not in families:
-        raise CannotPredict(f"the {kind} of {device.title} ({unit.family}) cannot be predicted: no published latency "
-                            "of that family is known.", f"Families with some: {', '.join(families)}.")
+        raise CannotPredict(
+            f"the {kind} of {device.title} ({unit.family}) cannot be predicted: no published latency "
+            "of that family is known.",
+            f"Families with some: {', '.join(families)}.",
+        )
     family = families[unit.family]
-    milliseconds = sum(cost * weight for cost, weight in
-                       zip(costs(totals, device, unit, compute, family.on_chip_bytes, family.needs_bandwidth),
-                           weights(family), strict=True))
-    return Prediction(milliseconds, milliseconds * family.low, milliseconds * family.high, unit.family, family.error,
-                      family.points, extrapolation(totals, family))
+    milliseconds = sum(
+        cost * weight
+        for cost, weight in zip(
+            costs(totals, device, unit, compute, family.on_chip_bytes, family.needs_bandwidth),
+            weights(family),
+            strict=True,
+        )
+    )
+    return Prediction(
+        milliseconds,
+        milliseconds * family.low,
+        milliseconds * family.high,
+        unit.family,
+        family.error,
+        family.points,
+        extrapolation(totals, family),
+    )
 
 
 def extrapolation(totals: Totals, family: Parameters) -> str:
@@ -155,15 +198,18 @@ def weights(family: Parameters) -> tuple[float, float, float]:
     return 1 / family.compute_fraction, family.weight_passes, family.spill_passes
 
 
-def costs(totals: Totals, device: Device, unit: Unit, compute: str, on_chip_bytes: float,
-          with_memory: bool = True) -> tuple[float, float, float]:
+def costs(
+    totals: Totals, device: Device, unit: Unit, compute: str, on_chip_bytes: float, with_memory: bool = True
+) -> tuple[float, float, float]:
     """Milliseconds of the products at the peak rate, of the weights and of the spilled scores at the peak bandwidth."""
     products = 2e3 * totals.macs / (1e12 * tera_operations(device, unit, compute))
     if not with_memory:
         return products, 0.0, 0.0
     if device.bandwidth_gbs is None:
-        raise CannotPredict(f"the memory bandwidth of {device.title} is not known, so its {unit.kind} cannot be "
-                            "predicted.", f"Add bandwidth_gbs, with its source, to targets/devices/{device.name}.toml.")
+        raise CannotPredict(
+            f"the memory bandwidth of {device.title} is not known, so its {unit.kind} cannot be predicted.",
+            f"Add bandwidth_gbs, with its source, to targets/devices/{device.name}.toml.",
+        )
     per_byte = 1e3 / (1e9 * device.bandwidth_gbs.value)
     spilled = totals.scores_above(on_chip_bytes / SCORE_BYTES) * SCORE_BYTES
     return products, totals.weight_bytes * per_byte, spilled * per_byte
@@ -175,9 +221,10 @@ def unit_of(device: Device, kind: str) -> Unit:
         raise unknown("unit", kind, UNITS)
     if kind not in device.units:
         known = ", ".join(device.units) or "none"
-        raise CannotPredict(f"the rate of the {kind} of {device.title} is not known, so it cannot be predicted.",
-                            f"Known rates: {known}. Add [units.{kind}], with its source, to "
-                            f"targets/devices/{device.name}.toml.")
+        raise CannotPredict(
+            f"the rate of the {kind} of {device.title} is not known, so it cannot be predicted.",
+            f"Known rates: {known}. Add [units.{kind}], with its source, to targets/devices/{device.name}.toml.",
+        )
     return device.units[kind]
 
 

@@ -47,8 +47,11 @@ def predict_bundle(bundle: Bundle, device: Device) -> list[PredictedPart]:
 
 def host_memory(bundle: Bundle, backend: str, component: str) -> Memory:
     """What measuring a component here should take; the picture there keeps every artifact open, and tokenizers."""
-    parts = {a.name: artifact_memory(bundle, a) for a in bundle.manifest.components
-             if a.backend == backend and component in (a.name, PICTURE)}
+    parts = {
+        a.name: artifact_memory(bundle, a)
+        for a in bundle.manifest.components
+        if a.backend == backend and component in (a.name, PICTURE)
+    }
     memory = pipeline_memory(parts, free_text_encoder=False)
     return replace(memory, activations=memory.activations + DRAWING_BYTES) if component == PICTURE else memory
 

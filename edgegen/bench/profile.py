@@ -35,8 +35,9 @@ class Share:
     share: float
 
 
-def profile_artifact(bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.ndarray], threads: int,
-                     count: int) -> list[TimedOperation]:
+def profile_artifact(
+    bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.ndarray], threads: int, count: int
+) -> list[TimedOperation]:
     """The operations of one artifact in the order they run, from `count` runs after one that does not count."""
     path = bundle.path(artifact)
     if artifact.backend == "onnx":
@@ -47,8 +48,9 @@ def profile_artifact(bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.n
         from edgegen.bench.profile_executorch import profile_executorch
 
         return profile_executorch(bundle, artifact, feed, count)
-    raise InputError(f"there is no profile of {artifact.backend}.", "Profile onnx or executorch; Xcode "
-                     "profiles Core ML.")
+    raise InputError(
+        f"there is no profile of {artifact.backend}.", "Profile onnx or executorch; Xcode profiles Core ML."
+    )
 
 
 def cut(module: str) -> str:
@@ -73,7 +75,17 @@ def traces(profiles: Mapping[str, Sequence[TimedOperation]]) -> dict:
     events: list[dict] = []
     for process, (title, operations) in enumerate(profiles.items(), 1):
         events.append({"ph": "M", "pid": process, "tid": 1, "name": "process_name", "args": {"name": title}})
-        events += [{"ph": "X", "pid": process, "tid": 1, "name": f"{o.module or NOWHERE}: {o.kind}", "cat": o.kind,
-                    "ts": round(1e3 * o.start_ms, 3), "dur": round(1e3 * o.ms, 3),
-                    "args": {"operation": o.name, "module": o.module}} for o in operations]
+        events += [
+            {
+                "ph": "X",
+                "pid": process,
+                "tid": 1,
+                "name": f"{o.module or NOWHERE}: {o.kind}",
+                "cat": o.kind,
+                "ts": round(1e3 * o.start_ms, 3),
+                "dur": round(1e3 * o.ms, 3),
+                "args": {"operation": o.name, "module": o.module},
+            }
+            for o in operations
+        ]
     return {"traceEvents": events, "displayTimeUnit": "ms"}

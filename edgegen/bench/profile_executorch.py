@@ -29,8 +29,9 @@ LOOKAHEAD = 16  # operations that XNNPACK may have dropped in a row
 RENAMED = {"square": ("multiply",), "copy": ("concatenate", "reshape", "copy"), "convolution": ("conv", "depthwise")}
 
 
-def profile_executorch(bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.ndarray],
-                       count: int) -> list[TimedOperation]:
+def profile_executorch(
+    bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.ndarray], count: int
+) -> list[TimedOperation]:
     """The operations of a .pte as the runtime ran them."""
     events = run_profiled(bundle.path(artifact), [torch.from_numpy(feed[s.name]) for s in artifact.inputs], count)
     graphs = iter(xnnpack_graphs(bundle.path(artifact), module_keys(bundle, artifact.name)))
@@ -105,8 +106,11 @@ def module_keys(bundle: Bundle, component: str) -> dict[str, str]:
         networks = TorchNetworks(checkpoint_of(bundle, None), bundle.manifest.width)
     except EdgegenError:
         return {}
-    module = {"transformer": lambda: networks.transformer, "decoder": lambda: networks.decoder,
-              "text_encoder": lambda: networks.text_encoders}[component]()
+    module = {
+        "transformer": lambda: networks.transformer,
+        "decoder": lambda: networks.decoder,
+        "text_encoder": lambda: networks.text_encoders,
+    }[component]()
     keys: dict[str, str] = {}
     for name, value in module.state_dict().items():
         key = hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()

@@ -28,13 +28,22 @@ def profile_onnx(path: Path, feed: Mapping[str, np.ndarray], threads: int, count
         durations[name].append(event["dur"])
         starts[name], kinds[name] = event["ts"], event["args"]["op_name"]
     first = min(starts.values())
-    made = [TimedOperation(name, kinds[name], modules.get(name, ""), statistics.median(runs[1:] or runs) / 1e3,
-                      (starts[name] - first) / 1e3) for name, runs in durations.items()]
+    made = [
+        TimedOperation(
+            name,
+            kinds[name],
+            modules.get(name, ""),
+            statistics.median(runs[1:] or runs) / 1e3,
+            (starts[name] - first) / 1e3,
+        )
+        for name, runs in durations.items()
+    ]
     return sorted(made, key=lambda operation: operation.start_ms)
 
 
-def run_profiled(path: Path, feed: Mapping[str, np.ndarray], threads: int, count: int,
-                 folder: Path) -> tuple[list[dict], Path]:
+def run_profiled(
+    path: Path, feed: Mapping[str, np.ndarray], threads: int, count: int, folder: Path
+) -> tuple[list[dict], Path]:
     """The node events of `count` + 1 runs, and the optimized graph."""
     import onnxruntime
 
@@ -67,5 +76,7 @@ def nodes_of(path: Path, optimized: Path) -> list[Node]:
         known = modules.get(node.name) or modules.get(node.name.split("/")[0], "")
         return known or next((weights[value] for value in node.input if value in weights), "")
 
-    return [Node(node.name, tuple(filter(None, node.input)), tuple(filter(None, node.output)), module(node))
-            for node in onnx.load(str(optimized), load_external_data=False).graph.node]
+    return [
+        Node(node.name, tuple(filter(None, node.input)), tuple(filter(None, node.output)), module(node))
+        for node in onnx.load(str(optimized), load_external_data=False).graph.node
+    ]

@@ -74,10 +74,16 @@ class Option:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        return {"tier": self.tier, "width": self.width, "backend": self.backend, "bits": self.bits,
-                "time_ms": None if self.time is None else self.time.to_dict(),
-                "memory": None if self.memory is None else self.memory.to_dict(), "cannot_predict": self.cannot,
-                "source": "predicted"}
+        return {
+            "tier": self.tier,
+            "width": self.width,
+            "backend": self.backend,
+            "bits": self.bits,
+            "time_ms": None if self.time is None else self.time.to_dict(),
+            "memory": None if self.memory is None else self.memory.to_dict(),
+            "cannot_predict": self.cannot,
+            "source": "predicted",
+        }
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,15 @@ class Advice:
     others: tuple[Option, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"device": self.device.name, "budget_s": self.budget, "memory_bytes": self.memory,
-                "memory_note": self.memory_note, "source": "predicted",
-                "fitting": [o.to_dict() | {"doubts": o.doubts(self.budget, self.memory)} for o in self.fitting],
-                "others": [o.to_dict() | {"reasons": o.too_much(self.budget, self.memory)} for o in self.others]}
+        return {
+            "device": self.device.name,
+            "budget_s": self.budget,
+            "memory_bytes": self.memory,
+            "memory_note": self.memory_note,
+            "source": "predicted",
+            "fitting": [o.to_dict() | {"doubts": o.doubts(self.budget, self.memory)} for o in self.fitting],
+            "others": [o.to_dict() | {"reasons": o.too_much(self.budget, self.memory)} for o in self.others],
+        }
 
 
 def storages(target: BackendTarget) -> tuple[Storage, ...]:
@@ -141,10 +152,12 @@ def device_memory(device: Device) -> tuple[float | None, str]:
     if device.app_memory_gb:
         return 1e9 * device.app_memory_gb.value, f"what one app may use; {device.app_memory_gb.source}"
     if device.memory_gb:
-        return 1e9 * device.memory_gb.value, ("what one app may use is not known; assumed is all of the device's, "
-                                              "which no app gets. Give --memory")
-    return None, ("what one app may use is not known, nor what the device has; nothing is refused for its memory. "
-                  "Give --memory")
+        return 1e9 * device.memory_gb.value, (
+            "what one app may use is not known; assumed is all of the device's, which no app gets. Give --memory"
+        )
+    return None, (
+        "what one app may use is not known, nor what the device has; nothing is refused for its memory. Give --memory"
+    )
 
 
 def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda line: None) -> list[Option]:
@@ -155,13 +168,15 @@ def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda li
         artifacts = {a.name: a for a in m.components if a.backend == backend}
         programs = {name: program_of_artifact(backend, bundle.path(a)) for name, a in artifacts.items()}
         memory = {name: predict_memory(programs[name], backend, artifacts[name].resident_bytes) for name in artifacts}
-        found.append(option(m.tier, m.width, backend, m.bits, programs, device, memory, len(m.sigmas) - 1,
-                            m.guidance, {}))
+        found.append(
+            option(m.tier, m.width, backend, m.bits, programs, device, memory, len(m.sigmas) - 1, m.guidance, {})
+        )
     return found
 
 
-def options_of_config(config: CheckpointConfig, tiers: Sequence[Tier], device: Device,
-                      report: Report = lambda line: None) -> list[Option]:
+def options_of_config(
+    config: CheckpointConfig, tiers: Sequence[Tier], device: Device, report: Report = lambda line: None
+) -> list[Option]:
     """Every tier, back end and storage of a model that need not exist yet."""
     found = []
     for tier in tiers:
@@ -171,10 +186,24 @@ def options_of_config(config: CheckpointConfig, tiers: Sequence[Tier], device: D
             report(f"counting {tier.name} for {backend}")
             programs = {part.name: program_of_component(part) for part in components(config, tier, target)}
             for storage in storages(target):
-                memory = {name: component_memory(name, program, backend, storage, target)
-                          for name, program in programs.items()}
-                found.append(option(tier.name, tier.width, backend, storage.bits, programs, device, memory,
-                                    config.sampler.steps, config.sampler.guidance, {"transformer": storage}))
+                memory = {
+                    name: component_memory(name, program, backend, storage, target)
+                    for name, program in programs.items()
+                }
+                found.append(
+                    option(
+                        tier.name,
+                        tier.width,
+                        backend,
+                        storage.bits,
+                        programs,
+                        device,
+                        memory,
+                        config.sampler.steps,
+                        config.sampler.guidance,
+                        {"transformer": storage},
+                    )
+                )
     return found
 
 
@@ -200,8 +229,18 @@ def components(config: CheckpointConfig, tier: Tier, target: BackendTarget) -> I
     yield decoder_component(decoder, latent, form)
 
 
-def option(tier: str, width: float, backend: str, bits: float, programs: dict[str, Program], device: Device,
-           memory: dict[str, Memory], steps: int, guidance: float, storage: dict[str, Storage]) -> Option:
+def option(
+    tier: str,
+    width: float,
+    backend: str,
+    bits: float,
+    programs: dict[str, Program],
+    device: Device,
+    memory: dict[str, Memory],
+    steps: int,
+    guidance: float,
+    storage: dict[str, Storage],
+) -> Option:
     """One option, with the time and the peak of a whole picture."""
     missing = [name for name in COMPONENTS if name not in programs]
     if missing:
@@ -213,8 +252,9 @@ def option(tier: str, width: float, backend: str, bits: float, programs: dict[st
     return Option(tier, width, backend, bits, time, pipeline_memory(memory))
 
 
-def picture_time(programs: dict[str, Program], device: Device, backend: str, steps: int, guidance: float,
-                 storage: dict[str, Storage]) -> Prediction:
+def picture_time(
+    programs: dict[str, Program], device: Device, backend: str, steps: int, guidance: float, storage: dict[str, Storage]
+) -> Prediction:
     """Text, every step (two passes where guidance is not 1) and decoder; loading is not in it."""
     passes = 1 if guidance == 1 else 2
     counts = {"text_encoder": passes, "transformer": passes * steps, "decoder": 1}

@@ -23,8 +23,9 @@ def recommend(
     memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: one app's limit.")] = "",
     backend: Annotated[str, typer.Option("--backend", metavar="A,B", help="coreml, onnx, executorch.")] = "",
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge this bundle.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkpoint; the bundled one if left out.")
-                          ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint; the bundled one if left out.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="The shape of: paper, emoji.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -84,8 +85,10 @@ def show_advice(to: Console, advice: Advice) -> None:
 
     budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
-    line(f"[bold]{escape(advice.device.title)}[/] ({advice.device.chip.value}), {budget}, memory {limit}. "
-         "Every figure is [yellow]predicted[/].")
+    line(
+        f"[bold]{escape(advice.device.title)}[/] ({advice.device.chip.value}), {budget}, memory {limit}. "
+        "Every figure is [yellow]predicted[/]."
+    )
     line(f"memory: {escape(advice.memory_note)}")
     for word, option in zip(("best", "runner-up"), advice.fitting[:RUNNER_UP], strict=False):
         line(f"[green]{word}:[/] [bold]{name(option)}[/]")

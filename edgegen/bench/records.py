@@ -21,8 +21,11 @@ SOURCES = ("measured", "predicted")
 def processor() -> str:
     """The processor's name as the system gives it."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-             ] if info.exists() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -35,8 +38,14 @@ def machine() -> dict:
     """What ran a measurement."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {"processor": processor(), "cores": usable_cores(), "memory_bytes": pages, "load_1min": load,
-            "system": platform.platform(terse=True), "python": platform.python_version()}
+    return {
+        "processor": processor(),
+        "cores": usable_cores(),
+        "memory_bytes": pages,
+        "load_1min": load,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }
 
 
 WRITTEN_BY_STUDIES = [f":(exclude,glob)benchmarks/**/*.{ending}" for ending in ("jsonl", "png", "md")]
@@ -63,8 +72,12 @@ def commit() -> str | None:
 
 def environment() -> dict:
     """The fields every row shares: when, which commit, where, with which versions."""
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine(),
-            "versions": tool_versions()}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": tool_versions(),
+    }
 
 
 def append(path: Path, row: dict) -> dict:

@@ -39,8 +39,9 @@ def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
     return [pair for pair in found if not request.components or pair[1] in request.components]
 
 
-def measure_remote(device: Device, identifier: str, request: Request,
-                   advance: Advance = lambda done, of: None) -> list[dict]:
+def measure_remote(
+    device: Device, identifier: str, request: Request, advance: Advance = lambda done, of: None
+) -> list[dict]:
     """Rows of Core ML components measured on a connected device, one after the other."""
     rows, environment = [], records.environment()
     for bundle in open_bundles(request.bundles):
@@ -66,6 +67,9 @@ def predict_rows(device: Device, request: Request) -> list[dict]:
     rows = []
     for bundle in open_bundles(request.bundles):
         runs = wanted(bundle, request)
-        rows += [predicted_row(bundle, part, device.name, environment) for part in predict_bundle(bundle, device)
-                 if (part.backend, part.component) in runs]
+        rows += [
+            predicted_row(bundle, part, device.name, environment)
+            for part in predict_bundle(bundle, device)
+            if (part.backend, part.component) in runs
+        ]
     return rows

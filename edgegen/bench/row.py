@@ -23,29 +23,47 @@ def identity(bundle: Bundle, backend: str, component: str) -> dict:
     """Which artifact a row is about; the picture is about all of a back end's."""
     m = bundle.manifest
     artifacts = [a for a in m.components if a.backend == backend and component in (a.name, PICTURE)]
-    return {"model": m.model, "tier": m.tier, "width": m.width, "resolution": list(m.resolution), "bits": m.bits,
-            "bundle": str(bundle.root), "component": component, "backend": backend,
-            "form": artifacts[0].form if artifacts else None, "artifacts": [described(a) for a in artifacts]}
+    return {
+        "model": m.model,
+        "tier": m.tier,
+        "width": m.width,
+        "resolution": list(m.resolution),
+        "bits": m.bits,
+        "bundle": str(bundle.root),
+        "component": component,
+        "backend": backend,
+        "form": artifacts[0].form if artifacts else None,
+        "artifacts": [described(a) for a in artifacts],
+    }
 
 
 def described(artifact: Artifact) -> dict:
-    return {"path": artifact.path, "sha256": artifact.sha256, "bytes": artifact.bytes,
-            "resident_bytes": artifact.resident_bytes}
+    return {
+        "path": artifact.path,
+        "sha256": artifact.sha256,
+        "bytes": artifact.bytes,
+        "resident_bytes": artifact.resident_bytes,
+    }
 
 
-def measured_row(candidate: Candidate, measurement: Measurement, settings: Settings, others: Sequence[str],
-                 environment: dict) -> dict:
+def measured_row(
+    candidate: Candidate, measurement: Measurement, settings: Settings, others: Sequence[str], environment: dict
+) -> dict:
     """The record of a measurement with its single runs in order; `others` are what ran in turn with it."""
     assert measurement.opened is not None and measurement.first_ms is not None
     opened, runs = measurement.opened, measurement.runs
     steps = {"steps": len(candidate.bundle.manifest.sigmas) - 1} if candidate.component == PICTURE else {}
     return {
-        "source": "measured", "device": "host", "compute_unit": "all" if candidate.backend == "coreml" else "cpu",
+        "source": "measured",
+        "device": "host",
+        "compute_unit": "all" if candidate.backend == "coreml" else "cpu",
         **environment,
         **identity(candidate.bundle, candidate.backend, candidate.component),
-        "partial": measurement.partial, "noisy": measurement.is_noisy,
+        "partial": measurement.partial,
+        "noisy": measurement.is_noisy,
         "settings": asdict(settings) | {"block": measurement.block, "in_turn_with": list(others)} | steps,
-        "load_ms": round(opened.load_ms, DIGITS), "first_ms": round(measurement.first_ms, DIGITS),
+        "load_ms": round(opened.load_ms, DIGITS),
+        "first_ms": round(measurement.first_ms, DIGITS),
         "latency_ms": rounded(asdict(measurement.summary)) | {"runs": [round(run, DIGITS) for run in runs]},
         "memory": memory_of(candidate, measurement),
     }
@@ -58,8 +76,12 @@ def memory_of(candidate: Candidate, measurement: Measurement) -> dict | None:
     opened, peak = measurement.opened, measurement.peak_bytes
     if opened is None or not peak:
         return None
-    told = {"base_bytes": opened.base_bytes, "loaded_bytes": opened.loaded_bytes, "peak_bytes": peak,
-            "peak_over_base_bytes": peak - opened.base_bytes}
+    told = {
+        "base_bytes": opened.base_bytes,
+        "loaded_bytes": opened.loaded_bytes,
+        "peak_bytes": peak,
+        "peak_over_base_bytes": peak - opened.base_bytes,
+    }
     if measurement.partial:  # an interruption is not the time to read the artifact again
         return told
     return told | {"predicted": host_memory(candidate.bundle, candidate.backend, candidate.component).to_dict()}
@@ -68,7 +90,11 @@ def memory_of(candidate: Candidate, measurement: Measurement) -> dict | None:
 def predicted_row(bundle: Bundle, part: PredictedPart, device: str, environment: dict) -> dict:
     """The record of a prediction: milliseconds {predicted, low, high, ...} or why there are none, and peak memory."""
     return {
-        "source": "predicted", "device": device, **environment, **identity(bundle, part.backend, part.component),
-        "latency_ms": None if part.time is None else rounded(part.time.to_dict()), "cannot_predict": part.cannot,
+        "source": "predicted",
+        "device": device,
+        **environment,
+        **identity(bundle, part.backend, part.component),
+        "latency_ms": None if part.time is None else rounded(part.time.to_dict()),
+        "cannot_predict": part.cannot,
         "memory": part.memory.to_dict(),
     }

@@ -45,8 +45,12 @@ class Outcome:
     comparisons: list[Comparison] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"source": "measured", "device": "host", "rows": self.rows,
-                "comparisons": [comparison.to_dict() for comparison in self.comparisons]}
+        return {
+            "source": "measured",
+            "device": "host",
+            "rows": self.rows,
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+        }
 
 
 def open_bundles(folders: Sequence[Path]) -> list[Bundle]:
@@ -54,8 +58,12 @@ def open_bundles(folders: Sequence[Path]) -> list[Bundle]:
     return [load_bundle(folder) for folder in folders or (newest_bundle(Path("out")),)]
 
 
-def measure_host(request: Request, report: Report = lambda line: None, advance: Advance = lambda done, of: None,
-                 make_runner: MakeRunner = ChildRunner) -> Outcome:
+def measure_host(
+    request: Request,
+    report: Report = lambda line: None,
+    advance: Advance = lambda done, of: None,
+    make_runner: MakeRunner = ChildRunner,
+) -> Outcome:
     """Measures on this machine: all candidates of a component in turn, component after component.
 
     Each group's rows are recorded once it is whole; an interruption records what it has, marked partial. A group that
@@ -81,14 +89,16 @@ def grouped(request: Request) -> dict[str, list[Candidate]]:
     """The candidates by component, all checked before the first is run."""
     if request.compare:
         pairs = sides(request)
-        parts = [{c.component: c for c in candidates(bundle, (backend,), request.components)}
-                 for bundle, backend in pairs]
+        parts = [
+            {c.component: c for c in candidates(bundle, (backend,), request.components)} for bundle, backend in pairs
+        ]
         shared = [part for part in PARTS if all(part in side for side in parts)]
         if not shared:
             raise InputError(f"{' and '.join(request.compare)} have no component in common.")
         return {part: [side[part] for side in parts] for part in shared}
-    found = [c for bundle in open_bundles(request.bundles)
-             for c in candidates(bundle, request.backends, request.components)]
+    found = [
+        c for bundle in open_bundles(request.bundles) for c in candidates(bundle, request.backends, request.components)
+    ]
     return {part: group for part in PARTS if (group := [c for c in found if c.component == part])}
 
 
@@ -104,8 +114,10 @@ def sides(request: Request) -> list[tuple[Bundle, str]]:
     shared = [b for b in bundles[0].backends if b in bundles[1].backends and (b != "coreml" or on_mac())]
     backend = next(iter(request.backends or shared), None)
     if backend is None:
-        raise InputError(f"{request.compare[0]} and {request.compare[1]} share no back end that runs here.",
-                         f"They have: {', '.join(bundles[0].backends)}; {', '.join(bundles[1].backends)}.")
+        raise InputError(
+            f"{request.compare[0]} and {request.compare[1]} share no back end that runs here.",
+            f"They have: {', '.join(bundles[0].backends)}; {', '.join(bundles[1].backends)}.",
+        )
     return [(bundle, backend) for bundle in bundles]
 
 
@@ -113,11 +125,14 @@ def on_mac() -> bool:
     return sys.platform == "darwin"
 
 
-def measure_group(request: Request, group: Sequence[Candidate], environment: dict, advance: Advance,
-                  make_runner: MakeRunner) -> list[Measurement]:
+def measure_group(
+    request: Request, group: Sequence[Candidate], environment: dict, advance: Advance, make_runner: MakeRunner
+) -> list[Measurement]:
     """Measures one component's candidates; records what there is if it is interrupted."""
-    labels = [f"{side}{c.label}" for side, c in zip(("A: ", "B: ") if request.compare else [""] * len(group), group,
-                                                    strict=True)]
+    labels = [
+        f"{side}{c.label}"
+        for side, c in zip(("A: ", "B: ") if request.compare else [""] * len(group), group, strict=True)
+    ]
     for _ in range(ATTEMPTS):
         measurements = [Measurement(label) for label in labels]
         runners = [make_runner(candidate, request.settings) for candidate in group]
@@ -131,8 +146,9 @@ def measure_group(request: Request, group: Sequence[Candidate], environment: dic
     return measurements
 
 
-def record(request: Request, group: Sequence[Candidate], measurements: Sequence[Measurement],
-           environment: dict) -> list[dict]:
+def record(
+    request: Request, group: Sequence[Candidate], measurements: Sequence[Measurement], environment: dict
+) -> list[dict]:
     """Appends the rows of a group; those that ran not once are left out."""
     labels = [m.label for m in measurements]
     rows = []

@@ -65,12 +65,22 @@ def summarize(runs: Sequence[float]) -> Summary:
         raise InputError(f"{values.size} runs, not all of them positive milliseconds: nothing to summarize.")
     p50, p90, p95 = np.percentile(values, (50, 90, 95))
     kept = trim(values)
-    return Summary(values.size, float(values.min()), float(p50), float(p90), float(p95), float(values.max()),
-                   float(kept.mean()), variation(values), variation(kept))
+    return Summary(
+        values.size,
+        float(values.min()),
+        float(p50),
+        float(p90),
+        float(p95),
+        float(values.max()),
+        float(kept.mean()),
+        variation(values),
+        variation(kept),
+    )
 
 
-def ratio_of_medians(a: Rounds, b: Rounds, confidence: float = CONFIDENCE, resamples: int = RESAMPLES,
-                     seed: int = 0) -> Ratio:
+def ratio_of_medians(
+    a: Rounds, b: Rounds, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> Ratio:
     """median(a) / median(b) of two that ran in turn, with a percentile bootstrap over whole rounds.
 
     A round is drawn with both its sides, so that what slowed both cancels, and runs of one round, which resemble each
@@ -78,8 +88,10 @@ def ratio_of_medians(a: Rounds, b: Rounds, confidence: float = CONFIDENCE, resam
     """
     left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)  # (R, runs of a round)
     if left.ndim != 2 or right.ndim != 2 or len(left) != len(right) or len(left) < 2:
-        raise InputError(f"{len(left)} and {len(right)} rounds: two sides with the same rounds, at least 2, are "
-                         "needed.", "Raise --runs or --seconds.")
+        raise InputError(
+            f"{len(left)} and {len(right)} rounds: two sides with the same rounds, at least 2, are needed.",
+            "Raise --runs or --seconds.",
+        )
     drawn = np.random.default_rng(seed).integers(0, len(left), (resamples, len(left)))
     ratios = np.median(left[drawn].reshape(resamples, -1), 1) / np.median(right[drawn].reshape(resamples, -1), 1)
     low, high = np.quantile(ratios, ((1 - confidence) / 2, (1 + confidence) / 2))

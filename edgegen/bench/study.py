@@ -66,8 +66,9 @@ def runner(component: Component, backend: str, path: Path) -> Runs:
     return make
 
 
-def in_turn(candidates: Mapping[str, Runs], settings: Settings, backend: str = "onnx",
-            clock: str = "wall") -> dict[str, Measurement]:
+def in_turn(
+    candidates: Mapping[str, Runs], settings: Settings, backend: str = "onnx", clock: str = "wall"
+) -> dict[str, Measurement]:
     """Measures callables of this process in turn, by their labels, on `settings.threads` threads.
 
     Clock `cpu` counts what the process ran, not what it waited: for one thread on a machine that has other work.
@@ -80,9 +81,17 @@ def in_turn(candidates: Mapping[str, Runs], settings: Settings, backend: str = "
 
 def timings(measurements: Mapping[str, Measurement]) -> dict[str, dict]:
     """What a study's row keeps of each candidate."""
-    return {label: {"ms_p50": round(m.summary.p50, 4), "ms_min": round(m.summary.min, 4),
-                    "ms_p95": round(m.summary.p95, 4), "cv": round(m.summary.cv_trimmed, 4), "runs": m.summary.n,
-                    "first_ms": round(m.first_ms or 0, 3)} for label, m in measurements.items()}
+    return {
+        label: {
+            "ms_p50": round(m.summary.p50, 4),
+            "ms_min": round(m.summary.min, 4),
+            "ms_p95": round(m.summary.p95, 4),
+            "cv": round(m.summary.cv_trimmed, 4),
+            "runs": m.summary.n,
+            "first_ms": round(m.first_ms or 0, 3),
+        }
+        for label, m in measurements.items()
+    }
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -28,14 +28,47 @@ def show_measured(to: Console, rows: Sequence[dict]) -> None:
         name = f"{row['component']}{' [yellow](partial)[/]' if row['partial'] else ''}"
         spread = f"[yellow]{latency['cv_trimmed']:.2f} noisy[/]" if row["noisy"] else f"{latency['cv_trimmed']:.2f}"
         times = (latency[key] for key in ("min", "p50", "p90", "p95", "max", "trimmed_mean"))
-        cells.append((name, row["backend"], *([f"{row['model']}/{row['tier']}"] if several else []), row["source"],
-                      *map(milliseconds, (row["load_ms"], row["first_ms"], *times)), latency["n"], spread,
-                      megabytes(memory.get("peak_over_base_bytes")), predicted_megabytes(memory.get("predicted"))))
-    to.print(table(("component", "back end", *(["bundle"] if several else []), "source", ">load", ">first", ">min",
-                    ">p50", ">p90", ">p95", ">max", ">mean*", ">runs", ">CV*", ">MB", ">MB, predicted"), cells))
+        cells.append(
+            (
+                name,
+                row["backend"],
+                *([f"{row['model']}/{row['tier']}"] if several else []),
+                row["source"],
+                *map(milliseconds, (row["load_ms"], row["first_ms"], *times)),
+                latency["n"],
+                spread,
+                megabytes(memory.get("peak_over_base_bytes")),
+                predicted_megabytes(memory.get("predicted")),
+            )
+        )
+    to.print(
+        table(
+            (
+                "component",
+                "back end",
+                *(["bundle"] if several else []),
+                "source",
+                ">load",
+                ">first",
+                ">min",
+                ">p50",
+                ">p90",
+                ">p95",
+                ">max",
+                ">mean*",
+                ">runs",
+                ">CV*",
+                ">MB",
+                ">MB, predicted",
+            ),
+            cells,
+        )
+    )
     threads = rows[0]["settings"]["threads"] if rows else 1
-    to.print(f"Milliseconds, {threads} thread{'s' if threads > 1 else ''}; * without the fastest and slowest tenth. "
-             "MB: the peak of the process over what it had before loading, beside it predicted with its interval.")
+    to.print(
+        f"Milliseconds, {threads} thread{'s' if threads > 1 else ''}; * without the fastest and slowest tenth. "
+        "MB: the peak of the process over what it had before loading, beside it predicted with its interval."
+    )
 
 
 def megabytes(count: int | None) -> str:
@@ -44,16 +77,33 @@ def megabytes(count: int | None) -> str:
 
 def predicted_megabytes(memory: dict | None) -> str:
     """A predicted peak with its interval."""
-    return "-" if memory is None else " ".join((megabytes(memory["predicted_bytes"]), "in", megabytes(memory["low"]),
-                                                "to", megabytes(memory["high"])))
+    return (
+        "-"
+        if memory is None
+        else " ".join(
+            (megabytes(memory["predicted_bytes"]), "in", megabytes(memory["low"]), "to", megabytes(memory["high"]))
+        )
+    )
 
 
 def show_comparisons(to: Console, comparisons: Sequence[Comparison]) -> None:
     """The ratio of medians with its interval."""
-    cells = [(c.component, escape(c.a), escape(c.b), f"{c.ratio.value:.3f}", f"{c.ratio.low:.3f} to {c.ratio.high:.3f}",
-              c.verdict) for c in comparisons]
-    to.print(table(("component", "A", "B", ">time A / B", f">{comparisons[0].ratio.confidence:.0%} interval",
-                    "verdict"), cells))
+    cells = [
+        (
+            c.component,
+            escape(c.a),
+            escape(c.b),
+            f"{c.ratio.value:.3f}",
+            f"{c.ratio.low:.3f} to {c.ratio.high:.3f}",
+            c.verdict,
+        )
+        for c in comparisons
+    ]
+    to.print(
+        table(
+            ("component", "A", "B", ">time A / B", f">{comparisons[0].ratio.confidence:.0%} interval", "verdict"), cells
+        )
+    )
 
 
 def show_predicted(to: Console, rows: Sequence[dict]) -> None:
@@ -66,8 +116,9 @@ def show_predicted(to: Console, rows: Sequence[dict]) -> None:
             value, low, high = (milliseconds(latency[key]) for key in ("predicted", "low", "high"))
             told = (value, f"{low} to {high}", family_error(latency))
         cells.append((row["component"], row["backend"], row["source"], *told, predicted_megabytes(row["memory"])))
-    to.print(table(("component", "back end", "source", ">ms", ">interval", "family, its error", ">MB, predicted"),
-                   cells))
+    to.print(
+        table(("component", "back end", "source", ">ms", ">interval", "family, its error", ">MB, predicted"), cells)
+    )
     for why in dict.fromkeys(row["cannot_predict"] for row in rows if row["cannot_predict"]):
         to.print(f"- cannot be predicted: {escape(why)}", soft_wrap=True)
 
@@ -85,8 +136,10 @@ def show_profile(to: Console, title: str, operations: Sequence[TimedOperation]) 
     to.print(f"[bold]{escape(title)}[/]: {len(operations)} operations, {total:.2f} ms by the runtime's own clock")
     for by in ("module", "kind"):
         found = shares(operations, by)
-        cells = [(escape(s.name), s.operations, f"{s.ms:.3f}", f"{s.share:.1%}", "█" * round(40 * s.share))
-                 for s in found[:MOST]]
+        cells = [
+            (escape(s.name), s.operations, f"{s.ms:.3f}", f"{s.share:.1%}", "█" * round(40 * s.share))
+            for s in found[:MOST]
+        ]
         to.print(table((by, ">operations", ">ms", ">share", ""), cells))
         if len(found) > MOST:
             to.print(f"[dim]... and {len(found) - MOST} more; --json lists them.[/]")

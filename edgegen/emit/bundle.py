@@ -108,14 +108,31 @@ def artifact_path(root: Path, backend: str, name: str) -> Path:
     return folder / f"{name}{SUFFIXES[backend]}"
 
 
-def describe(root: Path, backend: str, name: str, form: str, inputs: Iterable[TensorSpec],
-             outputs: Iterable[TensorSpec], options: Mapping[str, str] | None = None) -> Artifact:
+def describe(
+    root: Path,
+    backend: str,
+    name: str,
+    form: str,
+    inputs: Iterable[TensorSpec],
+    outputs: Iterable[TensorSpec],
+    options: Mapping[str, str] | None = None,
+) -> Artifact:
     """The manifest's entry of an artifact that was just written."""
     path = artifact_path(root, backend, name)
     sha, size = digest(path)
     resident = resident_bytes(backend, path, quantized=bool(options))
-    return Artifact(name, backend, path.relative_to(root).as_posix(), sha, size, resident, form,
-                    tuple(inputs), tuple(outputs), dict(options or {}))
+    return Artifact(
+        name,
+        backend,
+        path.relative_to(root).as_posix(),
+        sha,
+        size,
+        resident,
+        form,
+        tuple(inputs),
+        tuple(outputs),
+        dict(options or {}),
+    )
 
 
 def resident_bytes(backend: str, path: Path, quantized: bool = False) -> int:
@@ -200,14 +217,17 @@ def read_manifest(path: Path) -> Manifest:
     try:
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except FileNotFoundError:
-        raise InputError(f"{path.parent} has no {MANIFEST}: it is no bundle, or an unfinished one.",
-                         "Make one with edgegen export.") from None
+        raise InputError(
+            f"{path.parent} has no {MANIFEST}: it is no bundle, or an unfinished one.", "Make one with edgegen export."
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.", "Export the bundle again.") from None
     if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
         version = values.get("format_version") if isinstance(values, dict) else None
-        raise InputError(f"{path}: format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
-                         "Use the edgegen that wrote it, or export again.")
+        raise InputError(
+            f"{path}: format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
+            "Use the edgegen that wrote it, or export again.",
+        )
     try:
         manifest = parse(Manifest, values, "")
         check_parts(manifest)
@@ -219,9 +239,11 @@ def read_manifest(path: Path) -> Manifest:
 def check_parts(manifest: Manifest) -> None:
     """Refuses objects of a manifest that lack what is read from them."""
     floors = {name: float for name in ("picture", *(artifact.backend for artifact in manifest.components))}
-    for where, value, wanted in (("floors_db", manifest.floors_db, floors),
-                                 ("timestep_features", manifest.timestep_features, {"size": int}),
-                                 ("checkpoint", manifest.checkpoint, {"kind": str, "name": str})):
+    for where, value, wanted in (
+        ("floors_db", manifest.floors_db, floors),
+        ("timestep_features", manifest.timestep_features, {"size": int}),
+        ("checkpoint", manifest.checkpoint, {"kind": str, "name": str}),
+    ):
         for key, kind in wanted.items():
             if key not in value:
                 raise InputError(f"{where}.{key} is missing.")
@@ -244,8 +266,9 @@ def parse(kind: Any, value: Any, where: str) -> Any:
         for field_ in fields(kind):
             if field_.name not in value and field_.default_factory is MISSING:
                 raise InputError(f"{at}{field_.name} is missing.")
-        return kind(**{f.name: parse(hints[f.name], value[f.name], f"{at}{f.name}") for f in fields(kind)
-                       if f.name in value})
+        return kind(
+            **{f.name: parse(hints[f.name], value[f.name], f"{at}{f.name}") for f in fields(kind) if f.name in value}
+        )
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise InputError(f"{where} must be a list.")
@@ -276,5 +299,8 @@ def check_digest(root: Path, file: Artifact | TokenizerFile) -> None:
     """Refuses a file whose bytes or sha256 are no longer those of the manifest."""
     sha, size = digest(root / file.path)
     if (sha, size) != (file.sha256, file.bytes):
-        raise InputError(f"{root / file.path} has changed: sha256 {sha[:12]}, {size} bytes; the manifest says "
-                         f"{file.sha256[:12]}, {file.bytes}.", "Export the bundle again.")
+        raise InputError(
+            f"{root / file.path} has changed: sha256 {sha[:12]}, {size} bytes; the manifest says "
+            f"{file.sha256[:12]}, {file.bytes}.",
+            "Export the bundle again.",
+        )

@@ -48,8 +48,13 @@ def write(component: Component, path: Path, target: str = "iOS17", weights: Stor
         )
         if weights:
             compress_(model._mil_program, weights, target)
-            model = ct.convert(model._mil_program, convert_to="mlprogram", pass_pipeline=ct.PassPipeline.EMPTY,
-                               minimum_deployment_target=getattr(ct.target, target), skip_model_load=True)
+            model = ct.convert(
+                model._mil_program,
+                convert_to="mlprogram",
+                pass_pipeline=ct.PassPipeline.EMPTY,
+                minimum_deployment_target=getattr(ct.target, target),
+                skip_model_load=True,
+            )
         model.short_description = f"edgegen {component.name}, {component.form} form"
         model.save(str(path))
         (path / DEBUG_HANDLES).unlink(missing_ok=True)

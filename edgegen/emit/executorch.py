@@ -11,8 +11,9 @@ from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 
 
-def write(component: Component, path: Path, weights: StoredWeights | None = None,
-          activations: str = "float32") -> list[str]:
+def write(
+    component: Component, path: Path, weights: StoredWeights | None = None, activations: str = "float32"
+) -> list[str]:
     """Lowers a component to XNNPACK and saves it; returns the operations that XNNPACK did not take.
 
     With int8 `activations` the linear layers of `weights` become integer ones, in place (palette_executorch.py); with

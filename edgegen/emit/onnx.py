@@ -19,8 +19,7 @@ OPSET = 23  # the first with RMSNormalization, RotaryEmbedding and Attention; ON
 KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the module a node comes from: ['', 'down.1', 'down.1.attn', ...]
 
 
-def write(component: Component, path: Path, weights: StoredWeights | None = None,
-          activations: str = "float32") -> None:
+def write(component: Component, path: Path, weights: StoredWeights | None = None, activations: str = "float32") -> None:
     """Exports a component to one .onnx file that passes the checker; weights and nodes keep their module's name.
 
     `weights` are stored as they were quantized (palette_onnx.py). ONNX Runtime multiplies those with activations of

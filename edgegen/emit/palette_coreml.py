@@ -25,12 +25,16 @@ def check(weights: StoredWeights, target: str) -> None:
     """Refuses what a deployment target has no form for."""
     for name, weight in weights.items():
         if isinstance(weight, Palette) and weight.bits not in LUT_BITS[target]:
-            raise InputError(f"{name} has a palette of {weight.bits} bits; Core ML for {target} packs "
-                             f"{', '.join(map(str, LUT_BITS[target]))}.",
-                             "Quantize with other --candidates, or set deployment_target = \"iOS18\" in the tier.")
+            raise InputError(
+                f"{name} has a palette of {weight.bits} bits; Core ML for {target} packs "
+                f"{', '.join(map(str, LUT_BITS[target]))}.",
+                'Quantize with other --candidates, or set deployment_target = "iOS18" in the tier.',
+            )
         if isinstance(weight, IntegerWeight) and weight.scales.shape[1] > 1 and target != BLOCKWISE_SINCE:
-            raise InputError(f"{name} has int4 groups; Core ML for {target} has no constant with scales in groups.",
-                             "Set deployment_target = \"iOS18\" in the tier, or quantize with --method palette.")
+            raise InputError(
+                f"{name} has int4 groups; Core ML for {target} has no constant with scales in groups.",
+                'Set deployment_target = "iOS18" in the tier, or quantize with --method palette.',
+            )
 
 
 def constant_name(name: str) -> str:
@@ -45,8 +49,10 @@ def compress_(program: Any, weights: StoredWeights, target: str) -> None:
     constants = {op.name: op for op in block.find_ops(op_type="const")}
     lacking = [name for name in weights if constant_name(name) not in constants]
     if lacking:
-        raise EdgegenError(f"the Core ML program has no constant {constant_name(lacking[0])}, nor {len(lacking) - 1} "
-                           f"others.", "Another version of coremltools may have renamed weights.")
+        raise EdgegenError(
+            f"the Core ML program has no constant {constant_name(lacking[0])}, nor {len(lacking) - 1} others.",
+            "Another version of coremltools may have renamed weights.",
+        )
     with block:
         for name, weight in weights.items():
             replace_(block, constants[constant_name(name)], name, weight, target)
@@ -59,12 +65,16 @@ def replace_(block: Any, constant: Any, name: str, weight: StoredWeight, target:
 
     dense = constant.outputs[0].val
     check_values(name, dense, weight)
-    origins = [ScopeInfo(source=source, data=data) for source, data in constant.scopes.items()
-               if source != ScopeSource.COREMLTOOLS_GRAPH_PASS]
+    origins = [
+        ScopeInfo(source=source, data=data)
+        for source, data in constant.scopes.items()
+        if source != ScopeSource.COREMLTOOLS_GRAPH_PASS
+    ]
     with mb.scope(*origins):  # where a constant came from in PyTorch: coremltools wants it of every operation
         made = compressed(constant, dense.shape, weight, target)
-    block.replace_uses_of_var_after_op(anchor_op=constant, old_var=constant.outputs[0], new_var=made,
-                                       no_check_var_types=True)
+    block.replace_uses_of_var_after_op(
+        anchor_op=constant, old_var=constant.outputs[0], new_var=made, no_check_var_types=True
+    )
     block.remove_ops([constant])
     made.op.name = made.name = constant.name  # the name of the weight it stands for
 
@@ -85,15 +95,24 @@ def compressed(constant: Any, shape: tuple[int, ...], weight: StoredWeight, targ
     if isinstance(weight, Palette):
         table = weight.centroids().half().numpy()
         if target != BLOCKWISE_SINCE:
-            return mb.constexpr_lut_to_dense(indices=weight.indices.numpy(), lut=table,
-                                             shape=np.array(shape, np.uint32), **place)
+            return mb.constexpr_lut_to_dense(
+                indices=weight.indices.numpy(), lut=table, shape=np.array(shape, np.uint32), **place
+            )
         kind = types.type_mapping.string_to_nptype(f"uint{weight.bits}")
-        return mb.constexpr_lut_to_dense(indices=weight.unpacked().reshape(shape).numpy().astype(kind),
-                                         lut=table.reshape((1,) * len(shape) + (-1, 1)), **place)
+        return mb.constexpr_lut_to_dense(
+            indices=weight.unpacked().reshape(shape).numpy().astype(kind),
+            lut=table.reshape((1,) * len(shape) + (-1, 1)),
+            **place,
+        )
     scales = weight.scales.numpy()
     if scales.shape[1] == 1 and weight.bits == 8:
-        return mb.constexpr_affine_dequantize(quantized_data=weight.values.reshape(shape).numpy(), axis=0,
-                                              scale=scales[:, 0], zero_point=np.int8(0), **place)
+        return mb.constexpr_affine_dequantize(
+            quantized_data=weight.values.reshape(shape).numpy(),
+            axis=0,
+            scale=scales[:, 0],
+            zero_point=np.int8(0),
+            **place,
+        )
     kind = types.type_mapping.string_to_nptype(f"int{weight.bits}")
     values = weight.values.reshape(shape).to(torch.int8).numpy().astype(kind)
     spread = scales.reshape(*scales.shape, *(1,) * (len(shape) - 2))

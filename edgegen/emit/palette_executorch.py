@@ -24,13 +24,17 @@ def check(weights: StoredWeights, activations: str) -> None:
     """Refuses what XNNPACK has no kernel for."""
     for name, weight in weights.items() if activations == "int8" else ():
         if isinstance(weight, Palette) and weight.scale is None:
-            raise InputError(f"{name} has a palette of float16 values; ExecuTorch needs int8 ones.",
-                             "Quantize with int8 palettes, or set activations = \"float32\" in the tier.")
+            raise InputError(
+                f"{name} has a palette of float16 values; ExecuTorch needs int8 ones.",
+                'Quantize with int8 palettes, or set activations = "float32" in the tier.',
+            )
         if isinstance(weight, IntegerWeight) and weight.scales.shape[1] > 1:
             group = weight.shape[1] // weight.scales.shape[1]
             if group % GROUP:
-                raise InputError(f"{name} has groups of {group}; XNNPACK takes multiples of {GROUP}.",
-                                 f"Quantize with groups of {GROUP}.")
+                raise InputError(
+                    f"{name} has groups of {group}; XNNPACK takes multiples of {GROUP}.",
+                    f"Quantize with groups of {GROUP}.",
+                )
 
 
 class Int8ActivationLinear(nn.Module):
@@ -43,8 +47,9 @@ class Int8ActivationLinear(nn.Module):
         grouped = scales.shape[1] > 1
         self.group = values.shape[1] // scales.shape[1] if grouped else 0
         self.register_buffer("scales", scales if grouped else scales[:, 0])  # (N, groups) or (N,)
-        zeros = torch.zeros(scales.shape if grouped else scales.shape[:1],
-                            dtype=torch.int32 if grouped else torch.int64)
+        zeros = torch.zeros(
+            scales.shape if grouped else scales.shape[:1], dtype=torch.int32 if grouped else torch.int64
+        )
         self.register_buffer("zeros", zeros)
         self.bias = source.bias
 
@@ -54,11 +59,13 @@ class Int8ActivationLinear(nn.Module):
         rounded = ops.quantize_per_token(x, scale, zero, -128, 127, torch.int8)
         x = ops.dequantize_per_token(rounded, scale, zero, -128, 127, torch.int8, torch.float32)
         if self.group:
-            weight = ops.dequantize_per_channel_group(self.values, self.scales, self.zeros, self.low, self.high,
-                                                      torch.int8, self.group, torch.float32)
+            weight = ops.dequantize_per_channel_group(
+                self.values, self.scales, self.zeros, self.low, self.high, torch.int8, self.group, torch.float32
+            )
         else:
-            weight = ops.dequantize_per_channel(self.values, self.scales, self.zeros, 0, self.low, self.high,
-                                                torch.int8)
+            weight = ops.dequantize_per_channel(
+                self.values, self.scales, self.zeros, 0, self.low, self.high, torch.int8
+            )
         return F.linear(x, weight, self.bias)
 
 

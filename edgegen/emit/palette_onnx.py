@@ -36,11 +36,15 @@ def check(weights: StoredWeights) -> None:
         if not isinstance(weight, Palette):
             continue
         if weight.bits not in BITS:
-            raise InputError(f"{name} has a palette of {weight.bits} bits; ONNX packs {', '.join(map(str, BITS))}.",
-                             "Quantize with other --candidates, or leave onnx out with --backend.")
+            raise InputError(
+                f"{name} has a palette of {weight.bits} bits; ONNX packs {', '.join(map(str, BITS))}.",
+                "Quantize with other --candidates, or leave onnx out with --backend.",
+            )
         if weight.scale is None:
-            raise InputError(f"{name} has a palette of float16 values; ONNX Runtime unfolds those to float32.",
-                             "Quantize with int8 palettes.")
+            raise InputError(
+                f"{name} has a palette of float16 values; ONNX Runtime unfolds those to float32.",
+                "Quantize with int8 palettes.",
+            )
 
 
 def compress_(model: onnx.ModelProto, weights: StoredWeights) -> None:
@@ -51,8 +55,10 @@ def compress_(model: onnx.ModelProto, weights: StoredWeights) -> None:
     dense = {tensor.name: tensor for tensor in graph.initializer}
     lacking = [name for name in weights if name not in dense]
     if lacking:
-        raise EdgegenError(f"the ONNX graph has no weight {lacking[0]}, nor {len(lacking) - 1} others.",
-                           "Another version of the exporter may have renamed weights.")
+        raise EdgegenError(
+            f"the ONNX graph has no weight {lacking[0]}, nor {len(lacking) - 1} others.",
+            "Another version of the exporter may have renamed weights.",
+        )
     nodes: list[onnx.NodeProto] = []
     for name, weight in weights.items():
         transposed = check_values(name, numpy_helper.to_array(dense[name]), weight)
@@ -131,18 +137,25 @@ def lookup(name: str, palette: Palette, shape: tuple[int, ...]) -> tuple[list[on
     per = INDEX_BITS // palette.bits
     count = 2 * palette.indices.numel()  # of 4-bit indices, the last of which may be filling
     table = rows(palette.values.numpy(), palette.bits, per)
-    constants = [helper.make_tensor(f"{name}.indices", TensorProto.UINT4, [count], palette.indices.numpy().tobytes(),
-                                    raw=True),
-                 numpy_helper.from_array(table, f"{name}.palette"),
-                 numpy_helper.from_array(np.array(shape), f"{name}.shape")]
-    nodes = [node("Cast", [f"{name}.indices"], f"{name}.positions", to=TensorProto.INT32),
-             node("Gather", [f"{name}.palette", f"{name}.positions"], f"{name}.looked_up", axis=0)]
+    constants = [
+        helper.make_tensor(f"{name}.indices", TensorProto.UINT4, [count], palette.indices.numpy().tobytes(), raw=True),
+        numpy_helper.from_array(table, f"{name}.palette"),
+        numpy_helper.from_array(np.array(shape), f"{name}.shape"),
+    ]
+    nodes = [
+        node("Cast", [f"{name}.indices"], f"{name}.positions", to=TensorProto.INT32),
+        node("Gather", [f"{name}.palette", f"{name}.positions"], f"{name}.looked_up", axis=0),
+    ]
     last = f"{name}.looked_up"
     if count * per != np.prod(shape):
-        nodes += [node("Reshape", [last, f"{name}.flat"], f"{name}.in_line"),
-                  node("Slice", [f"{name}.in_line", f"{name}.start", f"{name}.end"], f"{name}.cut")]
-        constants += [numpy_helper.from_array(np.array([value]), f"{name}.{key}")
-                      for key, value in (("flat", -1), ("start", 0), ("end", int(np.prod(shape))))]
+        nodes += [
+            node("Reshape", [last, f"{name}.flat"], f"{name}.in_line"),
+            node("Slice", [f"{name}.in_line", f"{name}.start", f"{name}.end"], f"{name}.cut"),
+        ]
+        constants += [
+            numpy_helper.from_array(np.array([value]), f"{name}.{key}")
+            for key, value in (("flat", -1), ("start", 0), ("end", int(np.prod(shape))))
+        ]
         last = f"{name}.cut"
     nodes.append(node("Reshape", [last, f"{name}.shape"], f"{name}.shaped"))
     return nodes, constants, f"{name}.shaped"
@@ -162,14 +175,17 @@ def integers(name: str, weight: IntegerWeight, shape: tuple[int, ...], transpose
     grouped = weight.scales.shape[1] > 1
     axis = int(transposed != grouped)  # of the outputs; of a group, the inputs
     block = {"block_size": weight.shape[1] // weight.scales.shape[1]} if grouped else {}
-    constants = [integer_tensor(f"{name}.values", values, weight.bits),
-                 numpy_helper.from_array(np.ascontiguousarray(scales if grouped else scales.reshape(-1)),
-                                         f"{name}.scales")]
+    constants = [
+        integer_tensor(f"{name}.values", values, weight.bits),
+        numpy_helper.from_array(np.ascontiguousarray(scales if grouped else scales.reshape(-1)), f"{name}.scales"),
+    ]
     if transposed or shape == weight.shape:
         return [node("DequantizeLinear", [f"{name}.values", f"{name}.scales"], name, axis=axis, **block)], constants
     constants.append(numpy_helper.from_array(np.array(shape), f"{name}.shape"))
-    return [node("DequantizeLinear", [f"{name}.values", f"{name}.scales"], f"{name}.flat", axis=axis, **block),
-            node("Reshape", [f"{name}.flat", f"{name}.shape"], name)], constants
+    return [
+        node("DequantizeLinear", [f"{name}.values", f"{name}.scales"], f"{name}.flat", axis=axis, **block),
+        node("Reshape", [f"{name}.flat", f"{name}.shape"], name),
+    ], constants
 
 
 def integer_tensor(name: str, values: np.ndarray, bits: int) -> TensorProto:
@@ -183,6 +199,7 @@ def integer_tensor(name: str, values: np.ndarray, bits: int) -> TensorProto:
 
 def node(kind: str, inputs: Iterable[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, list(inputs), [output], name=f"{output}.{kind}", **attributes)
+
 
 def resident_bytes(path: Path) -> int:
     """Bytes of the weights as ONNX Runtime holds them: those of the file, but for quantized ones.
@@ -214,8 +231,9 @@ def ancestors(made: onnx.NodeProto, unfolds: dict[str, onnx.NodeProto], dense: d
     return found
 
 
-def unfolded_bytes(made: onnx.NodeProto, graph: onnx.GraphProto, dense: dict[str, TensorProto],
-                   sources: set[str]) -> int:
+def unfolded_bytes(
+    made: onnx.NodeProto, graph: onnx.GraphProto, dense: dict[str, TensorProto], sources: set[str]
+) -> int:
     """Bytes of one quantized weight once the runtime has unfolded it."""
     name = made.output[0].removesuffix(".flat")
     users = {user.op_type for user in graph.node if name in user.input}

@@ -32,7 +32,8 @@ def evaluate_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(measure)
     app.command(epilog="Example: edgegen evaluate geneval --metadata evaluation_metadata.jsonl --out out/geneval")(
-        geneval)
+        geneval
+    )
     app.command(epilog="Example: edgegen evaluate dpg --prompts dpg_bench/prompts --out out/dpg")(dpg)
     app.command(epilog="Example: edgegen evaluate scorer --train --run runs/scorer --out scenes.safetensors")(scorer)
     return app
@@ -47,8 +48,10 @@ def measure(
     steps: Annotated[str, typer.Option(metavar="A,B", help="Steps; default: the model's own.")] = "",
     guidance: Annotated[str, typer.Option(metavar="A,B", help="Guidance; default: the model's own.")] = "",
     shift: Annotated[float | None, typer.Option(help="Timestep shift; default: the model's own.")] = None,
-    prompts: Annotated[str, typer.Option(metavar="SET", help="seen, unseen, combinations (scenes), emoji, "
-                                         "emoji-unseen, or a text file.")] = "seen",
+    prompts: Annotated[
+        str,
+        typer.Option(metavar="SET", help="seen, unseen, combinations (scenes), emoji, emoji-unseen, or a text file."),
+    ] = "seen",
     count: Annotated[int, typer.Option(metavar="N", help="Prompts, and pictures of each variant.")] = 200,
     base: Annotated[bool, typer.Option("--base", help="Without few-step adapters.")] = False,
     data: DataFolder = DATA,
@@ -64,9 +67,18 @@ def measure(
     from edgegen.evaluate.report import show_report
     from edgegen.train.command import numbers
 
-    settings = Settings(data, prompts, count, tuple(numbers("width", width, ())),
-                        tuple(numbers("steps", steps, (None,), int)), tuple(numbers("guidance", guidance, (None,))),
-                        shift, batch=batch, base=base, backend=backend or None)
+    settings = Settings(
+        data,
+        prompts,
+        count,
+        tuple(numbers("width", width, ())),
+        tuple(numbers("steps", steps, (None,), int)),
+        tuple(numbers("guidance", guidance, (None,))),
+        shift,
+        batch=batch,
+        base=base,
+        backend=backend or None,
+    )
     console = show.console()
     with show.Progress(console) as progress:
         report = evaluate(settings, checkpoint, bundle, out, progress)
@@ -93,8 +105,14 @@ def geneval(
         raise InputError(f"samples {samples} is below 1.", "GenEval takes 4.")
     rows = read_geneval(metadata)
     prompts = [row["prompt"] for row in rows]
-    write(out, prompts, samples, (checkpoint, bundle, backend, width, steps, guidance), as_json,
-          lambda draw, advance: write_geneval(out, rows, draw, samples, batch, advance))
+    write(
+        out,
+        prompts,
+        samples,
+        (checkpoint, bundle, backend, width, steps, guidance),
+        as_json,
+        lambda draw, advance: write_geneval(out, rows, draw, samples, batch, advance),
+    )
 
 
 def dpg(
@@ -113,8 +131,14 @@ def dpg(
     from edgegen.evaluate.layouts import SAMPLES, read_dpg, write_dpg
 
     items = read_dpg(prompts)
-    write(out, [item.prompt for item in items], SAMPLES, (checkpoint, bundle, backend, width, steps, guidance),
-          as_json, lambda draw, advance: write_dpg(out, items, draw, batch, advance))
+    write(
+        out,
+        [item.prompt for item in items],
+        SAMPLES,
+        (checkpoint, bundle, backend, width, steps, guidance),
+        as_json,
+        lambda draw, advance: write_dpg(out, items, draw, batch, advance),
+    )
 
 
 def write(out: Path, prompts: list[str], samples: int, model: tuple[Any, ...], as_json: bool, work: Any) -> None:
@@ -124,8 +148,9 @@ def write(out: Path, prompts: list[str], samples: int, model: tuple[Any, ...], a
     from edgegen.evaluate.evaluation import Settings, opened
 
     checkpoint, bundle, backend, width, steps, guidance = model
-    settings = Settings(widths=() if width is None else (width,), steps=(steps,), guidance=(guidance,),
-                        backend=backend or None)
+    settings = Settings(
+        widths=() if width is None else (width,), steps=(steps,), guidance=(guidance,), backend=backend or None
+    )
     origin, _, subjects = opened(settings, prompts, checkpoint, bundle)
     subject = subjects[-1]  # the widest
     sampler = settings.samplers(subject.sampler)[0]
@@ -133,13 +158,24 @@ def write(out: Path, prompts: list[str], samples: int, model: tuple[Any, ...], a
     with show.Progress(console) as progress:
         progress(f"drawing {samples} pictures of {len(prompts)} prompts into {out}")
         work(subject.draws(sampler, FIRST_SEED, samples), progress.advance)
-    told = {"out": str(out), "prompts": len(prompts), "samples": samples, "origin": origin, "width": subject.width,
-            "steps": sampler.steps, "guidance": sampler.guidance, "seed": FIRST_SEED}
+    told = {
+        "out": str(out),
+        "prompts": len(prompts),
+        "samples": samples,
+        "origin": origin,
+        "width": subject.width,
+        "steps": sampler.steps,
+        "guidance": sampler.guidance,
+        "seed": FIRST_SEED,
+    }
     if as_json:
         show.print_json(told)
     else:
-        console.print(f"{out}: {len(prompts)} prompts, {samples} pictures each, width {subject.width:g}, "
-                      f"{sampler.steps} steps, guidance {sampler.guidance:g}.", soft_wrap=True)
+        console.print(
+            f"{out}: {len(prompts)} prompts, {samples} pictures each, width {subject.width:g}, "
+            f"{sampler.steps} steps, guidance {sampler.guidance:g}.",
+            soft_wrap=True,
+        )
 
 
 def scorer(

@@ -32,8 +32,7 @@ class DetectorConfig:
 
 @dataclass(frozen=True)
 class Detection:
-    """One thing found: centre x, y and side as shares of the picture, and how sure the detector is of thing and class.
-    """
+    """One thing found: centre x, y and side as shares of the picture, and how sure the detector is of both."""
 
     concept: str
     colour: str  # PLAIN: as it is drawn
@@ -97,9 +96,8 @@ def decode(detector: Detector, outputs: Tensor, threshold: float) -> list[Detect
         r, c = int(rows[index]), int(columns[index])
         across, down, log_size = box[0, :, r, c].tolist()
         sure, which = classes[0, :, r, c].softmax(0).max(0)
-        x, y, size = (c + 0.5 + across) / grid, (r + 0.5 + down) / grid, min(2.0 ** log_size, 1.5)
+        x, y, size = (c + 0.5 + across) / grid, (r + 0.5 + down) / grid, min(2.0**log_size, 1.5)
         if all(max(abs(x - one.x), abs(y - one.y)) > 0.3 * (size + one.size) for one in found):
             colour = detector.config.colours[int(colours[0, :, r, c].argmax())]
-            found.append(Detection(detector.config.classes[int(which)], colour, x, y, size,
-                                   float(heat[r, c] * sure)))
+            found.append(Detection(detector.config.classes[int(which)], colour, x, y, size, float(heat[r, c] * sure)))
     return sorted(found, key=lambda one: -one.confidence)

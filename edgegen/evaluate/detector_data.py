@@ -49,8 +49,11 @@ class Crowds:
     def __init__(self, sprites: Sprites, strangers: list[np.ndarray], seed: int = 0):
         self.seed, self.config = seed, detector_config()
         known = {key: picture for key, picture in sprites.pictures.items() if key[0] in self.config.classes}
-        shaded = {(f"{colour} {name}", style): recoloured(picture, COLOURS[colour])  # once, not in every picture
-                  for (name, style), picture in known.items() for colour in COLOURS}
+        shaded = {
+            (f"{colour} {name}", style): recoloured(picture, COLOURS[colour])  # once, not in every picture
+            for (name, style), picture in known.items()
+            for colour in COLOURS
+        }
         unknown = [*strangers, *chimeras(list(known.values()), CHIMERAS)]
         self.strangers = len(unknown)
         others = {(f"{OTHER} {i}", STYLES[0]): picture for i, picture in enumerate(unknown)}
@@ -63,7 +66,8 @@ class Crowds:
         crowds = [self._crowd(rng) for _ in range(count)]
         pictures = to_tensor(np.stack([self.sprites.render(scene) for scene, _ in crowds]))
         return worn(pictures, torch.Generator().manual_seed(self.seed * 1_000_003 + step)), targets(
-            [labels for _, labels in crowds], SIZE // CELL)
+            [labels for _, labels in crowds], SIZE // CELL
+        )
 
     def _crowd(self, rng: np.random.Generator) -> tuple[Scene, list[tuple[int, int, Thing]]]:
         """A scene, and of each thing its class, colour and place."""
@@ -123,11 +127,19 @@ def chimeras(pictures: list[np.ndarray], count: int, seed: int = 0) -> list[np.n
 def strangers(data_dir: Path, count: int = STRANGERS) -> list[np.ndarray]:
     """Emoji (128,128,4) that share no word with anything in scenes, from both styles, the same ones every time."""
     wanted = set(scene_concepts())
-    words = {word for c in common_concepts() if c.name in wanted
-             for text in (c.name, c.unicode_name, *c.synonyms) for word in text.split()}
+    words = {
+        word
+        for c in common_concepts()
+        if c.name in wanted
+        for text in (c.name, c.unicode_name, *c.synonyms)
+        for word in text.split()
+    }
     names = emoji_names(data_dir)
-    rows = [(unit_hash(f"{style} {key}", 0), opened) for style, key, opened in emoji_sources(data_dir)
-            if style in STYLES and not words & set(names[key].replace("-", " ").split())]
+    rows = [
+        (unit_hash(f"{style} {key}", 0), opened)
+        for style, key, opened in emoji_sources(data_dir)
+        if style in STYLES and not words & set(names[key].replace("-", " ").split())
+    ]
     return [cut_out(opened()) for _, opened in sorted(rows, key=lambda row: row[0])[:count]]
 
 
@@ -162,8 +174,13 @@ def targets(labels: list[list[tuple[int, int, Thing]]], grid: int) -> Targets:
             heat[row] = torch.maximum(heat[row], torch.exp(-distance / (2 * spread**2)))
             near = distance <= max(0.75, 0.25 * thing.size * grid) ** 2
             owned[row] |= near
-            values = torch.stack([across.expand(grid, grid), down.expand(grid, grid),
-                                  torch.full((grid, grid), float(np.log2(thing.size)))])
+            values = torch.stack(
+                [
+                    across.expand(grid, grid),
+                    down.expand(grid, grid),
+                    torch.full((grid, grid), float(np.log2(thing.size))),
+                ]
+            )
             box[row] = torch.where(near, values, box[row])
             classes[row][near], colours[row][near] = label, colour
             heat[row, min(int(thing.y * grid), grid - 1), min(int(thing.x * grid), grid - 1)] = 1.0

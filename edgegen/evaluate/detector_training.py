@@ -33,8 +33,9 @@ class DetectorTraining:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch) < 1 or self.peak_rate <= 0:
-            raise InputError(f"steps {self.steps}, batch {self.batch} and peak_rate {self.peak_rate:g} must be "
-                             "positive.")
+            raise InputError(
+                f"steps {self.steps}, batch {self.batch} and peak_rate {self.peak_rate:g} must be positive."
+            )
 
 
 def detector_loss(detector: Detector, outputs: Tensor, wanted: Targets) -> dict[str, Tensor]:
@@ -58,8 +59,9 @@ def heat_loss(logits: Tensor, heat: Tensor) -> Tensor:
     return torch.where(centre, positive, negative).sum() / centre.sum().clamp_min(1)
 
 
-def train_detector(crowds: Crowds, run_dir: Path, training: DetectorTraining,
-                   stop_after: int | None = None) -> Detector:
+def train_detector(
+    crowds: Crowds, run_dir: Path, training: DetectorTraining, stop_after: int | None = None
+) -> Detector:
     """Trains, resuming what `run_dir` holds; `stop_after` ends early, state saved."""
     torch.manual_seed(training.seed)
     detector = Detector(crowds.config).to(memory_format=torch.channels_last)
@@ -74,8 +76,9 @@ def train_detector(crowds: Crowds, run_dir: Path, training: DetectorTraining,
     return detector.eval()
 
 
-def step_(detector: Detector, optimizer: torch.optim.Optimizer, crowds: Crowds, training: DetectorTraining,
-          step: int) -> dict[str, float]:
+def step_(
+    detector: Detector, optimizer: torch.optim.Optimizer, crowds: Crowds, training: DetectorTraining, step: int
+) -> dict[str, float]:
     """One optimizer step in place; returns the losses."""
     detector.train()
     for group in optimizer.param_groups:
@@ -93,8 +96,9 @@ def step_(detector: Detector, optimizer: torch.optim.Optimizer, crowds: Crowds, 
 
 def save_detector(detector: Detector, path: Path, note: dict[str, str]) -> None:
     """Writes the weights in fp16 with the configuration; `note` says how they were made."""
-    weights = {name: tensor.half() if tensor.is_floating_point() else tensor
-               for name, tensor in detector.state_dict().items()}
+    weights = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in detector.state_dict().items()
+    }
     write_tensors(path, weights, {"config": json.dumps(asdict(detector.config))} | note)
     path.chmod(0o644)  # safetensors leaves a file to its owner alone; an installed package is for all
 

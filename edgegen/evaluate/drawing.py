@@ -48,19 +48,27 @@ class Condition:
         """Encodes prompts with a checkpoint's text encoders."""
         encoders, tokenizers = checkpoint.text_encoders(), checkpoint.tokenizers()
         said = ["", *prompts]
-        parts = [encoders(*tokenizers.encode(said[start : start + batch]).tensors())
-                 for start in range(0, len(said), batch)]
+        parts = [
+            encoders(*tokenizers.encode(said[start : start + batch]).tensors()) for start in range(0, len(said), batch)
+        ]
         text, mask, pooled = (torch.cat(column) for column in zip(*parts, strict=True))
         asked = pooled if checkpoint.config.transformer.pooled_text else None
-        return cls(text[1:], mask[1:], None if asked is None else asked[1:],
-                   text[:1], mask[:1], None if asked is None else asked[:1])
+        return cls(
+            text[1:],
+            mask[1:],
+            None if asked is None else asked[1:],
+            text[:1],
+            mask[:1],
+            None if asked is None else asked[:1],
+        )
 
     def rows(self, rows: Sequence[int]) -> Condition:
         """The condition of some prompts."""
         index = torch.tensor(rows)
         pooled = None if self.pooled is None else self.pooled[index]
-        return Condition(self.text[index], self.mask[index], pooled, self.empty_text, self.empty_mask,
-                         self.empty_pooled)
+        return Condition(
+            self.text[index], self.mask[index], pooled, self.empty_text, self.empty_mask, self.empty_pooled
+        )
 
     def arguments(self, guided: bool) -> tuple[Tensor, ...]:
         """The transformer's text inputs; `guided` puts the empty prompt's B rows behind the prompts'."""
@@ -105,8 +113,15 @@ def decoded(decoder: Decoder, latents: Tensor) -> np.ndarray:
     return (decoder(latents).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def torch_draw(dit: DiT, decoder: Decoder, condition: Condition, sigmas: Sequence[float], guidance: float,
-               seed: int = FIRST_SEED, samples: int = 1) -> Draw:
+def torch_draw(
+    dit: DiT,
+    decoder: Decoder,
+    condition: Condition,
+    sigmas: Sequence[float],
+    guidance: float,
+    seed: int = FIRST_SEED,
+    samples: int = 1,
+) -> Draw:
     """Draws with PyTorch networks; picture i is of prompt i // samples."""
     config = dit.config
     shape = (config.in_channels, *(side * config.patch for side in config.grid))
@@ -119,10 +134,16 @@ def torch_draw(dit: DiT, decoder: Decoder, condition: Condition, sigmas: Sequenc
     return draw
 
 
-def bundle_draw(networks: Networks, prompts: Sequence[str], shape: Sequence[int], sigmas: Sequence[float],
-                guidance: float, seed: int = FIRST_SEED, samples: int = 1) -> Draw:
-    """Draws with a bundle's artifacts, one picture at a time; `shape` is (1,C,h,w), picture i of prompt i // samples.
-    """
+def bundle_draw(
+    networks: Networks,
+    prompts: Sequence[str],
+    shape: Sequence[int],
+    sigmas: Sequence[float],
+    guidance: float,
+    seed: int = FIRST_SEED,
+    samples: int = 1,
+) -> Draw:
+    """Draws with the artifacts of a bundle, one at a time; `shape` is (1,C,h,w), picture i of prompt i // samples."""
 
     def draw(indices: Sequence[int]) -> np.ndarray:
         pictures = [draw_one(networks, prompts[i // samples], shape, sigmas, guidance, seed + i) for i in indices]

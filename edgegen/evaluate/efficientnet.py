@@ -38,8 +38,9 @@ class Layer:
     groups: int
 
     @classmethod
-    def folded(cls, weights: Mapping[str, Tensor], conv: str, norm: str, stride: int = 1, depthwise: bool = False
-               ) -> Layer:
+    def folded(
+        cls, weights: Mapping[str, Tensor], conv: str, norm: str, stride: int = 1, depthwise: bool = False
+    ) -> Layer:
         weight = weights[f"{conv}.weight"]
         scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
         bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
@@ -96,8 +97,9 @@ def load_network(path: Path) -> EfficientNet:
     return EfficientNet(load_file(path))
 
 
-def features(pictures: np.ndarray, data: Path, batch: int = 32, report: Callable[[int, int], None] = lambda d, n: None
-             ) -> Tensor:
+def features(
+    pictures: np.ndarray, data: Path, batch: int = 32, report: Callable[[int, int], None] = lambda d, n: None
+) -> Tensor:
     """Features (N,1280) float32 of uint8 pictures (N,H,W,3); the weights are those fetched into `data`."""
     check_pictures(pictures)
     network = load_network(feature_weights(Path(data)))

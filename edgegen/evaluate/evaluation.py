@@ -67,8 +67,10 @@ class Settings:
     def samplers(self, own: SamplerConfig) -> list[SamplerConfig]:
         """Every combination of steps and guidance, out of range refused."""
         shift = own.shift if self.shift is None else self.shift
-        return [SamplerConfig(own.steps if s is None else s, shift, own.guidance if g is None else g)
-                for s, g in product(self.steps, self.guidance)]
+        return [
+            SamplerConfig(own.steps if s is None else s, shift, own.guidance if g is None else g)
+            for s, g in product(self.steps, self.guidance)
+        ]
 
 
 class Silent:
@@ -79,8 +81,13 @@ class Silent:
     def advance(self, done: int, of: int) -> None: ...
 
 
-def evaluate(settings: Settings, checkpoint: Path | None = None, bundle: Path | None = None, out: Path | None = None,
-             progress: Any = None) -> dict[str, Any]:
+def evaluate(
+    settings: Settings,
+    checkpoint: Path | None = None,
+    bundle: Path | None = None,
+    out: Path | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
     """The report of a checkpoint's widths, or of a bundle, at every number of steps and guidance asked for.
 
     With `out`, pictures are kept there and found again by a later run; `results.json` there is marked partial until
@@ -94,8 +101,11 @@ def evaluate(settings: Settings, checkpoint: Path | None = None, bundle: Path | 
     plan = {"origin": origin, "prompts": list(chosen.prompts), "seed": settings.seed}
     check_out(out, plan)
     judge = Judge.open(chosen, settings.data, progress)
-    report = describe(settings, chosen, origin) | {"partial": True, "reference": references(judge, model, progress),
-                                                   "rows": []}
+    report = describe(settings, chosen, origin) | {
+        "partial": True,
+        "reference": references(judge, model, progress),
+        "rows": [],
+    }
     latents = validation_latents(model, chosen)
     for subject in subjects:
         loss = None
@@ -111,15 +121,17 @@ def evaluate(settings: Settings, checkpoint: Path | None = None, bundle: Path | 
     return report
 
 
-def opened(settings: Settings, prompts: Sequence[str], checkpoint: Path | None, bundle: Path | None
-           ) -> tuple[dict[str, Any], Checkpoint | None, list[Subject]]:
+def opened(
+    settings: Settings, prompts: Sequence[str], checkpoint: Path | None, bundle: Path | None
+) -> tuple[dict[str, Any], Checkpoint | None, list[Subject]]:
     """Where a model came from, its checkpoint where there is one, and what is evaluated of it."""
     if bundle is not None and checkpoint is not None:
         raise InputError("--checkpoint and --bundle exclude each other.", "Give one of them.")
     if bundle is not None:
         if settings.base:
-            raise InputError("a bundle's transformer is with or without adapters as it was exported.",
-                             "Leave --base out.")
+            raise InputError(
+                "a bundle's transformer is with or without adapters as it was exported.", "Leave --base out."
+            )
         subject = bundle_subject(bundle, prompts, settings.backend)
         if settings.widths and settings.widths != (subject.width,):
             raise InputError(f"bundle {bundle} has width {subject.width:g} alone.", "Leave --width out.")
@@ -140,8 +152,15 @@ def widths_of(model: Checkpoint) -> tuple[float, ...]:
     return model.config.transformer.widths if quantization is None else (quantization.width,)
 
 
-def row(judge: Judge, subject: Subject, sampler: SamplerConfig, settings: Settings, folder: Path | None,
-        loss: float | None, progress: Any) -> Scores:
+def row(
+    judge: Judge,
+    subject: Subject,
+    sampler: SamplerConfig,
+    settings: Settings,
+    folder: Path | None,
+    loss: float | None,
+    progress: Any,
+) -> Scores:
     """Draws one variant and scores it."""
     count = judge.prompts.count
     title = f"width {subject.width:g}, {sampler.steps} steps, guidance {sampler.guidance:g}"
@@ -159,9 +178,16 @@ def row(judge: Judge, subject: Subject, sampler: SamplerConfig, settings: Settin
             pictures = draw_into(folder, draw, count, settings.batch, progress.advance)
     seconds = time.perf_counter() - start
     progress(f"measuring: {title}")
-    return {"name": subject.name, "width": subject.width, "steps": sampler.steps, "shift": sampler.shift,
-            "guidance": sampler.guidance, "count": count, "validation_loss": loss,
-            "seconds_per_100": round(100 * seconds / len(drawn), 2) if drawn else None} | judge.score(pictures)
+    return {
+        "name": subject.name,
+        "width": subject.width,
+        "steps": sampler.steps,
+        "shift": sampler.shift,
+        "guidance": sampler.guidance,
+        "count": count,
+        "validation_loss": loss,
+        "seconds_per_100": round(100 * seconds / len(drawn), 2) if drawn else None,
+    } | judge.score(pictures)
 
 
 def references(judge: Judge, model: Checkpoint | None, progress: Any) -> dict[str, Scores]:
@@ -205,16 +231,27 @@ def encoded(model: Checkpoint | None, chosen: PromptSet, most: int | None = None
 
 def describe(settings: Settings, chosen: PromptSet, origin: Mapping[str, Any]) -> dict[str, Any]:
     """What it takes to repeat an evaluation."""
-    seeds = {"noise": f"{settings.seed} + index of the prompt", "scenes": sets.SEED, "other_scenes": sets.OTHER_SEED,
-             "validation": 0}
-    return {"origin": dict(origin), "prompts": chosen.name, "count": chosen.count, "kinds": chosen.kinds(),
-            "seeds": seeds, "measures": MEASURES} | environment()
+    seeds = {
+        "noise": f"{settings.seed} + index of the prompt",
+        "scenes": sets.SEED,
+        "other_scenes": sets.OTHER_SEED,
+        "validation": 0,
+    }
+    return {
+        "origin": dict(origin),
+        "prompts": chosen.name,
+        "count": chosen.count,
+        "kinds": chosen.kinds(),
+        "seeds": seeds,
+        "measures": MEASURES,
+    } | environment()
 
 
 def variant(subject: Subject, sampler: SamplerConfig, base: bool) -> str:
     """A folder name."""
-    return (f"width-{subject.width:g}-steps-{sampler.steps}-shift-{sampler.shift:g}-guidance-{sampler.guidance:g}"
-            + ("-base" if base else ""))
+    return f"width-{subject.width:g}-steps-{sampler.steps}-shift-{sampler.shift:g}-guidance-{sampler.guidance:g}" + (
+        "-base" if base else ""
+    )
 
 
 def check_out(out: Path | None, plan: dict[str, Any]) -> None:
@@ -226,8 +263,10 @@ def check_out(out: Path | None, plan: dict[str, Any]) -> None:
     path, text = out / PLAN, json.dumps(plan, default=str)
     if path.is_file():
         if json.loads(path.read_text(encoding="utf-8")) != json.loads(text):
-            raise InputError(f"{out} holds pictures of another model, other prompts or other seeds.",
-                             "Choose another folder with --out, or delete it.")
+            raise InputError(
+                f"{out} holds pictures of another model, other prompts or other seeds.",
+                "Choose another folder with --out, or delete it.",
+            )
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and has no {PLAN}.", "Choose another folder with --out.")
     else:
@@ -246,8 +285,9 @@ def keep(out: Path | None, report: dict[str, Any]) -> None:
         partial.replace(out / RESULTS)
 
 
-def evaluate_transformers(checkpoint: Checkpoint, transformers: Mapping[str, DiT], settings: Settings,
-                          progress: Any = None) -> list[Scores]:
+def evaluate_transformers(
+    checkpoint: Checkpoint, transformers: Mapping[str, DiT], settings: Settings, progress: Any = None
+) -> list[Scores]:
     """One row for each plain transformer, all drawn with a checkpoint's text encoders and decoder from one noise.
 
     `velocity_psnr_db` compares velocities on the fixed (x0, noise, t) triples with the first transformer's, which
@@ -262,8 +302,9 @@ def evaluate_transformers(checkpoint: Checkpoint, transformers: Mapping[str, DiT
     sampler = settings.samplers(checkpoint.sampler)[0]
     reference, rows = None, []
     for name, dit in transformers.items():
-        subject = transformer_subject(checkpoint, name, dit, dit.config.hidden / checkpoint.config.transformer.hidden,
-                                      condition, settings.batch)
+        subject = transformer_subject(
+            checkpoint, name, dit, dit.config.hidden / checkpoint.config.transformer.hidden, condition, settings.batch
+        )
         progress(f"validation loss of {name}")
         loss = None if latents is None else validation_loss(subject.velocity, latents)
         velocity = None if latents is None else fixed_velocity(torch_velocity(dit, condition, settings.batch), latents)

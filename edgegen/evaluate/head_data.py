@@ -69,20 +69,23 @@ def head_pictures(data: Path) -> tuple[np.ndarray, list[str]]:
     sprites = Sprites.load(data)
     scenes = [scene for name, count in SCENE_COUNTS.items() for scene in scenes_of(SCENES[name], count, SEED)]
     images, names = emoji_pictures(data)
-    return (np.concatenate([pictures_of(sprites, scenes), images]),
-            [*(scene.captions[0] for scene in scenes), *names])
+    return (np.concatenate([pictures_of(sprites, scenes), images]), [*(scene.captions[0] for scene in scenes), *names])
 
 
 def emoji_pictures(data: Path, count: int = EMOJI_COUNT) -> tuple[np.ndarray, list[str]]:
     """Single emoji but for those of the prompt sets, the common concepts' other styles before the rest."""
     rendered, names = load_rendered(data), emoji_names(data)
     common = {concept.unicode_name: concept.name for concept in common_concepts()}
-    rows = [(names[key] not in common, unit_hash(f"{style} {key}", 0), row)
-            for row, (key, style) in enumerate(zip(rendered.keys, rendered.styles, strict=True))
-            if not (names[key] in common and style in STYLES)]
+    rows = [
+        (names[key] not in common, unit_hash(f"{style} {key}", 0), row)
+        for row, (key, style) in enumerate(zip(rendered.keys, rendered.styles, strict=True))
+        if not (names[key] in common and style in STYLES)
+    ]
     kept = [row for _, _, row in sorted(rows)[:count]]
-    said = [f"a {rendered.styles[row]} emoji of {with_article(common.get(name := names[rendered.keys[row]], name))}"
-            for row in kept]
+    said = [
+        f"a {rendered.styles[row]} emoji of {with_article(common.get(name := names[rendered.keys[row]], name))}"
+        for row in kept
+    ]
     return rendered.images[kept], said
 
 

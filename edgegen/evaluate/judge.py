@@ -63,8 +63,9 @@ class Judge:
     def score(self, pictures: np.ndarray) -> Scores:
         """Every measure of pictures (N,H,W,3) uint8, one a prompt in their order."""
         if len(pictures) != self.prompts.count:
-            raise InputError(f"there are {len(pictures)} pictures for {self.prompts.count} prompts.",
-                             "Give one a prompt.")
+            raise InputError(
+                f"there are {len(pictures)} pictures for {self.prompts.count} prompts.", "Give one a prompt."
+            )
         seen = features(pictures, self.data)
         scores: Scores = self._distances(seen) if self.real is not None else {}
         return scores | self._content(seen, pictures)
@@ -79,8 +80,12 @@ class Judge:
 
     def _distances(self, seen: Tensor) -> Scores:
         precision, recall = precision_recall(self.real, seen)
-        return {"frechet": frechet_distance(self.real, seen, COMPONENTS), "kernel": kernel_distance(self.real, seen),
-                "precision": precision, "recall": recall}
+        return {
+            "frechet": frechet_distance(self.real, seen, COMPONENTS),
+            "kernel": kernel_distance(self.real, seen),
+            "precision": precision,
+            "recall": recall,
+        }
 
     def _content(self, seen: Tensor, pictures: np.ndarray) -> Scores:
         scores: Scores = {"retrieval": retrieval(self.head(seen), self.captions, self.prompts.prompts)}
@@ -94,5 +99,7 @@ def check_enough(prompts: PromptSet) -> None:
     least = COMPONENTS + 1 if prompts.real is not None else 2
     if prompts.count < least:
         where = "prompts" if prompts.name in SCENES else f"prompts in {prompts.name}"
-        raise InputError(f"there are {prompts.count} {where}; the measures need at least {least}.",
-                         "Give a larger --count, or a set with more.")
+        raise InputError(
+            f"there are {prompts.count} {where}; the measures need at least {least}.",
+            "Give a larger --count, or a set with more.",
+        )

@@ -62,8 +62,10 @@ def read_dpg(path: Path) -> list[Item]:
             raise InputError(f"{path} has no .txt files.", DPG_FORM)
         items = [(file.stem, read_text(file, DPG_FORM).strip(), str(file)) for file in files]
     else:
-        items = [(str(row.get("item_id", "")), row.get("text", row.get("prompt")), f"{path}:{number}")
-                 for number, row in read_lines(path, DPG_FORM)]
+        items = [
+            (str(row.get("item_id", "")), row.get("text", row.get("prompt")), f"{path}:{number}")
+            for number, row in read_lines(path, DPG_FORM)
+        ]
     for name, prompt, where in items:
         if not name or set(name) & set("./\\"):
             raise InputError(f"{where}: item_id {name!r} is no file name without a dot.", DPG_FORM)
@@ -110,11 +112,21 @@ def check_prompt(path: Path, number: int | None, prompt: Any, form: str) -> None
         raise InputError(f"{where}: the prompt is {prompt!r}.", form)
 
 
-def write_geneval(out: Path, rows: list[dict[str, Any]], draw: Draw, samples: int = SAMPLES, batch: int = 16,
-                  advance: Advance = lambda done, of: None) -> None:
+def write_geneval(
+    out: Path,
+    rows: list[dict[str, Any]],
+    draw: Draw,
+    samples: int = SAMPLES,
+    batch: int = 16,
+    advance: Advance = lambda done, of: None,
+) -> None:
     """Draws `samples` pictures a prompt, picture i of prompt i // samples; those that are there are kept."""
-    check_sources(out, [row["prompt"] for row in rows], lambda index: out / f"{index:05}" / "metadata.jsonl",
-                  lambda path: read_lines(path, GENEVAL_FORM)[0][1].get("prompt"))
+    check_sources(
+        out,
+        [row["prompt"] for row in rows],
+        lambda index: out / f"{index:05}" / "metadata.jsonl",
+        lambda path: read_lines(path, GENEVAL_FORM)[0][1].get("prompt"),
+    )
     with disk_errors(out.absolute()):
         for index, row in enumerate(rows):
             folder = out / f"{index:05}"
@@ -146,12 +158,14 @@ def check_sources(out: Path, prompts: list[str], place: Callable[[int], Path], r
         if path.is_file() and read(path) != prompt:
             raise InputError(f"{path} is of another prompt than {prompt!r}.", "Choose another folder with --out.")
     if place(len(prompts)).is_file():
-        raise InputError(f"{out} has pictures of more than these {len(prompts)} prompts.",
-                         "Choose another folder with --out.")
+        raise InputError(
+            f"{out} has pictures of more than these {len(prompts)} prompts.", "Choose another folder with --out."
+        )
 
 
-def write_dpg(out: Path, items: list[Item], draw: Draw, batch: int = 16,
-              advance: Advance = lambda done, of: None) -> None:
+def write_dpg(
+    out: Path, items: list[Item], draw: Draw, batch: int = 16, advance: Advance = lambda done, of: None
+) -> None:
     """Draws a grid of 2 x 2 pictures a prompt, pictures 4 i to 4 i + 3; grids that are there are kept."""
     if out.is_file():
         raise InputError(f"{out} is a file.", "Choose another folder with --out.")
@@ -160,8 +174,10 @@ def write_dpg(out: Path, items: list[Item], draw: Draw, batch: int = 16,
         left.unlink()
     strange = sorted(path.name for path in out.iterdir() if path.name not in names) if out.is_dir() else []
     if strange:
-        raise InputError(f"{out} holds {strange[0]}, which is none of these prompts.",
-                         "Choose another folder with --out: the scorer reads every file in it.")
+        raise InputError(
+            f"{out} holds {strange[0]}, which is none of these prompts.",
+            "Choose another folder with --out: the scorer reads every file in it.",
+        )
     with disk_errors(out.absolute()):
         out.mkdir(parents=True, exist_ok=True)
     missing = [index for index, item in enumerate(items) if not (out / f"{item.id}.png").is_file()]

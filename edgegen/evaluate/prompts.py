@@ -75,8 +75,13 @@ def scene_set(name: str, count: int, data: Path, seed: int) -> PromptSet:
     sprites = Sprites.load(data)
     scenes = scenes_of(SCENES[name], count, seed)
     others = scenes_of(SCENES[name], count, seed + OTHER_SEED - SEED)
-    return PromptSet(name, tuple(scene.captions[0] for scene in scenes), pictures_of(sprites, scenes),
-                     pictures_of(sprites, others), tuple(scenes))
+    return PromptSet(
+        name,
+        tuple(scene.captions[0] for scene in scenes),
+        pictures_of(sprites, scenes),
+        pictures_of(sprites, others),
+        tuple(scenes),
+    )
 
 
 def scenes_of(split: str, count: int, seed: int) -> list[Scene]:

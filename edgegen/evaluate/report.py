@@ -15,9 +15,26 @@ def show_report(to: Console, report: dict[str, Any]) -> None:
     rows = [(f"[dim]{name}[/]", "", "", *cells(scores)) for name, scores in report["reference"].items()]
     rows += [(f"width {row['width']:g}", row["steps"], f"{row['guidance']:g}", *cells(row)) for row in report["rows"]]
     partial = ", PARTIAL" if report["partial"] else ""
-    to.print(table(("", ">steps", ">guidance", ">val loss", ">Fréchet", ">kernel", ">precision", ">recall", ">R@1",
-                    ">R@5", ">composition", ">s/100"), rows,
-                   f"{escape(str(report['prompts']))}, {report['count']} prompts{partial}"))
+    to.print(
+        table(
+            (
+                "",
+                ">steps",
+                ">guidance",
+                ">val loss",
+                ">Fréchet",
+                ">kernel",
+                ">precision",
+                ">recall",
+                ">R@1",
+                ">R@5",
+                ">composition",
+                ">s/100",
+            ),
+            rows,
+            f"{escape(str(report['prompts']))}, {report['count']} prompts{partial}",
+        )
+    )
     if any("composition" in row for row in report["rows"]):
         show_tasks(to, report)
     to.print(f"Commit {report['commit']}; noise seed {report['seeds']['noise']}.", soft_wrap=True)
@@ -26,10 +43,17 @@ def show_report(to: Console, report: dict[str, Any]) -> None:
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """The numbers of a row; what was not measured is left empty."""
     retrieval, composition = row.get("retrieval") or {}, row.get("composition") or {}
-    return (number(row.get("validation_loss"), 4), number(row.get("frechet"), 2), number(row.get("kernel"), 4),
-            share(row.get("precision")), share(row.get("recall")), share(retrieval.get("recall_at_1")),
-            share(retrieval.get("recall_at_5")), share(composition.get("overall", {}).get("score")),
-            number(row.get("seconds_per_100"), 1))
+    return (
+        number(row.get("validation_loss"), 4),
+        number(row.get("frechet"), 2),
+        number(row.get("kernel"), 4),
+        share(row.get("precision")),
+        share(row.get("recall")),
+        share(retrieval.get("recall_at_1")),
+        share(retrieval.get("recall_at_5")),
+        share(composition.get("overall", {}).get("score")),
+        number(row.get("seconds_per_100"), 1),
+    )
 
 
 def show_tasks(to: Console, report: dict[str, Any]) -> None:
@@ -45,10 +69,18 @@ def show_tasks(to: Console, report: dict[str, Any]) -> None:
 def show_accuracy(to: Console, found: dict[str, Any]) -> None:
     """How often the scorer is right, a line a split and judgement."""
     tasks = list(dict.fromkeys(task for split in found["splits"].values() for task in split["right"]))
-    rows = [(name, said, *(share((split[said].get(task) or {}).get("score")) for task in tasks))
-            for name, split in found["splits"].items() for said in ("right", "wrong")]
-    to.print(table(("scenes", "accepted", *(f">{task}" for task in tasks)), rows,
-                   f"{found['count']} real scenes of each split, seed {found['seed']}"))
+    rows = [
+        (name, said, *(share((split[said].get(task) or {}).get("score")) for task in tasks))
+        for name, split in found["splits"].items()
+        for said in ("right", "wrong")
+    ]
+    to.print(
+        table(
+            ("scenes", "accepted", *(f">{task}" for task in tasks)),
+            rows,
+            f"{found['count']} real scenes of each split, seed {found['seed']}",
+        )
+    )
     for name, split in found["splits"].items():
         values = ", ".join(f"{what} {share(value)}" for what, value in split["things"].items() if what != "count")
         to.print(f"{name}: of {split['things']['count']} things {values}", soft_wrap=True)

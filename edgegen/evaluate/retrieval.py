@@ -102,8 +102,13 @@ def retrieval(pictures: Tensor, embeddings: Tensor, captions: Sequence[str], poo
         ranks.append((scores > scores.diagonal()[:, None]).sum(1))
         sizes += [len(rows)] * len(rows)
     rank, chance = torch.cat(ranks), sum(min(1.0, 1 / size) for size in sizes) / len(sizes)
-    return {"recall_at_1": float((rank < 1).double().mean()), "recall_at_5": float((rank < 5).double().mean()),
-            "chance_at_1": chance, "pool": max(sizes), "count": len(rank)}
+    return {
+        "recall_at_1": float((rank < 1).double().mean()),
+        "recall_at_5": float((rank < 5).double().mean()),
+        "chance_at_1": chance,
+        "pool": max(sizes),
+        "count": len(rank),
+    }
 
 
 def pools(captions: Sequence[str], size: int) -> list[list[int]]:

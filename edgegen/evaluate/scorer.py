@@ -58,5 +58,7 @@ def check_known(detector: Detector, scenes: Sequence[Scene]) -> None:
     """Refuses scenes of things that the detector never learnt."""
     unknown = sorted({t.concept for scene in scenes for t in scene.things} - set(detector.config.classes))
     if unknown:
-        raise InputError(f"the detector does not know {', '.join(unknown[:5])}.",
-                         "Train one on these scenes: edgegen evaluate scorer --train.")
+        raise InputError(
+            f"the detector does not know {', '.join(unknown[:5])}.",
+            "Train one on these scenes: edgegen evaluate scorer --train.",
+        )

@@ -46,8 +46,16 @@ def train_scorer(data: Path, run: Path, out: Path, training: DetectorTraining) -
     check_data(data)
     crowds = Crowds(Sprites.load(data), strangers(data), training.seed)
     detector = train_detector(crowds, run, training)
-    save_detector(detector, out, {"steps": str(training.steps), "batch": str(training.batch),
-                                  "seed": str(training.seed), "torch": torch.__version__})
+    save_detector(
+        detector,
+        out,
+        {
+            "steps": str(training.steps),
+            "batch": str(training.batch),
+            "seed": str(training.seed),
+            "torch": torch.__version__,
+        },
+    )
     return out
 
 
@@ -64,8 +72,13 @@ def accuracy(data: Path, weights: Path | None = None, count: int = 500) -> dict[
         check_known(detector, scenes)
         pictures = pictures_of(sprites, scenes)
         splits[name] = measured(detector, scenes, pictures)
-    return {"weights": str(weights or bundled_detector()), "note": detector_note(weights or bundled_detector()),
-            "count": count, "seed": SEED, "splits": splits}
+    return {
+        "weights": str(weights or bundled_detector()),
+        "note": detector_note(weights or bundled_detector()),
+        "count": count,
+        "seed": SEED,
+        "splits": splits,
+    }
 
 
 def measured(detector: Detector, scenes: list[Scene], pictures: np.ndarray) -> dict[str, Any]:
@@ -75,8 +88,11 @@ def measured(detector: Detector, scenes: list[Scene], pictures: np.ndarray) -> d
     strange = other_scenes(scenes)
     pairs = [(scene, found[i]) for i, scene in enumerate(strange) if scene is not None]
     wrong = [satisfies(scene, things) for scene, things in pairs]
-    return {"right": tally(scenes, right), "wrong": tally([scene for scene, _ in pairs], wrong),
-            "things": things_found(scenes, found)}
+    return {
+        "right": tally(scenes, right),
+        "wrong": tally([scene for scene, _ in pairs], wrong),
+        "things": things_found(scenes, found),
+    }
 
 
 def other_scenes(scenes: list[Scene]) -> list[Scene | None]:

@@ -37,8 +37,9 @@ class Subject:
     sampler: SamplerConfig  # the model's own
 
 
-def transformer_subject(checkpoint: Checkpoint, name: str, dit: DiT, width: float, condition: Condition,
-                        batch: int = 16) -> Subject:
+def transformer_subject(
+    checkpoint: Checkpoint, name: str, dit: DiT, width: float, condition: Condition, batch: int = 16
+) -> Subject:
     """A plain transformer with the text encoders and decoder of a checkpoint."""
     decoder = checkpoint.decoder()
 
@@ -54,8 +55,10 @@ def torch_velocity(dit: DiT, condition: Condition, batch: int = 16) -> Velocity:
 
     @torch.no_grad()
     def velocity(latent: Tensor, t: Tensor) -> Tensor:
-        parts = [dit(latent[rows], t[rows], *condition.rows(rows).arguments(False))
-                 for rows in batches(range(len(latent)), batch)]
+        parts = [
+            dit(latent[rows], t[rows], *condition.rows(rows).arguments(False))
+            for rows in batches(range(len(latent)), batch)
+        ]
         return torch.cat(parts)
 
     return velocity
@@ -94,12 +97,15 @@ def bundle_origin(folder: Path) -> tuple[dict[str, Any], Checkpoint | None]:
         return told, None
 
 
-def checkpoint_subjects(checkpoint: Checkpoint, widths: Sequence[float], condition: Condition, base: bool = False,
-                        batch: int = 16) -> list[Subject]:
+def checkpoint_subjects(
+    checkpoint: Checkpoint, widths: Sequence[float], condition: Condition, base: bool = False, batch: int = 16
+) -> list[Subject]:
     """One subject a width; `base` leaves out few-step adapters."""
     name = checkpoint.config.name + (", base" if base else "")
-    return [transformer_subject(checkpoint, name, checkpoint.transformer(width, adapters=not base), width, condition,
-                                batch) for width in widths]
+    return [
+        transformer_subject(checkpoint, name, checkpoint.transformer(width, adapters=not base), width, condition, batch)
+        for width in widths
+    ]
 
 
 def open_checkpoint(folder: Path | None) -> Checkpoint:

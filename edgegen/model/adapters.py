@@ -35,8 +35,9 @@ def target_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
     for target in targets:
         if not any(ends_in(name, target) for name in linear):
             ends = sorted({".".join(name.split(".")[-2:]) for name in linear})
-            raise InputError(f"no linear layer ends in the adapter target {target!r}.",
-                             f"Layers end in {', '.join(ends)}.")
+            raise InputError(
+                f"no linear layer ends in the adapter target {target!r}.", f"Layers end in {', '.join(ends)}."
+            )
     return [name for name in linear if any(ends_in(name, target) for target in targets)]
 
 

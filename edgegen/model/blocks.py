@@ -87,8 +87,15 @@ class Block(nn.Module):
         self.norm_ffn = RMSNorm(config.hidden, affine=False)
         self.ffn = FeedForward(config.hidden, ratio)
 
-    def forward(self, x: Tensor, grid: tuple[int, int], modulation: Tensor, text: Tensor, mask: Tensor,
-                skipped: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        grid: tuple[int, int],
+        modulation: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        skipped: Tensor | None = None,
+    ) -> Tensor:
         if self.skip is not None:
             x = self.skip(torch.cat([x, skipped], -1))  # (B, N, D)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (modulation + self.table).unbind(1)  # (B, D) each

@@ -1,11 +1,11 @@
 """A checkpoint: a folder with everything a text-to-image model is, and the same made of random numbers.
 
-  config.json                 {format_version, name, transformer, text, autoencoder, sampler[, prompts]}
-  transformer.safetensors     the supernet's names (elastic.py): `x.y.weight`, and `x.y.weight@0.375` of its own;
-                              maybe low-rank adapters of a width (adapters.py): `x.y.lora_a@0.375`;
-                              of a quantized checkpoint, one width alone (quantization.py): `x.y.weight.palette`
-  text_encoder.safetensors    decoder.safetensors    [encoder.safetensors]
-  tokenizer/                  word.json and byte.json, either of which may be missing
+config.json                 {format_version, name, transformer, text, autoencoder, sampler[, prompts]}
+transformer.safetensors     the supernet's names (elastic.py): `x.y.weight`, and `x.y.weight@0.375` of its own;
+                            maybe low-rank adapters of a width (adapters.py): `x.y.lora_a@0.375`;
+                            of a quantized checkpoint, one width alone (quantization.py): `x.y.weight.palette`
+text_encoder.safetensors    decoder.safetensors    [encoder.safetensors]
+tokenizer/                  word.json and byte.json, either of which may be missing
 """
 
 from __future__ import annotations
@@ -43,8 +43,13 @@ class Checkpoint:
     `states` maps a part to its weights; `origin` says where they came from, for the manifest.
     """
 
-    def __init__(self, config: CheckpointConfig, states: Mapping[str, Mapping[str, Tensor]],
-                 tokenizer_files: Mapping[str, bytes], origin: dict[str, Any]):
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        states: Mapping[str, Mapping[str, Tensor]],
+        tokenizer_files: Mapping[str, bytes],
+        origin: dict[str, Any],
+    ):
         self.config = config
         self.states = states
         self.tokenizer_files = tokenizer_files
@@ -79,8 +84,10 @@ class Checkpoint:
         self.config.transformer.at(width)
         stored = width if self.config.quantization is None else self.config.quantization.width
         if width != stored:
-            raise InputError(f"checkpoint {self.config.name} was quantized at width {stored:g}; it has no {width:g}.",
-                             f"Use a tier of width {stored:g}, or quantize again with --width {width:g}.")
+            raise InputError(
+                f"checkpoint {self.config.name} was quantized at width {stored:g}; it has no {width:g}.",
+                f"Use a tier of width {stored:g}, or quantize again with --width {width:g}.",
+            )
 
     def text_encoders(self) -> TextEncoders:
         return filled(meta(TextEncoders, self.config.text), self.states["text_encoder"])
@@ -129,8 +136,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     config = read_config(folder / "config.json")
     shapes = shape_configs(config)
     parts = [*PARTS, *(["encoder"] if (folder / "encoder.safetensors").is_file() else [])]
-    states = {part: FileState(weights_path(folder, part), part_shapes(part, *shapes)) for part in parts
-              if part != "transformer" or config.quantization is None}
+    states = {
+        part: FileState(weights_path(folder, part), part_shapes(part, *shapes))
+        for part in parts
+        if part != "transformer" or config.quantization is None
+    }
     if config.quantization is not None:
         path = weights_path(folder, "transformer")
         states["transformer"] = QuantizedState(path, config.transformer, config.quantization)
@@ -183,8 +193,9 @@ def check_tokenizers(config: CheckpointConfig, files: Mapping[str, bytes], folde
     for name in ("word", "byte"):
         if (getattr(config.text, name) is not None) != (f"{name}.json" in files):
             state = "lacks" if f"{name}.json" not in files else "has"
-            raise InputError(f"{folder} {state} {name}.json, and config.json says otherwise of its encoder.",
-                             "Make them agree.")
+            raise InputError(
+                f"{folder} {state} {name}.json, and config.json says otherwise of its encoder.", "Make them agree."
+            )
     try:
         tokenizers = make_tokenizers(files)
     except Exception as error:  # the tokenizers library raises bare Exception
@@ -193,8 +204,9 @@ def check_tokenizers(config: CheckpointConfig, files: Mapping[str, bytes], folde
     for name, length in lengths.items():
         encoder = getattr(config.text, name)
         if encoder is not None and encoder.length != length:
-            raise InputError(f"{folder}: {name}.json pads to {length}, config.json says {encoder.length}.",
-                             "Make them agree.")
+            raise InputError(
+                f"{folder}: {name}.json pads to {length}, config.json says {encoder.length}.", "Make them agree."
+            )
 
 
 def origin_of(folder: Path, name: str) -> dict[str, Any]:
@@ -223,8 +235,13 @@ def reopen_folder(origin: Mapping[str, Any]) -> Checkpoint:
     return checkpoint
 
 
-def save_checkpoint(folder: str | Path, config: CheckpointConfig, states: Mapping[str, Mapping[str, Tensor]],
-                    tokenizer_files: Mapping[str, bytes], overwrite: bool = False) -> None:
+def save_checkpoint(
+    folder: str | Path,
+    config: CheckpointConfig,
+    states: Mapping[str, Mapping[str, Tensor]],
+    tokenizer_files: Mapping[str, bytes],
+    overwrite: bool = False,
+) -> None:
     """Writes a checkpoint in fp16, whole or not at all; `states` has the parts and maybe "encoder"."""
     shapes = shape_configs(config)
     with new_folder(Path(folder), "config.json", overwrite) as partial:

@@ -34,11 +34,16 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))
         if self.transformer.text_dim != self.text.width:
-            raise InputError(f"transformer.text_dim {self.transformer.text_dim} differs from text.width "
-                             f"{self.text.width}.", "Make them equal.")
+            raise InputError(
+                f"transformer.text_dim {self.transformer.text_dim} differs from text.width {self.text.width}.",
+                "Make them equal.",
+            )
         if self.transformer.in_channels != self.autoencoder.latent_channels:
-            raise InputError(f"transformer.in_channels {self.transformer.in_channels} differs from "
-                             f"autoencoder.latent_channels {self.autoencoder.latent_channels}.", "Make them equal.")
+            raise InputError(
+                f"transformer.in_channels {self.transformer.in_channels} differs from "
+                f"autoencoder.latent_channels {self.autoencoder.latent_channels}.",
+                "Make them equal.",
+            )
         for width in self.adapters.widths if self.adapters else ():
             self.transformer.at(width)  # refuses an unknown one
         if self.quantization is not None:
@@ -71,9 +76,17 @@ class CheckpointConfig:
     def to_dict(self) -> dict:
         adapters = {} if self.adapters is None else {"adapters": asdict(self.adapters)}
         quantization = {} if self.quantization is None else {"quantization": asdict(self.quantization)}
-        return {"format_version": FORMAT_VERSION, "name": self.name, "transformer": self.transformer.to_dict(),
-                "text": asdict(self.text), "autoencoder": asdict(self.autoencoder), "sampler": asdict(self.sampler),
-                "prompts": list(self.prompts), **adapters, **quantization}
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "transformer": self.transformer.to_dict(),
+            "text": asdict(self.text),
+            "autoencoder": asdict(self.autoencoder),
+            "sampler": asdict(self.sampler),
+            "prompts": list(self.prompts),
+            **adapters,
+            **quantization,
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> CheckpointConfig:
@@ -81,11 +94,17 @@ class CheckpointConfig:
         values = dict(values)
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise InputError(f"format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
-                             "Use the edgegen that wrote it.")
-        for key, kind in (("transformer", DiTConfig), ("text", TextConfig), ("autoencoder", AutoencoderConfig),
-                          ("sampler", SamplerConfig), ("adapters", AdapterConfig),
-                          ("quantization", QuantizationConfig)):
+            raise InputError(
+                f"format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.", "Use the edgegen that wrote it."
+            )
+        for key, kind in (
+            ("transformer", DiTConfig),
+            ("text", TextConfig),
+            ("autoencoder", AutoencoderConfig),
+            ("sampler", SamplerConfig),
+            ("adapters", AdapterConfig),
+            ("quantization", QuantizationConfig),
+        ):
             if key in values:
                 values[key] = from_values(kind, values[key], key)
         return from_values(cls, values, "")
@@ -100,8 +119,9 @@ def from_values(kind: type, values: Any, where: str) -> Any:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1, cutoff=0.4)
-            raise InputError(f"unknown key {at}{key}.", f"Did you mean {close[0]}?" if close else
-                             f"Known: {', '.join(known)}.")
+            raise InputError(
+                f"unknown key {at}{key}.", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
+            )
     for name, f in known.items():
         if name not in values:
             if f.default is MISSING and f.default_factory is MISSING:
@@ -109,8 +129,11 @@ def from_values(kind: type, values: Any, where: str) -> Any:
             continue
         check_type(values[name], hints[name], f"{at}{name}")
     if kind is TextConfig:
-        values = values | {name: from_values(EncoderConfig, values[name], f"{at}{name}")
-                           for name in ("word", "byte") if values.get(name) is not None}
+        values = values | {
+            name: from_values(EncoderConfig, values[name], f"{at}{name}")
+            for name in ("word", "byte")
+            if values.get(name) is not None
+        }
     try:
         return kind(**values)
     except (TypeError, ValueError, ArithmeticError) as error:

@@ -69,8 +69,10 @@ class DiTConfig:
     def _check_width(self, width: float) -> None:
         heads = self.hidden // self.head_dim * width
         if not 0 < width <= 1 or heads != int(heads):
-            raise InputError(f"width {width} gives {heads:g} heads of {self.hidden // self.head_dim}; a whole number "
-                             "above 0 is needed.")
+            raise InputError(
+                f"width {width} gives {heads:g} heads of {self.hidden // self.head_dim}; a whole number "
+                "above 0 is needed."
+            )
         for what, size in (("queries_per_kv", self.queries_per_kv), ("cross_kv_heads", self.cross_kv_heads)):
             if size and int(heads) % size:
                 raise InputError(f"{what} {size} does not divide the {int(heads)} heads of width {width}.")
@@ -93,8 +95,10 @@ class DiTConfig:
     def at(self, width: float) -> DiTConfig:
         """The plain model of one width: the same layers, `hidden * width` channels."""
         if width not in self.widths:
-            raise InputError(f"width {width} is not one of the model's widths {list(self.widths)}.",
-                             "Pick one of them, or a checkpoint that has it.")
+            raise InputError(
+                f"width {width} is not one of the model's widths {list(self.widths)}.",
+                "Pick one of them, or a checkpoint that has it.",
+            )
         return replace(self, hidden=round(self.hidden * width), widths=(1.0,))
 
     def grid_of(self, latent_size: tuple[int, int]) -> tuple[int, int]:
@@ -112,8 +116,10 @@ class DiTConfig:
             return False
         halves = len(self.depths) == 1 or (rows % 2 == 0 and columns % 2 == 0)
         even_for_compression = not self.sparse or (rows % 2 == 0 and columns % 2 == 0)
-        return halves and (not self.sparse or len(self.depths) == 1 or rows * columns % self.blocks == 0) and (
-            even_for_compression
+        return (
+            halves
+            and (not self.sparse or len(self.depths) == 1 or rows * columns % self.blocks == 0)
+            and (even_for_compression)
         )
 
     def check_grid(self, grid: tuple[int, int]) -> None:
@@ -161,8 +167,17 @@ PRESETS: dict[str, DiTConfig] = {
     "paper": PAPER,
     # The bundled model: 128x128 pictures, a 16x16x8 latent, 64 tokens.
     "emoji": DiTConfig(
-        hidden=320, head_dim=20, depths=(2, 4, 2), blocks=4, cross_kv_heads=2, text_dim=256, pooled_text=True,
-        in_channels=8, grid=(8, 8), rope_theta=100.0, widths=(0.375, 0.5, 1.0),
+        hidden=320,
+        head_dim=20,
+        depths=(2, 4, 2),
+        blocks=4,
+        cross_kv_heads=2,
+        text_dim=256,
+        pooled_text=True,
+        in_channels=8,
+        grid=(8, 8),
+        rope_theta=100.0,
+        widths=(0.375, 0.5, 1.0),
     ),
 }
 

@@ -68,8 +68,11 @@ class ElasticDiT(nn.Module):
         self._skeletons = {w: skeleton(config.at(w)) for w in self.sub_widths}  # a plain dict: no parameters of ours
         full = dict(self.full.named_parameters())
         for width in self.sub_widths:
-            own = {key(n): nn.Parameter(slice_parameter(n, full[n], shape).detach().clone())
-                   for n, shape in self.shapes_at(width).items() if is_own(n)}
+            own = {
+                key(n): nn.Parameter(slice_parameter(n, full[n], shape).detach().clone())
+                for n, shape in self.shapes_at(width).items()
+                if is_own(n)
+            }
             self.own[key(str(width))] = nn.ParameterDict(own)
 
     @property
@@ -87,8 +90,10 @@ class ElasticDiT(nn.Module):
             return full
         self.config.at(width)  # refuses an unknown width
         own = self.own[key(str(width))]
-        return {n: own[key(n)] if is_own(n) else slice_parameter(n, full[n], shape)
-                for n, shape in self.shapes_at(width).items()}
+        return {
+            n: own[key(n)] if is_own(n) else slice_parameter(n, full[n], shape)
+            for n, shape in self.shapes_at(width).items()
+        }
 
     def forward(self, width: float, *inputs: Tensor | None) -> Tensor:
         if width == 1.0:
@@ -134,8 +139,10 @@ def materialize_state(
         picked[name] = slice_parameter(name, state[source], parameter.shape).contiguous()
     if missing:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise InputError(f"the checkpoint lacks {', '.join(missing[:4])}{more} for width {width}.",
-                         "Use a checkpoint trained at this width, or a tier of another width.")
+        raise InputError(
+            f"the checkpoint lacks {', '.join(missing[:4])}{more} for width {width}.",
+            "Use a checkpoint trained at this width, or a tier of another width.",
+        )
     if adapters:
         merge_adapters_(picked, state, width)
     return picked
@@ -147,8 +154,10 @@ def load_elastic_(model: ElasticDiT, state: Mapping[str, Tensor]) -> None:
     state = {name: state[name] for name in without_adapters(state)}
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unexpected:
-        raise InputError(f"the checkpoint does not fit: missing {missing[:4]}, unexpected {unexpected[:4]}.",
-                         "Use the configuration it was trained with.")
+        raise InputError(
+            f"the checkpoint does not fit: missing {missing[:4]}, unexpected {unexpected[:4]}.",
+            "Use the configuration it was trained with.",
+        )
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             raise InputError(f"{name} is {tuple(state[name].shape)}, the model needs {tuple(tensor.shape)}.")

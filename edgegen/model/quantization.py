@@ -73,20 +73,29 @@ class QuantizedState(FileState):
     def _check_names(self) -> None:
         strangers = sorted(self.quantization.plan.keys() - self.shapes.keys())
         if strangers:
-            raise InputError(f"{self.path.parent}/config.json: quantization.plan names {some(strangers)}, which the "
-                             f"transformer of width {self.quantization.width:g} does not have.", "Quantize again.")
+            raise InputError(
+                f"{self.path.parent}/config.json: quantization.plan names {some(strangers)}, which the "
+                f"transformer of width {self.quantization.width:g} does not have.",
+                "Quantize again.",
+            )
         found = set(self.file.keys())
         expected = {stored for name in self.shapes for stored in self.stored_names(name)}
         if expected != found:
-            wrong = [f"{word} {some(sorted(names))}" for word, names in
-                     (("lacks", expected - found), ("has unexpected", found - expected)) if names]
+            wrong = [
+                f"{word} {some(sorted(names))}"
+                for word, names in (("lacks", expected - found), ("has unexpected", found - expected))
+                if names
+            ]
             raise InputError(f"{self.path} {' and '.join(wrong)}.", "Make its config.json and its weights agree.")
         for name, shape in self.shapes.items():
             if name in self.quantization.plan:
                 self._check_codes(name, math.prod(shape))
             elif tuple(self.file.get_slice(name).get_shape()) != shape:
-                raise InputError(f"{self.path}: {name} is {tuple(self.file.get_slice(name).get_shape())}, config.json "
-                                 f"asks for {shape}.", "Make its config.json and its weights agree.")
+                raise InputError(
+                    f"{self.path}: {name} is {tuple(self.file.get_slice(name).get_shape())}, config.json "
+                    f"asks for {shape}.",
+                    "Make its config.json and its weights agree.",
+                )
 
     def _check_codes(self, name: str, count: int) -> None:
         """Refuses a quantized weight whose tensors have not the size that its bits ask for."""
@@ -99,8 +108,10 @@ class QuantizedState(FileState):
             expected = {".values": packed_bytes(count, bits)}
         for suffix, size in slices.items():
             if suffix in expected and size != expected[suffix]:
-                raise InputError(f"{self.path}: {name}{suffix} has {size} elements, {bits} bits ask for "
-                                 f"{expected[suffix]}.", "Make its config.json and its weights agree.")
+                raise InputError(
+                    f"{self.path}: {name}{suffix} has {size} elements, {bits} bits ask for {expected[suffix]}.",
+                    "Make its config.json and its weights agree.",
+                )
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The stored tensors of a parameter, by their names in the file."""

@@ -28,8 +28,10 @@ def preset_config(name: str) -> CheckpointConfig:
     """A preset's transformer with text and picture parts that fit it, four steps at shift 3, no guidance."""
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, 1, cutoff=0.4)
-        raise InputError(f"unknown preset {name!r}.", (f"Did you mean {close[0]}? " if close else "")
-                         + f"Known: {', '.join(PRESETS)}.")
+        raise InputError(
+            f"unknown preset {name!r}.",
+            (f"Did you mean {close[0]}? " if close else "") + f"Known: {', '.join(PRESETS)}.",
+        )
     transformer = PRESETS[name]
     autoencoder = AutoencoderConfig(latent_channels=transformer.in_channels)
     return CheckpointConfig(name, transformer, byte_only(transformer.text_dim, 128), autoencoder, SamplerConfig(4, 3.0))
@@ -58,5 +60,7 @@ def reopen(origin: Mapping[str, Any]) -> Checkpoint:
             return random_preset(origin["name"], int(origin["seed"]))
         return reopen_folder(origin)
     except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"the manifest does not say what its checkpoint is ({type(error).__name__} {error}).",
-                         "Give the folder of the checkpoint with --checkpoint.") from None
+        raise InputError(
+            f"the manifest does not say what its checkpoint is ({type(error).__name__} {error}).",
+            "Give the folder of the checkpoint with --checkpoint.",
+        ) from None

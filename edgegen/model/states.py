@@ -46,8 +46,13 @@ def transformer_shapes(config: DiTConfig, adapters: AdapterConfig | None = None)
     return shapes
 
 
-def part_shapes(part: str, transformer: DiTConfig, text: TextConfig, autoencoder: AutoencoderConfig,
-                adapters: AdapterConfig | None = None) -> Shapes:
+def part_shapes(
+    part: str,
+    transformer: DiTConfig,
+    text: TextConfig,
+    autoencoder: AutoencoderConfig,
+    adapters: AdapterConfig | None = None,
+) -> Shapes:
     """What the file of one part of a checkpoint must hold."""
     if part == "transformer":
         return transformer_shapes(transformer, adapters)
@@ -70,22 +75,26 @@ class FileState(Mapping[str, Tensor]):
         found = set(self.file.keys())
         missing, unexpected = sorted(self.shapes.keys() - found), sorted(found - self.shapes.keys())
         if missing or unexpected:
-            wrong = [f"{word} {some(names)}" for word, names in (("lacks", missing), ("has unexpected", unexpected))
-                     if names]
+            wrong = [
+                f"{word} {some(names)}" for word, names in (("lacks", missing), ("has unexpected", unexpected)) if names
+            ]
             raise InputError(f"{self.path} {' and '.join(wrong)}.", "Make its config.json and its weights agree.")
         for name, shape in self.shapes.items():
             stored = tuple(self.file.get_slice(name).get_shape())
             if stored != shape:
-                raise InputError(f"{self.path}: {name} is {stored}, config.json asks for {shape}.",
-                                 "Make its config.json and its weights agree.")
+                raise InputError(
+                    f"{self.path}: {name} is {stored}, config.json asks for {shape}.",
+                    "Make its config.json and its weights agree.",
+                )
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.shapes:
             raise KeyError(name)
         tensor = self.file.get_tensor(name)
         if not tensor.is_floating_point():
-            raise InputError(f"{self.path}: {name} holds {tensor.dtype}, not floating-point numbers.",
-                             "Store float16 or float32.")
+            raise InputError(
+                f"{self.path}: {name} holds {tensor.dtype}, not floating-point numbers.", "Store float16 or float32."
+            )
         check_finite(tensor, f"{self.path}: {name}")
         return tensor.float()
 
@@ -181,16 +190,19 @@ def check_finite(tensor: Tensor, what: str) -> None:
     """Refuses a tensor with NaN or infinite values."""
     finite = torch.isfinite(tensor)
     if not finite.all():
-        raise InputError(f"{what} has {int((~finite).sum())} NaN or infinite values of {tensor.numel()}.",
-                         "Train on from, or export, an earlier checkpoint.")
+        raise InputError(
+            f"{what} has {int((~finite).sum())} NaN or infinite values of {tensor.numel()}.",
+            "Train on from, or export, an earlier checkpoint.",
+        )
 
 
 def as_half(tensor: Tensor, name: str) -> Tensor:
     """fp16 for storage; values beyond its range are an error that names the tensor."""
     check_finite(tensor, name)
     if tensor.abs().max() > FP16_MAX:
-        raise InputError(f"{name} reaches {float(tensor.abs().max()):g}, fp16 ends at {FP16_MAX:g}.",
-                         "Rescale it before saving.")
+        raise InputError(
+            f"{name} reaches {float(tensor.abs().max()):g}, fp16 ends at {FP16_MAX:g}.", "Rescale it before saving."
+        )
     return tensor.detach().to("cpu", torch.float16).contiguous()
 
 

@@ -50,8 +50,10 @@ class Plan:
     @property
     def average_bits(self) -> float:
         """Over the layers of the plan, palettes counted."""
-        return average({name: choice.bytes for name, choice in self.layers.items()},
-                       {name: int(np.prod(choice.shape)) for name, choice in self.layers.items()})
+        return average(
+            {name: choice.bytes for name, choice in self.layers.items()},
+            {name: int(np.prod(choice.shape)) for name, choice in self.layers.items()},
+        )
 
     @property
     def error(self) -> float:
@@ -79,20 +81,27 @@ def allocate(layers: Sequence[Sensitivity], budget: float, measure: str = "outpu
         raise unknown("measure", measure, MEASURES)
     least, most = reachable(layers)
     if not least <= budget:
-        raise InputError(f"{budget:g} bits on average cannot be reached: candidates {_candidates(layers)} with their "
-                         f"palettes reach {_up(least)} to {most:.3f}.",
-                         "Choose a budget in that range, or add a smaller candidate.")
+        raise InputError(
+            f"{budget:g} bits on average cannot be reached: candidates {_candidates(layers)} with their "
+            f"palettes reach {_up(least)} to {most:.3f}.",
+            "Choose a budget in that range, or add a smaller candidate.",
+        )
     if budget > max(BITS) + 1:
-        raise InputError(f"a budget of {budget:g} bits is above what palettes come in; the candidates reach "
-                         f"{_up(least)} to {most:.3f}.", "Choose a budget in that range.")
+        raise InputError(
+            f"a budget of {budget:g} bits is above what palettes come in; the candidates reach "
+            f"{_up(least)} to {most:.3f}.",
+            "Choose a budget in that range.",
+        )
     count = sum(layer.count for layer in layers)
     capacity = budget * count / 8  # bytes
     if budget >= most:
         chosen = [max(layer.bytes) for layer in layers]
     else:
         chosen = _solve(layers, [layer.errors(measure) for layer in layers], capacity, count)
-    picked = {layer.name: Choice(bits, layer.shape, layer.bytes[bits], layer.errors(measure))
-              for layer, bits in zip(layers, chosen, strict=True)}
+    picked = {
+        layer.name: Choice(bits, layer.shape, layer.bytes[bits], layer.errors(measure))
+        for layer, bits in zip(layers, chosen, strict=True)
+    }
     return Plan(budget, measure, picked)
 
 
@@ -105,14 +114,16 @@ def _up(bits: float) -> str:
     return f"{np.ceil(bits * 1000) / 1000:.3f}"
 
 
-def _solve(layers: Sequence[Sensitivity], errors: Sequence[Mapping[int, float]], capacity: float,
-           count: int) -> list[int]:
+def _solve(
+    layers: Sequence[Sensitivity], errors: Sequence[Mapping[int, float]], capacity: float, count: int
+) -> list[int]:
     """Bits of each layer; sizes beyond each layer's smallest are what is shared out."""
     floor = sum(min(layer.bytes.values()) for layer in layers)
     unit = max((capacity - floor) / UNITS, 1e-9)
     room = int((capacity - floor) / unit + 1e-9)
-    costs = [{bits: _units(size - min(layer.bytes.values()), unit) for bits, size in layer.bytes.items()}
-             for layer in layers]
+    costs = [
+        {bits: _units(size - min(layer.bytes.values()), unit) for bits, size in layer.bytes.items()} for layer in layers
+    ]
     error = np.full(room + 1, np.inf)  # least error of the layers so far by units used, exactly
     error[0] = 0
     picks = []
@@ -144,8 +155,9 @@ def _units(size: float, unit: float) -> int:
     return int(np.ceil(size / unit - 1e-9))
 
 
-def _fill(layers: Sequence[Sensitivity], errors: Sequence[Mapping[int, float]], chosen: list[int],
-          capacity: float) -> list[int]:
+def _fill(
+    layers: Sequence[Sensitivity], errors: Sequence[Mapping[int, float]], chosen: list[int], capacity: float
+) -> list[int]:
     """Uses what rounding left: the step of most error a byte that still fits, until none does."""
     while True:
         spare = capacity - sum(layer.bytes[bits] for layer, bits in zip(layers, chosen, strict=True))
@@ -163,13 +175,24 @@ def _fill(layers: Sequence[Sensitivity], errors: Sequence[Mapping[int, float]], 
 
 def write_plan(path: Path, plan: Plan) -> None:
     """A plan as JSON: one entry a layer, to be read, edited and given back."""
-    write_json(path, {
-        "format_version": FORMAT_VERSION, "budget": plan.budget, "average_bits": round(plan.average_bits, 4),
-        "measure": plan.measure,
-        "layers": {name: {"bits": choice.bits, "shape": list(choice.shape), "bytes": choice.bytes,
-                          "errors": {str(bits): error for bits, error in sorted(choice.errors.items())}}
-                   for name, choice in plan.layers.items()},
-    })
+    write_json(
+        path,
+        {
+            "format_version": FORMAT_VERSION,
+            "budget": plan.budget,
+            "average_bits": round(plan.average_bits, 4),
+            "measure": plan.measure,
+            "layers": {
+                name: {
+                    "bits": choice.bits,
+                    "shape": list(choice.shape),
+                    "bytes": choice.bytes,
+                    "errors": {str(bits): error for bits, error in sorted(choice.errors.items())},
+                }
+                for name, choice in plan.layers.items()
+            },
+        },
+    )
 
 
 def read_bits(path: Path, names: Sequence[str]) -> dict[str, int]:
@@ -185,17 +208,22 @@ def read_bits(path: Path, names: Sequence[str]) -> dict[str, int]:
         raise InputError(f"plan {path} is not JSON: {error}.", "Correct the file.") from None
     layers = values.get("layers") if isinstance(values, dict) else None
     if not isinstance(layers, dict) or not layers or values.get("format_version") != FORMAT_VERSION:
-        raise InputError(f"plan {path} lacks its layers, or its format_version is not {FORMAT_VERSION}.",
-                         "Start from a plan that quantize wrote.")
+        raise InputError(
+            f"plan {path} lacks its layers, or its format_version is not {FORMAT_VERSION}.",
+            "Start from a plan that quantize wrote.",
+        )
     bits = {}
     for name, entry in layers.items():
         if name not in names:
             close = difflib.get_close_matches(name, names, 1, cutoff=0.4)
-            raise InputError(f"plan {path}: no palettized layer is called {name!r}.",
-                             f"Did you mean {close[0]}?" if close else f"One is {names[0]}.")
+            raise InputError(
+                f"plan {path}: no palettized layer is called {name!r}.",
+                f"Did you mean {close[0]}?" if close else f"One is {names[0]}.",
+            )
         found = entry.get("bits") if isinstance(entry, dict) else entry
         if type(found) is not int or found not in BITS:
-            raise InputError(f"plan {path}: {name} has bits {found!r}, none of {', '.join(map(str, BITS))}.",
-                             "Correct the file.")
+            raise InputError(
+                f"plan {path}: {name} has bits {found!r}, none of {', '.join(map(str, BITS))}.", "Correct the file."
+            )
         bits[name] = found
     return bits

@@ -53,11 +53,13 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise InputError(f"calibration prompts {path} cannot be read: {error.strerror}.",
-                         "Give a text file with one prompt a line.") from None
+        raise InputError(
+            f"calibration prompts {path} cannot be read: {error.strerror}.", "Give a text file with one prompt a line."
+        ) from None
     except UnicodeDecodeError:
-        raise InputError(f"calibration prompts {path} are not UTF-8 text.",
-                         "Give a text file with one prompt a line.") from None
+        raise InputError(
+            f"calibration prompts {path} are not UTF-8 text.", "Give a text file with one prompt a line."
+        ) from None
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise InputError(f"calibration prompts {path} hold no prompt.", "Write one prompt a line.")
@@ -70,8 +72,14 @@ def default_prompts(checkpoint: Checkpoint) -> list[str]:
 
 
 @torch.no_grad()
-def calibrate(checkpoint: Checkpoint, transformer: DiT, prompts: Sequence[str], seed: int = 0,
-              latent_size: tuple[int, int] | None = None, progress: Progress = lambda done, of: None) -> list[Batch]:
+def calibrate(
+    checkpoint: Checkpoint,
+    transformer: DiT,
+    prompts: Sequence[str],
+    seed: int = 0,
+    latent_size: tuple[int, int] | None = None,
+    progress: Progress = lambda done, of: None,
+) -> list[Batch]:
     """Draws a latent for every prompt, noise seed `seed` + its number, and keeps every call of the network.
 
     Where the sampler guides, half of the calls are without text. One batch a step and group of prompts.
@@ -106,8 +114,9 @@ def encode(checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Tensor, Tens
 class _Recorder:
     """The guided velocity as `euler` asks for it; keeps what the network was given and gave."""
 
-    def __init__(self, transformer: DiT, condition: tuple[Tensor, Tensor, Tensor], guidance: float | None,
-                 batches: list[Batch]):
+    def __init__(
+        self, transformer: DiT, condition: tuple[Tensor, Tensor, Tensor], guidance: float | None, batches: list[Batch]
+    ):
         self.transformer, self.condition, self.guidance, self.batches = transformer, condition, guidance, batches
 
     def __call__(self, latent: np.ndarray, sigma: float) -> np.ndarray:

@@ -22,9 +22,11 @@ def refuse_quantized(checkpoint: Checkpoint) -> None:
     """A checkpoint is quantized once, from its own weights."""
     quantized = checkpoint.config.quantization
     if quantized is not None:
-        raise InputError(f"checkpoint {checkpoint.config.name} is already quantized: {quantized.method}, "
-                         f"{quantized.bits:g} bits at width {quantized.width:g}.",
-                         "Give the checkpoint it was made of.")
+        raise InputError(
+            f"checkpoint {checkpoint.config.name} is already quantized: {quantized.method}, "
+            f"{quantized.bits:g} bits at width {quantized.width:g}.",
+            "Give the checkpoint it was made of.",
+        )
 
 
 def average_bits(weights: StoredWeights) -> float:
@@ -33,10 +35,13 @@ def average_bits(weights: StoredWeights) -> float:
     return 8 * sum(weight.nbytes for weight in weights.values()) / elements
 
 
-
-
-def write_quantized(folder: Path, source: Checkpoint, weights: StoredWeights, rest: Mapping[str, Tensor],
-                    quantization: QuantizationConfig) -> None:
+def write_quantized(
+    folder: Path,
+    source: Checkpoint,
+    weights: StoredWeights,
+    rest: Mapping[str, Tensor],
+    quantization: QuantizationConfig,
+) -> None:
     """Fills an empty folder with a checkpoint; `rest` has the parameters that are not quantized, stored in float16."""
     tensors: dict[str, Tensor] = {}
     for name, weight in weights.items():

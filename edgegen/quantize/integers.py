@@ -61,8 +61,9 @@ def round_to_nearest(weight: Tensor, bits: int, group: int = 0, name: str = "the
     check_finite(weight, name)
     inputs = weight[0].numel()
     if group and inputs % group:
-        raise InputError(f"{name} has {inputs} inputs, which groups of {group} do not divide.",
-                         "Choose another group size, or int8.")
+        raise InputError(
+            f"{name} has {inputs} inputs, which groups of {group} do not divide.", "Choose another group size, or int8."
+        )
     rows = weight.detach().float().reshape(weight.shape[0], -1, group or inputs)  # (out, groups, group)
     limit = 2 ** (bits - 1) - 1
     scales = (rows.abs().amax(2) / limit).half().clamp_min(SMALLEST_SCALE)

@@ -30,8 +30,9 @@ def integer_plan(weights: Mapping[str, Tensor], method: str, group: int = GROUP)
     if group < 2:
         raise InputError(f"a group of {group} inputs is too small.", f"Use {GROUP}.")
     int4 = method == "int4-group"
-    return {name: 4 if int4 and weight.ndim == 2 and weight.shape[1] % group == 0 else 8
-            for name, weight in weights.items()}
+    return {
+        name: 4 if int4 and weight.ndim == 2 and weight.shape[1] % group == 0 else 8 for name, weight in weights.items()
+    }
 
 
 def quantize_weight(name: str, weight: Tensor, bits: int, method: str, group: int = GROUP) -> StoredWeight:
@@ -41,8 +42,13 @@ def quantize_weight(name: str, weight: Tensor, bits: int, method: str, group: in
     return round_to_nearest(weight, bits, group if bits == 4 else 0, name)
 
 
-def quantize_weights(weights: Mapping[str, Tensor], plan: Mapping[str, int], method: str, group: int = GROUP,
-                     advance: Advance = lambda done, of: None) -> dict[str, StoredWeight]:
+def quantize_weights(
+    weights: Mapping[str, Tensor],
+    plan: Mapping[str, int],
+    method: str,
+    group: int = GROUP,
+    advance: Advance = lambda done, of: None,
+) -> dict[str, StoredWeight]:
     """The weights of a plan, in the plan's order."""
     made: dict[str, StoredWeight] = {}
     for name, bits in plan.items():

@@ -69,16 +69,21 @@ class Palette:
         return cls(values, None if scale is None else float(scale), indices, bits, tuple(shape))
 
 
-def _check_stored(name: str, values: Tensor, indices: Tensor, scale: Tensor | None, bits: int,
-                  shape: tuple[int, ...]) -> None:
+def _check_stored(
+    name: str, values: Tensor, indices: Tensor, scale: Tensor | None, bits: int, shape: tuple[int, ...]
+) -> None:
     remedy = "Quantize the checkpoint again."
     kind = torch.float16 if scale is None else torch.int8
     if values.shape != (2**bits,) or values.dtype != kind:
-        raise InputError(f"{name}.palette is {tuple(values.shape)} {values.dtype}, {bits} bits want "
-                         f"({2**bits},) {kind}.", remedy)
+        raise InputError(
+            f"{name}.palette is {tuple(values.shape)} {values.dtype}, {bits} bits want ({2**bits},) {kind}.", remedy
+        )
     if indices.shape != (packed_size(math.prod(shape), bits),) or indices.dtype != torch.uint8:
-        raise InputError(f"{name}.indices is {tuple(indices.shape)} {indices.dtype}, {shape} at {bits} bits wants "
-                         f"({packed_size(math.prod(shape), bits)},) torch.uint8.", remedy)
+        raise InputError(
+            f"{name}.indices is {tuple(indices.shape)} {indices.dtype}, {shape} at {bits} bits wants "
+            f"({packed_size(math.prod(shape), bits)},) torch.uint8.",
+            remedy,
+        )
     if not torch.isfinite(values).all() or (scale is not None and not (torch.isfinite(scale) & (scale > 0)).all()):
         raise InputError(f"{name}.palette or its scale is not finite.", remedy)
 
@@ -144,8 +149,9 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     return torch.from_numpy(indices.reshape(-1)[:count])
 
 
-def palettize(weight: Tensor, bits: int, int8: bool = True, importance: Tensor | None = None,
-              name: str = "the weight") -> Palette:
+def palettize(
+    weight: Tensor, bits: int, int8: bool = True, importance: Tensor | None = None, name: str = "the weight"
+) -> Palette:
     """The palette of least squared error, each element times its importance when given.
 
     `importance` is not negative and broadcasts to the weight: (in,) gives the input channels of a linear layer. With
@@ -178,9 +184,13 @@ def _importance(importance: Tensor, weight: Tensor, name: str) -> np.ndarray:
     try:
         full = torch.broadcast_to(importance.detach().double(), weight.shape)
     except RuntimeError:
-        raise InputError(f"the importance {tuple(importance.shape)} does not broadcast to {name} "
-                         f"{tuple(weight.shape)}.", "Give one number an element or an input channel.") from None
+        raise InputError(
+            f"the importance {tuple(importance.shape)} does not broadcast to {name} {tuple(weight.shape)}.",
+            "Give one number an element or an input channel.",
+        ) from None
     if not torch.isfinite(full).all() or (full < 0).any() or not full.any():
-        raise InputError(f"the importance of {name} has negative, NaN or infinite values, or is zero throughout.",
-                         "Give weights of 0 or more.")
+        raise InputError(
+            f"the importance of {name} has negative, NaN or infinite values, or is zero throughout.",
+            "Give weights of 0 or more.",
+        )
     return full.reshape(-1).numpy()

@@ -74,8 +74,9 @@ def _search(sums: Sums, intervals: int, charge: float, doubt: float) -> np.ndarr
     return splice(sums, coarser[1], finer[1], intervals)
 
 
-def _between(finer: tuple[float, np.ndarray], coarser: tuple[float, np.ndarray], intervals: int,
-             lanes: int) -> np.ndarray:
+def _between(
+    finer: tuple[float, np.ndarray], coarser: tuple[float, np.ndarray], intervals: int, lanes: int
+) -> np.ndarray:
     """Lambdas inside a bracket, most of them close to where k would lie if log k were linear in log lambda."""
     low, high = finer[0], coarser[0]
     more, fewer = finer[1].size - 1, coarser[1].size - 1

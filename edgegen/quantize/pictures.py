@@ -32,8 +32,9 @@ def draw(model: DiT, decoder: Decoder, conditions: Conditions, row: int, samplin
     return (picture * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def draw_rows(model: DiT, decoder: Decoder, conditions: Conditions, rows: Sequence[int], sampling: Sampling,
-              seed: int) -> list[np.ndarray]:
+def draw_rows(
+    model: DiT, decoder: Decoder, conditions: Conditions, rows: Sequence[int], sampling: Sampling, seed: int
+) -> list[np.ndarray]:
     """A picture for each row, each from a seed of its own."""
     return [draw(model, decoder, conditions, row, sampling, seed + number) for number, row in enumerate(rows)]
 

@@ -59,28 +59,41 @@ class PlanRequest:
             raise unknown("measure", self.measure, MEASURES)
         if not self.bits > 0:
             raise InputError(f"--bits {self.bits:g} must be above 0.", "Give an average, such as 4.3.")
-        unmeasured = [Sensitivity(name, tuple(w.shape), w.numel(), 0.0, dict.fromkeys(self.candidates, 0.0),
-                                  {bits: palette_bytes(w.numel(), bits) for bits in self.candidates})
-                      for name, w in weights.items()]
+        unmeasured = [
+            Sensitivity(
+                name,
+                tuple(w.shape),
+                w.numel(),
+                0.0,
+                dict.fromkeys(self.candidates, 0.0),
+                {bits: palette_bytes(w.numel(), bits) for bits in self.candidates},
+            )
+            for name, w in weights.items()
+        ]
         least, most = reachable(unmeasured)
         if not least <= self.bits <= max(most, max(self.candidates)):
             allowed = f"{np.ceil(least * 1000) / 1000:.3f} to {most:.3f}"
-            raise InputError(f"--bits {self.bits:g} cannot be reached: candidates "
-                             f"{', '.join(map(str, self.candidates))} with their palettes reach {allowed} on average.",
-                             f"Choose a budget in that range, or other --candidates of {', '.join(map(str, BITS))}.")
+            raise InputError(
+                f"--bits {self.bits:g} cannot be reached: candidates "
+                f"{', '.join(map(str, self.candidates))} with their palettes reach {allowed} on average.",
+                f"Choose a budget in that range, or other --candidates of {', '.join(map(str, BITS))}.",
+            )
 
 
 def follow(path: Path, weights: Mapping[str, Tensor]) -> BitPlan:
     """The plan in a file; a layer it leaves out stays float16."""
     bits = read_bits(path, list(weights))
     ordered = {name: bits[name] for name in weights if name in bits}
-    reached = average({name: palette_bytes(weights[name].numel(), b) for name, b in ordered.items()},
-                      {name: weights[name].numel() for name in ordered})
+    reached = average(
+        {name: palette_bytes(weights[name].numel(), b) for name, b in ordered.items()},
+        {name: weights[name].numel() for name in ordered},
+    )
     return BitPlan(ordered, round(reached, 6))
 
 
-def measure_layers(request: PlanRequest, checkpoint: Checkpoint, model: DiT, prompts: Sequence[str], say: Say,
-                   advance: Advance) -> list[Sensitivity]:
+def measure_layers(
+    request: PlanRequest, checkpoint: Checkpoint, model: DiT, prompts: Sequence[str], say: Say, advance: Advance
+) -> list[Sensitivity]:
     """The sensitivity of every layer at every candidate, on the checkpoint's own trajectories."""
     say(f"drawing {len(prompts)} calibration prompts")
     batches = calibrate(checkpoint, model, prompts, progress=advance)
@@ -106,20 +119,31 @@ def read_layers(path: Path) -> list[Sensitivity]:
     def by_bits(values: Mapping[str, float]) -> dict[int, float]:
         return {int(bits): value for bits, value in values.items()}
 
-    return [Sensitivity(entry["name"], tuple(entry["shape"]), entry["count"], entry["power"], by_bits(entry["output"]),
-                        {bits: int(size) for bits, size in by_bits(entry["bytes"]).items()},
-                        by_bits(entry["velocity"]))
-            for entry in json.loads(path.read_text(encoding="utf-8"))]
+    return [
+        Sensitivity(
+            entry["name"],
+            tuple(entry["shape"]),
+            entry["count"],
+            entry["power"],
+            by_bits(entry["output"]),
+            {bits: int(size) for bits, size in by_bits(entry["bytes"]).items()},
+            by_bits(entry["velocity"]),
+        )
+        for entry in json.loads(path.read_text(encoding="utf-8"))
+    ]
 
 
 def choose(request: PlanRequest, layers: Sequence[Sensitivity]) -> BitPlan:
     """The plan of least error within the budget, and what other budgets would cost."""
     plan = allocate(layers, request.bits, request.measure)
     least, most = reachable(layers)
-    others = [allocate(layers, float(budget), request.measure)
-              for budget in np.linspace(np.ceil(least * 1000) / 1000, most, CURVE_POINTS)]
-    errors = {layer.name: {str(bits): error for bits, error in layer.errors(request.measure).items()}
-              for layer in layers}
+    others = [
+        allocate(layers, float(budget), request.measure)
+        for budget in np.linspace(np.ceil(least * 1000) / 1000, most, CURVE_POINTS)
+    ]
+    errors = {
+        layer.name: {str(bits): error for bits, error in layer.errors(request.measure).items()} for layer in layers
+    }
     curve = [{"bits": round(other.average_bits, 6), "error": other.error} for other in others]
     return BitPlan(plan.bits, request.bits, request.measure, errors, curve, plan.error)
 
@@ -127,7 +151,16 @@ def choose(request: PlanRequest, layers: Sequence[Sensitivity]) -> BitPlan:
 def as_plan(plan: BitPlan, weights: Mapping[str, Tensor]) -> Plan:
     """A plan in the form of its file, to be edited and given back."""
     errors = plan.errors or {}
-    return Plan(plan.bits_asked, plan.measure, {
-        name: Choice(bits, tuple(weights[name].shape), palette_bytes(weights[name].numel(), bits),
-                     {int(candidate): error for candidate, error in errors.get(name, {}).items()})
-        for name, bits in plan.bits.items()})
+    return Plan(
+        plan.bits_asked,
+        plan.measure,
+        {
+            name: Choice(
+                bits,
+                tuple(weights[name].shape),
+                palette_bytes(weights[name].numel(), bits),
+                {int(candidate): error for candidate, error in errors.get(name, {}).items()},
+            )
+            for name, bits in plan.bits.items()
+        },
+    )

@@ -26,44 +26,66 @@ def page(report: Mapping[str, Any], pictures: Pictures) -> str:
     if pictures:
         parts += ["<h2>Pictures</h2>", sheet(report["pictures"], pictures)]
     if report["curve"]:
-        parts += ["<h2>Error against average bits</h2>",
-                  f"<p>The sum over layers of the squared error ({escape(report['measure'])}) of each layer quantized "
-                  "alone; the point is the plan that was taken.</p>",
-                  line([(c["bits"], c["error"]) for c in report["curve"]], "average bits a weight", "error (log)",
-                       (report["bits"], report["error"]) if report["error"] else None, log=True)]
+        parts += [
+            "<h2>Error against average bits</h2>",
+            f"<p>The sum over layers of the squared error ({escape(report['measure'])}) of each layer quantized "
+            "alone; the point is the plan that was taken.</p>",
+            line(
+                [(c["bits"], c["error"]) for c in report["curve"]],
+                "average bits a weight",
+                "error (log)",
+                (report["bits"], report["error"]) if report["error"] else None,
+                log=True,
+            ),
+        ]
     if len(report["tuning"]["curve"]) > 1:
-        parts += ["<h2>Tuning</h2>", "<p>Mean squared error of the velocity on held-out points.</p>",
-                  line([(step, error) for step, error in report["tuning"]["curve"]], "step", "error")]
+        parts += [
+            "<h2>Tuning</h2>",
+            "<p>Mean squared error of the velocity on held-out points.</p>",
+            line([(step, error) for step, error in report["tuning"]["curve"]], "step", "error"),
+        ]
     parts += ["<h2>Size by component</h2>", sizes(report["components"])]
     if any(layer["errors"] for layer in report["layers"]):
-        parts += ["<h2>Sensitivity of each layer</h2>",
-                  f"<p>Squared error ({escape(report['measure'])}) with the layer's weight at the fewest bits offered "
-                  "(log); the colour tells the bits it was given.</p>", sensitivities(report["layers"])]
-    return ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>{escape(title)}</title><style>{STYLE}</style>{''.join(parts)}</html>\n")
+        parts += [
+            "<h2>Sensitivity of each layer</h2>",
+            f"<p>Squared error ({escape(report['measure'])}) with the layer's weight at the fewest bits offered "
+            "(log); the colour tells the bits it was given.</p>",
+            sensitivities(report["layers"]),
+        ]
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
 
 
 def summary(report: Mapping[str, Any]) -> str:
     """The numbers that matter, as a table."""
     velocity = report["velocity"]
-    rows = [("method", report["method"]), ("bits asked", f"{report['bits_asked']:g}"),
-            ("bits reached, palettes counted", f"{report['bits']:.4f}"),
-            ("weights quantized", f"{report['quantized_parameters']:,} of {report['parameters']:,}"),
-            ("velocity before tuning", f"{velocity['psnr_before_db']:.2f} dB"),
-            ("velocity after tuning", f"{velocity['psnr_after_db']:.2f} dB"),
-            ("tuning steps", f"{report['tuning']['steps']:,}")]
+    rows = [
+        ("method", report["method"]),
+        ("bits asked", f"{report['bits_asked']:g}"),
+        ("bits reached, palettes counted", f"{report['bits']:.4f}"),
+        ("weights quantized", f"{report['quantized_parameters']:,} of {report['parameters']:,}"),
+        ("velocity before tuning", f"{velocity['psnr_before_db']:.2f} dB"),
+        ("velocity after tuning", f"{velocity['psnr_after_db']:.2f} dB"),
+        ("tuning steps", f"{report['tuning']['steps']:,}"),
+    ]
     cells = "".join(f"<tr><td>{escape(name)}<td>{escape(value)}" for name, value in rows)
-    return f"<table>{cells}</table><p>Velocity: PSNR against the unquantized model on points of its own trajectories " \
-           "that tuning did not see.</p>"
+    return (
+        f"<table>{cells}</table><p>Velocity: PSNR against the unquantized model on points of its own trajectories "
+        "that tuning did not see.</p>"
+    )
 
 
 def sheet(drawn: Sequence[Mapping[str, Any]], pictures: Pictures) -> str:
     """A row of pictures for each column, the same prompts and seeds in each."""
     rows = []
     for column, images in pictures.items():
-        figures = "".join(f"<figure><img alt='{escape(d['prompt'], quote=True)}' src='{data_url(image)}'>"
-                          f"<figcaption>{escape(d['prompt'])}, seed {d['seed']}</figcaption></figure>"
-                          for d, image in zip(drawn, images, strict=True))
+        figures = "".join(
+            f"<figure><img alt='{escape(d['prompt'], quote=True)}' src='{data_url(image)}'>"
+            f"<figcaption>{escape(d['prompt'])}, seed {d['seed']}</figcaption></figure>"
+            for d, image in zip(drawn, images, strict=True)
+        )
         rows.append(f"<h3>{escape(column)}</h3><div class=row>{figures}</div>")
     return "".join(rows)
 
@@ -72,14 +94,23 @@ def sizes(components: Sequence[Mapping[str, Any]]) -> str:
     """Bytes of each component in float16 and as stored."""
     rows = []
     for part in components:
-        rows += [(f"{part['name']}, float16", part["bytes_float16"], f"{part['bytes_float16'] / 1e6:.2f} MB", 4),
-                 (f"{part['name']}, stored", part["bytes"], f"{part['bytes'] / 1e6:.2f} MB", 0)]
+        rows += [
+            (f"{part['name']}, float16", part["bytes_float16"], f"{part['bytes_float16'] / 1e6:.2f} MB", 4),
+            (f"{part['name']}, stored", part["bytes"], f"{part['bytes'] / 1e6:.2f} MB", 0),
+        ]
     return bars(rows)
 
 
 def sensitivities(layers: Sequence[Mapping[str, Any]]) -> str:
     """A bar a layer, in the network's order."""
     given = sorted({layer["bits"] for layer in layers})
-    rows = [(layer["name"].removesuffix(".weight"), next(iter(layer["errors"].values()), 0.0),
-             f"{layer['bits']} bits", given.index(layer["bits"])) for layer in layers]
+    rows = [
+        (
+            layer["name"].removesuffix(".weight"),
+            next(iter(layer["errors"].values()), 0.0),
+            f"{layer['bits']} bits",
+            given.index(layer["bits"]),
+        )
+        for layer in layers
+    ]
     return bars(rows, log=True)

@@ -108,8 +108,14 @@ class Request:
         plan = None if self.plan is None else self.plan.read_text(encoding="utf-8")
         palette = {"bits": self.bits, "candidates": list(self.candidates), "measure": self.measure, "plan": plan}
         chosen = palette if self.method == "palette" else {"group": self.group}
-        return {"checkpoint": source_of(self.checkpoint), "width": self.width, "method": self.method, **chosen,
-                "prompts": list(self.calibration), "tuning": self.tuning.settings()}
+        return {
+            "checkpoint": source_of(self.checkpoint),
+            "width": self.width,
+            "method": self.method,
+            **chosen,
+            "prompts": list(self.calibration),
+            "tuning": self.tuning.settings(),
+        }
 
 
 @dataclass(frozen=True)
@@ -174,10 +180,14 @@ def open_models(request: Request) -> Models:
     teacher = request.checkpoint.transformer(request.width)
     weights = quantizable(teacher)
     if not weights:
-        raise InputError(f"checkpoint {request.checkpoint.config.name} has no weight large enough to quantize at width "
-                         f"{request.width:g}.", "Export it as it is.")
-    return Models(teacher, weights, encode_prompts(request.checkpoint, request.calibration),
-                  sampling_of(request.checkpoint))
+        raise InputError(
+            f"checkpoint {request.checkpoint.config.name} has no weight large enough to quantize at width "
+            f"{request.width:g}.",
+            "Export it as it is.",
+        )
+    return Models(
+        teacher, weights, encode_prompts(request.checkpoint, request.calibration), sampling_of(request.checkpoint)
+    )
 
 
 def open_work(request: Request) -> None:
@@ -185,8 +195,10 @@ def open_work(request: Request) -> None:
     path, settings = request.work / "settings.json", json.loads(json.dumps(request.settings()))
     if request.work.exists() and not request.resume:
         if not request.overwrite and path.is_file():
-            raise InputError(f"{request.work} holds an unfinished run.",
-                             "Pass --resume to go on with it, or --overwrite to start again.")
+            raise InputError(
+                f"{request.work} holds an unfinished run.",
+                "Pass --resume to go on with it, or --overwrite to start again.",
+            )
         shutil.rmtree(request.work)
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -194,8 +206,10 @@ def open_work(request: Request) -> None:
             return
         if not request.overwrite:
             wrong = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
-            raise InputError(f"{request.work} was started with another {', '.join(wrong)}.",
-                             "Give the settings it was started with, or --overwrite to start again.")
+            raise InputError(
+                f"{request.work} was started with another {', '.join(wrong)}.",
+                "Give the settings it was started with, or --overwrite to start again.",
+            )
         shutil.rmtree(request.work)
     request.work.mkdir(parents=True, exist_ok=True)
     write_stage(path, settings)
@@ -218,8 +232,12 @@ def find_bits(request: Request, models: Models, say: Say, advance: Advance) -> B
             plan = follow(request.plan, models.weights)
         else:
             if not measured.is_file():
-                write_layers(measured, measure_layers(request.planning, request.checkpoint, models.teacher,
-                                                      request.calibration, say, advance))
+                write_layers(
+                    measured,
+                    measure_layers(
+                        request.planning, request.checkpoint, models.teacher, request.calibration, say, advance
+                    ),
+                )
             say(f"giving each weight its bits: {request.bits:g} on average")
             plan = choose(request.planning, read_layers(measured))
         write_stage(path, asdict(plan))
@@ -240,25 +258,37 @@ def cluster(request: Request, models: Models, plan: BitPlan, say: Say, advance: 
     if not path.is_file():
         say(f"quantizing {len(plan.bits)} weights: {request.method}")
         made = quantize_weights(models.weights, plan.bits, request.method, request.group, advance)
-        write_tensors(path, {key: value for name, weight in made.items()
-                             for key, value in weight.to_tensors(name).items()})
+        write_tensors(
+            path, {key: value for name, weight in made.items() for key, value in weight.to_tensors(name).items()}
+        )
     file = open_safetensors(path)
     tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     kind = stored_kind(request.method)
-    return {name: kind.from_tensors(name, tensors, bits, tuple(models.weights[name].shape))
-            for name, bits in plan.bits.items()}
+    return {
+        name: kind.from_tensors(name, tensors, bits, tuple(models.weights[name].shape))
+        for name, bits in plan.bits.items()
+    }
 
 
-def tune(request: Request, models: Models, weights: StoredWeights, say: Say,
-         advance: Advance) -> tuple[DiT, DiT, Tuned]:
+def tune(
+    request: Request, models: Models, weights: StoredWeights, say: Say, advance: Advance
+) -> tuple[DiT, DiT, Tuned]:
     """The quantized model before tuning, after it, and what tuning measured."""
     before = deepcopy(models.teacher)
     parameters = dict(before.named_parameters())
     fill_({name: parameters[name] for name in weights}, {name: weight.dense() for name, weight in weights.items()})
     after = deepcopy(before)
     say(f"tuning biases, norms and modulation: {request.tuning.steps} steps")
-    tuned = tune_(after, models.teacher, weights, models.conditions, models.sampling, request.tuning,
-                  request.work / "tuning.safetensors", advance)
+    tuned = tune_(
+        after,
+        models.teacher,
+        weights,
+        models.conditions,
+        models.sampling,
+        request.tuning,
+        request.work / "tuning.safetensors",
+        advance,
+    )
     return before, after, tuned
 
 
@@ -272,16 +302,33 @@ def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
     return model
 
 
-def make_report(request: Request, models: Models, plan: BitPlan, weights: StoredWeights, made: QuantizationConfig,
-                before: DiT, stored: DiT, tuned: Tuned, root: Path) -> dict[str, Any]:
+def make_report(
+    request: Request,
+    models: Models,
+    plan: BitPlan,
+    weights: StoredWeights,
+    made: QuantizationConfig,
+    before: DiT,
+    stored: DiT,
+    tuned: Tuned,
+    root: Path,
+) -> dict[str, Any]:
     """report.json: no time and no machine, so that the same request gives the same bytes."""
     count = FEW_POINTS if is_large(stored) else REPORT_POINTS
     points = draw_points(models.teacher, models.conditions, models.sampling, count, mixed_seed("report"))
     velocity = measured("before", before, points, models) | measured("after", stored, points, models)
     if not math.isfinite(velocity["error_after"]):
         raise EdgegenError("the quantized model's velocity is not finite.", "Allow more bits, or fewer tuning steps.")
-    layers = [{"name": name, "shape": list(weight.shape), "bits": plan.bits[name], "bytes": weight.nbytes,
-               "errors": (plan.errors or {}).get(name, {})} for name, weight in weights.items()]
+    layers = [
+        {
+            "name": name,
+            "shape": list(weight.shape),
+            "bits": plan.bits[name],
+            "bytes": weight.nbytes,
+            "errors": (plan.errors or {}).get(name, {}),
+        }
+        for name, weight in weights.items()
+    ]
     return {
         "model": request.checkpoint.config.name, "width": request.width, "method": request.method,
         "bits_asked": plan.bits_asked, "bits": made.bits, "error": plan.error,
@@ -306,10 +353,14 @@ def measured(when: str, model: DiT, points: Points, models: Models) -> dict[str,
 def component_sizes(request: Request, stored: DiT, root: Path) -> list[dict[str, Any]]:
     """Bytes of each component in float16 and in the folder."""
     halves = {"transformer": 2 * sum(p.numel() for p in stored.parameters())}
-    halves |= {part: 2 * sum(math.prod(shape) for shape in request.checkpoint.shapes(part).values())
-               for part in ("text_encoder", "decoder")}
-    return [{"name": part, "bytes_float16": size, "bytes": (root / f"{part}.safetensors").stat().st_size}
-            for part, size in halves.items()]
+    halves |= {
+        part: 2 * sum(math.prod(shape) for shape in request.checkpoint.shapes(part).values())
+        for part in ("text_encoder", "decoder")
+    }
+    return [
+        {"name": part, "bytes_float16": size, "bytes": (root / f"{part}.safetensors").stat().st_size}
+        for part, size in halves.items()
+    ]
 
 
 def is_large(model: DiT) -> bool:
@@ -321,8 +372,7 @@ def prompts_to_draw(request: Request, model: DiT) -> tuple[str, ...]:
     return () if is_large(model) else request.checkpoint.config.prompts[:4]
 
 
-def draw_before_and_after(request: Request, models: Models, before: DiT,
-                          after: DiT) -> Mapping[str, list]:
+def draw_before_and_after(request: Request, models: Models, before: DiT, after: DiT) -> Mapping[str, list]:
     """Pictures of the unquantized model, the quantized one and the tuned one at the same seeds."""
     prompts = prompts_to_draw(request, after)
     if not prompts:

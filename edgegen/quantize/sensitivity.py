@@ -64,8 +64,9 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 
 @torch.no_grad()
-def moments(model: nn.Module, names: Sequence[str], batches: Sequence[Batch],
-            progress: Progress = lambda done, of: None) -> dict[str, Moments]:
+def moments(
+    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Progress = lambda done, of: None
+) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
     handles = [model.get_submodule(name).register_forward_pre_hook(_adder(one)) for name, one in found.items()]
@@ -84,9 +85,15 @@ def _adder(to: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, batches: Sequence[Batch], candidates: Sequence[int] = (4, 8), int8: bool = True,
-            weighted: bool = False, memory: int = MEMORY,
-            progress: Progress = lambda done, of: None) -> list[Sensitivity]:
+def measure(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    candidates: Sequence[int] = (4, 8),
+    int8: bool = True,
+    weighted: bool = False,
+    memory: int = MEMORY,
+    progress: Progress = lambda done, of: None,
+) -> list[Sensitivity]:
     """The sensitivity of every quantizable layer of a model, in its order; memory grows with `memory`, not the model.
 
     `weighted` clusters with the mean square of every input as importance, as `palettize` would then be asked to.
@@ -107,8 +114,16 @@ def measure(model: nn.Module, batches: Sequence[Batch], candidates: Sequence[int
             for bits in candidates:
                 palette = palettize(weight, bits, int8, importance, f"{name}.weight")
                 output[bits] = inputs.output_power(palette.dense() - stored)
-            found.append(Sensitivity(f"{name}.weight", tuple(weight.shape), weight.numel(), inputs.output_power(stored),
-                                     output, {bits: palette_bytes(weight.numel(), bits, int8) for bits in candidates}))
+            found.append(
+                Sensitivity(
+                    f"{name}.weight",
+                    tuple(weight.shape),
+                    weight.numel(),
+                    inputs.output_power(stored),
+                    output,
+                    {bits: palette_bytes(weight.numel(), bits, int8) for bits in candidates},
+                )
+            )
             progress(len(found), len(layers))
     return found
 
@@ -137,20 +152,28 @@ def velocity_error(model: nn.Module, batches: Sequence[Batch], weights: dict[str
     return total / count
 
 
-def velocity_errors(model: nn.Module, batches: Sequence[Batch], candidates: Sequence[int] = (4, 8), int8: bool = True,
-                    progress: Progress = lambda done, of: None) -> dict[str, dict[int, float]]:
+def velocity_errors(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    candidates: Sequence[int] = (4, 8),
+    int8: bool = True,
+    progress: Progress = lambda done, of: None,
+) -> dict[str, dict[int, float]]:
     """Name to bits to error of the velocity with that layer alone quantized: a pass a layer and candidate."""
     weights = quantizable(model)
     found: dict[str, dict[int, float]] = {}
     for name, weight in weights.items():
-        found[name] = {bits: velocity_error(model, batches, {name: palettize(weight, bits, int8, name=name).dense()})
-                       for bits in candidates}
+        found[name] = {
+            bits: velocity_error(model, batches, {name: palettize(weight, bits, int8, name=name).dense()})
+            for bits in candidates
+        }
         progress(len(found), len(weights))
     return found
 
 
-def palettes(model: nn.Module, bits: dict[str, int], int8: bool = True,
-             importance: dict[str, Tensor] | None = None) -> Iterator[tuple[str, Palette]]:
+def palettes(
+    model: nn.Module, bits: dict[str, int], int8: bool = True, importance: dict[str, Tensor] | None = None
+) -> Iterator[tuple[str, Palette]]:
     """The palette of every layer of a plan, one at a time."""
     for name, weight in quantizable(model).items():
         if name in bits:

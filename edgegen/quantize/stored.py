@@ -24,5 +24,7 @@ def stored_weights(checkpoint: Checkpoint) -> dict[str, StoredWeight]:
     if not isinstance(state, QuantizedState):
         return {}
     kind = stored_kind(state.quantization.method)
-    return {name: kind.from_tensors(name, state.tensors(name), bits, state.shapes[name])
-            for name, bits in state.quantization.plan.items()}
+    return {
+        name: kind.from_tensors(name, state.tensors(name), bits, state.shapes[name])
+        for name, bits in state.quantization.plan.items()
+    }

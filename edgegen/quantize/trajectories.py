@@ -60,8 +60,9 @@ def sampling_of(checkpoint: Checkpoint) -> Sampling:
     """The sampler a checkpoint is meant to be drawn with, at the size it was trained at."""
     config, sampler = checkpoint.config, checkpoint.sampler
     size = config.latent_size(config.resolution)
-    return Sampling(tuple(flow_sigmas(sampler.steps, sampler.shift)), sampler.guidance,
-                    (config.transformer.in_channels, *size))
+    return Sampling(
+        tuple(flow_sigmas(sampler.steps, sampler.shift)), sampler.guidance, (config.transformer.in_channels, *size)
+    )
 
 
 @torch.no_grad()
@@ -75,8 +76,10 @@ def encode_prompts(checkpoint: Checkpoint, prompts: Sequence[str]) -> Conditions
 @torch.no_grad()
 def velocities(model: DiT, latent: Tensor, t: Tensor, row: Tensor, conditions: Conditions) -> Tensor:
     """The velocity (B, C, h, w) of a model, a few points at a time."""
-    parts = [model(x, s, *conditions.rows(r)) for x, s, r in
-             zip(latent.split(MANY), t.split(MANY), row.split(MANY), strict=True)]
+    parts = [
+        model(x, s, *conditions.rows(r))
+        for x, s, r in zip(latent.split(MANY), t.split(MANY), row.split(MANY), strict=True)
+    ]
     return torch.cat(parts)
 
 

@@ -88,8 +88,13 @@ class TuneState:
     def save(self, path: Path, settings: dict) -> None:
         """Writes the state whole or not at all."""
         tensors = {f"{group}.{name}": tensor for group in self.GROUPS for name, tensor in getattr(self, group).items()}
-        note = {"step": self.step, "best_error": self.best_error, "first_error": self.first_error, "curve": self.curve,
-                "settings": settings}
+        note = {
+            "step": self.step,
+            "best_error": self.best_error,
+            "first_error": self.first_error,
+            "curve": self.curve,
+            "settings": settings,
+        }
         write_tensors(path, tensors, {"state": json.dumps(note)})
 
     @classmethod
@@ -98,10 +103,13 @@ class TuneState:
         with safe_open(path, "pt") as file:
             note = json.loads(file.metadata()["state"])
             if note["settings"] != json.loads(json.dumps(settings)):
-                raise InputError(f"{path} belongs to a tuning with other settings.",
-                                 "Give the settings it was started with, or --overwrite to start again.")
-            groups = {group: {name: file.get_tensor(f"{group}.{name}").clone() for name in names}
-                      for group in cls.GROUPS}
+                raise InputError(
+                    f"{path} belongs to a tuning with other settings.",
+                    "Give the settings it was started with, or --overwrite to start again.",
+                )
+            groups = {
+                group: {name: file.get_tensor(f"{group}.{name}").clone() for name in names} for group in cls.GROUPS
+            }
         curve = [(int(step), float(error)) for step, error in note["curve"]]
         return cls(note["step"], best_error=note["best_error"], first_error=note["first_error"], curve=curve, **groups)
 
@@ -122,8 +130,16 @@ def trainable(model: DiT, frozen: Iterable[str]) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if name not in kept}
 
 
-def tune_(student: DiT, teacher: DiT, frozen: Iterable[str], conditions: Conditions, sampling: Sampling,
-          tuning: Tuning, state_path: Path | None = None, advance: Advance = lambda done, of: None) -> Tuned:
+def tune_(
+    student: DiT,
+    teacher: DiT,
+    frozen: Iterable[str],
+    conditions: Conditions,
+    sampling: Sampling,
+    tuning: Tuning,
+    state_path: Path | None = None,
+    advance: Advance = lambda done, of: None,
+) -> Tuned:
     """Tunes `student` in place to the best average found; resumes the state in `state_path` if there is one.
 
     Raises EdgegenError when the loss is not finite: the last saved state stays as it was.
@@ -153,8 +169,9 @@ def tune_(student: DiT, teacher: DiT, frozen: Iterable[str], conditions: Conditi
     return Tuned(state.best, state.first_error, state.best_error, state.curve)
 
 
-def step_(student: DiT, moved: dict[str, Tensor], points: Points, conditions: Conditions, state: TuneState,
-          tuning: Tuning) -> None:
+def step_(
+    student: DiT, moved: dict[str, Tensor], points: Points, conditions: Conditions, state: TuneState, tuning: Tuning
+) -> None:
     """One step of Adam on the velocity's mean squared error, and the average's."""
     for parameter in moved.values():
         parameter.requires_grad_(True)

@@ -184,8 +184,10 @@ class SplitSparseSelfAttention(SplitSelfAttention):
         """BNA: each block of queries over its own window of keys."""
         tokens, config = q.shape[3], self.config
         spans = windows(tokens, config.blocks, config.radius)
-        out = [attend_heads(block, cut(k, 1, span), cut(v, 3, span), config.head_dim, self.chunk)
-               for block, span in zip(pieces(q, tokens // config.blocks, 3), spans, strict=True)]
+        out = [
+            attend_heads(block, cut(k, 1, span), cut(v, 3, span), config.head_dim, self.chunk)
+            for block, span in zip(pieces(q, tokens // config.blocks, 3), spans, strict=True)
+        ]
         return torch.cat(out, 3) if len(out) > 1 else out[0]
 
 
@@ -278,8 +280,9 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, size: int, bias: Tensor | None
     """What attend_batched does, as one operation; the bias has no more than S rows."""
     if bias is not None:
         bias = bias.expand(-1, q.shape[1], -1).unsqueeze(1)  # (B or 1, 1, S, M)
-    return torch.onnx.ops.attention(q, k, v, bias, q_num_heads=q.shape[2] // size, kv_num_heads=k.shape[2] // size,
-                                    scale=1.0)[0]
+    return torch.onnx.ops.attention(
+        q, k, v, bias, q_num_heads=q.shape[2] // size, kv_num_heads=k.shape[2] // size, scale=1.0
+    )[0]
 
 
 def attend_in(form: Form) -> Callable[..., Tensor]:
@@ -391,8 +394,10 @@ class Run:
         if self.count == 1:
             return cut(x, 1, (self.first, self.first + self.keys))
         total, size = self.stop - self.start, (self.stop - self.start) // self.count
-        shifted = [cut(x, 1, (at, at + total)).reshape(-1, size, x.shape[2])  # (B*n, s, C)
-                   for at in range(self.first, self.first + self.keys, size)]
+        shifted = [
+            cut(x, 1, (at, at + total)).reshape(-1, size, x.shape[2])  # (B*n, s, C)
+            for at in range(self.first, self.first + self.keys, size)
+        ]
         return torch.cat(shifted, 1) if len(shifted) > 1 else shifted[0]
 
 
@@ -438,8 +443,10 @@ def self_attention(source: SelfAttention, grid: tuple[int, int], form: Form) -> 
     """A self-attention layer in the given form; only ASSA of both branches is deployed."""
     sparse = isinstance(source, SparseSelfAttention)
     if sparse and source.config.assa != "both":
-        raise InputError(f"assa {source.config.assa!r} is for studies and has no deployed form.",
-                         "Export a model trained with assa both.")
+        raise InputError(
+            f"assa {source.config.assa!r} is for studies and has no deployed form.",
+            "Export a model trained with assa both.",
+        )
     if form.attention == "split":
         return (SplitSparseSelfAttention if sparse else SplitSelfAttention)(source, grid, form)
     return (BatchedSparseSelfAttention if sparse else BatchedSelfAttention)(source, grid, form)

@@ -27,22 +27,25 @@ def transformer_component(dit: DiT, latent_size: tuple[int, int], text_length: i
     config = dit.config
     latent = (1, config.in_channels, *latent_size)
     condition = condition_specs(config.text_dim, text_length)
-    inputs = (TensorSpec("latent", latent), TensorSpec("timestep_features", (1, config.time_features, 1, 1)),
-              *(condition if config.pooled_text else condition[:2]))
+    inputs = (
+        TensorSpec("latent", latent),
+        TensorSpec("timestep_features", (1, config.time_features, 1, 1)),
+        *(condition if config.pooled_text else condition[:2]),
+    )
     module = weightless(DeployedDiT(dit, latent_size, form))
     return Component("transformer", module, inputs, (TensorSpec("velocity", latent),), form.attention)
 
 
-def text_component(
-    text: TextEncoders, word_length: int | None, byte_length: int | None, form: Form
-) -> Component:
+def text_component(text: TextEncoders, word_length: int | None, byte_length: int | None, form: Form) -> Component:
     """The text encoders present, at the tokenizers' lengths."""
     lengths = {"word": word_length, "byte": byte_length}
     inputs = []
     for name in text.encoders:
         if not lengths[name]:
-            raise InputError(f"the {name} encoder is present but its tokenizer gives no length.",
-                             f"Add tokenizer/{name}.json to the checkpoint.")
+            raise InputError(
+                f"the {name} encoder is present but its tokenizer gives no length.",
+                f"Add tokenizer/{name}.json to the checkpoint.",
+            )
         inputs.append(TensorSpec(f"{name}_ids", (1, lengths[name]), "int32"))
     width = next(iter(text.projections.values())).out_features
     outputs = condition_specs(width, sum(spec.shape[1] for spec in inputs))

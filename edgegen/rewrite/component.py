@@ -33,8 +33,10 @@ class Form:
         if self.norm not in NORM_FORMS:
             raise InputError(f"norm form {self.norm!r} is not one of {', '.join(NORM_FORMS)}.")
         if self.norm == "fused" and self.attention == "split":
-            raise InputError("a fused norm works on the last axis; the split form has its channels first.",
-                             "Use norm 'composed' with attention 'split'.")
+            raise InputError(
+                "a fused norm works on the last axis; the split form has its channels first.",
+                "Use norm 'composed' with attention 'split'.",
+            )
         if self.query_chunk < 1:
             raise InputError(f"query_chunk {self.query_chunk} must be at least 1.")
 

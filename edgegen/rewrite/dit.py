@@ -117,8 +117,14 @@ class DeployedDiT(nn.Module):
             self.skip = None if source.skip is None else layout.linear(source.skip)
         self.final = DeployedFinal(source.final, form, layout)
 
-    def forward(self, latent: Tensor, timestep_features: Tensor, text: Tensor, text_mask: Tensor,
-                pooled_text: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        timestep_features: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        pooled_text: Tensor | None = None,
+    ) -> Tensor:
         layout = self.layout
         text = layout.accept(text)
         bias = text_mask * -MASKED + MASKED  # (B, L, 1, 1); batched: (B, 1, L)

@@ -18,8 +18,9 @@ Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 EVALUATED = ("coreml", "onnx", "executorch")
 
 
-def open_component(backend: str, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...],
-                   native: bool = False) -> Run:
+def open_component(
+    backend: str, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], native: bool = False
+) -> Run:
     """Opens an artifact; it takes arrays of the specified shapes in any float type and returns float32.
 
     Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py); on macOS, if `native`, they are

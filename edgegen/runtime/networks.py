@@ -87,4 +87,3 @@ def conditions(networks: Networks, prompts: list[str]) -> tuple[list[Condition],
     """The condition of each prompt, and whether it was cut to fit the encoders."""
     encoded = [networks.tokenizers.encode([prompt]) for prompt in prompts]
     return [networks.encode(ids) for ids in encoded], [bool(ids.truncated[0]) for ids in encoded]
-

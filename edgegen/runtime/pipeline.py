@@ -38,8 +38,15 @@ def velocity_of(networks: Networks, condition: Condition, empty: Condition | Non
     return velocity
 
 
-def denoise(networks: Networks, prompt: str, shape: Sequence[int], sigmas: Sequence[float], guidance: float, seed: int,
-            on_truncated: Callable[[], None] = lambda: None) -> Iterator[Step]:
+def denoise(
+    networks: Networks,
+    prompt: str,
+    shape: Sequence[int],
+    sigmas: Sequence[float],
+    guidance: float,
+    seed: int,
+    on_truncated: Callable[[], None] = lambda: None,
+) -> Iterator[Step]:
     """The steps from noise to a latent of `shape` (1, C, h, w); calls `on_truncated` for a prompt that was cut."""
     prompts = [prompt] if guidance == 1 else [prompt, ""]
     encoded, truncated = conditions(networks, prompts)
@@ -49,13 +56,15 @@ def denoise(networks: Networks, prompt: str, shape: Sequence[int], sigmas: Seque
     count = len(sigmas) - 1
     for index, (latent, predicted) in enumerate(euler(velocity, initial_noise(shape, seed), sigmas), 1):
         if not np.isfinite(latent).all():
-            raise EdgegenError(f"the latent is not finite after step {index} of {count}.",
-                               "Run edgegen verify on this bundle.")
+            raise EdgegenError(
+                f"the latent is not finite after step {index} of {count}.", "Run edgegen verify on this bundle."
+            )
         yield Step(index, count, sigmas[index - 1], latent, predicted)
 
 
-def draw(networks: Networks, prompt: str, shape: Sequence[int], sigmas: Sequence[float], guidance: float,
-         seed: int) -> np.ndarray:
+def draw(
+    networks: Networks, prompt: str, shape: Sequence[int], sigmas: Sequence[float], guidance: float, seed: int
+) -> np.ndarray:
     """The picture (1, 3, H, W) in [0, 1] of a prompt."""
     *_, last = denoise(networks, prompt, shape, sigmas, guidance, seed)
     return networks.decode(last.latent)

@@ -99,8 +99,9 @@ def import_peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise InputError(f"few-step distillation needs peft, which cannot be imported ({error}).",
-                         "pip install 'edgegen[train]'.") from None
+        raise InputError(
+            f"few-step distillation needs peft, which cannot be imported ({error}).", "pip install 'edgegen[train]'."
+        ) from None
     return peft
 
 
@@ -119,5 +120,7 @@ def init_(parameters: Mapping[str, Tensor], seed: int) -> None:
 def checkpoint_adapters(parameters: Mapping[str, Tensor], config: LoraConfig, width: float) -> dict[str, Tensor]:
     """An adapter under its names in a checkpoint, alpha / r folded into B."""
     scale = config.alpha / config.rank
-    return {f"{name}@{width}": (tensor * scale if name.endswith("lora_b") else tensor).detach().clone()
-            for name, tensor in parameters.items()}
+    return {
+        f"{name}@{width}": (tensor * scale if name.endswith("lora_b") else tensor).detach().clone()
+        for name, tensor in parameters.items()
+    }

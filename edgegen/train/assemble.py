@@ -39,11 +39,16 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     config, states, tokenizer_files = collect(runs_dir, assembly)
     size = total_bytes(states)
     if size > assembly.limit_mb * 1e6:
-        raise InputError(f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
-                         "Train a smaller model, or raise limit_mb in a recipe of your own.")
+        raise InputError(
+            f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
+            "Train a smaller model, or raise limit_mb in a recipe of your own.",
+        )
     data = saved_recipe(runs_dir / "elastic").get("data", {})
-    card = (own_card(config, states, runs_dir, data, assembly.note) if data.get("path") else
-            model_card(config, states, runs_dir, assembly.note))
+    card = (
+        own_card(config, states, runs_dir, data, assembly.note)
+        if data.get("path")
+        else model_card(config, states, runs_dir, assembly.note)
+    )
     save_checkpoint(out, config, states, tokenizer_files, overwrite)
     return written(out, card + adapters_note(config))
 
@@ -71,8 +76,9 @@ def collect(runs_dir: Path, assembly: Assembly) -> Collected:
 
 def in_memory(config: CheckpointConfig, states: dict[str, dict[str, Tensor]], files: dict[str, bytes]) -> Checkpoint:
     """The checkpoint as it would be read back, in fp16."""
-    rounded = {part: {name: tensor.detach().half().float() for name, tensor in state.items()}
-               for part, state in states.items()}
+    rounded = {
+        part: {name: tensor.detach().half().float() for name, tensor in state.items()} for part, state in states.items()
+    }
     return Checkpoint(config, rounded, files, {"kind": "runs", "name": config.name})
 
 
@@ -82,12 +88,16 @@ def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = Fals
     card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {checkpoint.config.name}\n"
     found = kdmd_results(runs_dir / "kdmd", checkpoint.config.transformer.widths)
     if found is None:
-        raise InputError(f"{runs_dir / 'kdmd'} has no distilled width of {checkpoint.config.name}.",
-                         "Distil it first: edgegen train kdmd --help.")
+        raise InputError(
+            f"{runs_dir / 'kdmd'} has no distilled width of {checkpoint.config.name}.",
+            "Distil it first: edgegen train kdmd --help.",
+        )
     missing = [f"{width:g}" for width in checkpoint.config.transformer.widths if width not in found.config.widths]
     if missing:  # all widths share one sampler
-        raise InputError(f"width {', '.join(missing)} of {checkpoint.config.name} is not distilled.",
-                         f"Distil it too: edgegen train kdmd --set width={missing[0]}.")
+        raise InputError(
+            f"width {', '.join(missing)} of {checkpoint.config.name} is not distilled.",
+            f"Distil it too: edgegen train kdmd --set width={missing[0]}.",
+        )
     found.check_base(checkpoint)
     config = replace(checkpoint.config, adapters=found.config, sampler=found.sampler)
     base = checkpoint.states["transformer"]
@@ -102,9 +112,11 @@ def adapters_note(config: CheckpointConfig) -> str:
     if config.adapters is None:
         return ""
     widths = ", ".join(f"{width:g}" for width in config.adapters.widths)
-    return (f"{FEW_STEPS}Widths {widths} carry low-rank adapters (rank {config.adapters.rank}) distilled by "
-            f"`edgegen train kdmd`: {config.sampler.steps} Euler steps at shift {config.sampler.shift:g}, without "
-            "guidance.\n")
+    return (
+        f"{FEW_STEPS}Widths {widths} carry low-rank adapters (rank {config.adapters.rank}) distilled by "
+        f"`edgegen train kdmd`: {config.sampler.steps} Euler steps at shift {config.sampler.shift:g}, without "
+        "guidance.\n"
+    )
 
 
 def collect_base(runs_dir: Path, assembly: Assembly) -> Collected:

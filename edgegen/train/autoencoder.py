@@ -89,8 +89,9 @@ def train_autoencoder(
 ) -> Autoencoder:
     """Train on uint8 pictures (M,H,W,3), resuming what `run_dir` holds; `stop_after` ends early, state saved."""
     if training.crop % config.downscale or training.crop > images.shape[1]:
-        raise InputError(f"crop is {training.crop}; it must be a multiple of {config.downscale} and at most "
-                         f"{images.shape[1]}.")
+        raise InputError(
+            f"crop is {training.crop}; it must be a multiple of {config.downscale} and at most {images.shape[1]}."
+        )
     torch.manual_seed(training.seed)
     module = NormalisedAutoencoder(config).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay)

@@ -55,8 +55,10 @@ class BorrowedBlock(nn.Module):
         full = dict(source.named_parameters())
         if own is None:
             return full
-        return {n: own[key(f"{self.prefix}{n}")] if is_own(f"{self.prefix}{n}") else slice_parameter(n, full[n], shape)
-                for n, shape in self.shapes.items()}
+        return {
+            n: own[key(f"{self.prefix}{n}")] if is_own(f"{self.prefix}{n}") else slice_parameter(n, full[n], shape)
+            for n, shape in self.shapes.items()
+        }
 
 
 class BlockwiseElastic(ElasticDiT):
@@ -71,8 +73,9 @@ class BlockwiseElastic(ElasticDiT):
 
     def blocks(self) -> dict[str, Block]:
         """The full model's blocks by name, such as `down.0`."""
-        return {f"{stage}.{i}": block for stage in self.config.stages
-                for i, block in enumerate(getattr(self.full, stage))}
+        return {
+            f"{stage}.{i}": block for stage in self.config.stages for i, block in enumerate(getattr(self.full, stage))
+        }
 
     def outline(self, width: float) -> DiT:
         """The plain model of a width on no memory, its blocks replaced by borrowers."""

@@ -65,8 +65,14 @@ def caption_digest(caption: str) -> str:
     return hashlib.sha256(caption.encode()).hexdigest()
 
 
-def encode_text(captions: Sequence[str], tokenizers: Tokenizers, encoders: TextEncoders, store: TensorCache,
-                limit_bytes: float, report: Callable[[int], None] = lambda done: None) -> Text:
+def encode_text(
+    captions: Sequence[str],
+    tokenizers: Tokenizers,
+    encoders: TextEncoders,
+    store: TensorCache,
+    limit_bytes: float,
+    report: Callable[[int], None] = lambda done: None,
+) -> Text:
     """The text of captions, the first of them empty: kept in `store`, or encoded live where it exceeds the limit."""
     words = tokenizers.word_length if tokenizers.word is not None else 0
     text, mask, _ = cache_text([""], tokenizers, encoders)  # (1,L,T), (1,L)
@@ -131,8 +137,9 @@ class BucketedLatents:
         """The pictures of each bucket in memory, with their first captions: for a validation loss."""
         for members in self.buckets.values():
             text, mask = self.text.rows([self.captions[row][0] for row in members])
-            yield CaptionedLatents(self.latents(members), [[i] for i in range(len(members))], text, mask,
-                                   self.text.word_tokens)
+            yield CaptionedLatents(
+                self.latents(members), [[i] for i in range(len(members))], text, mask, self.text.word_tokens
+            )
 
 
 def drop_encoders(mask: Tensor, draw: Tensor, share: float, word_tokens: int) -> Tensor:

@@ -40,8 +40,10 @@ def model_buckets(config: DiTConfig, pixels_per_token: int, pixels: int = 0, max
     if not buckets:
         side = math.isqrt(budget)
         near = config.nearest_grid((side, side))
-        raise InputError(f"no token grid of {budget} tokens fits the model at ratios up to {max_ratio:g}.",
-                         f"Try --set data.pixels={near[0] * near[1] * pixels_per_token**2}.")
+        raise InputError(
+            f"no token grid of {budget} tokens fits the model at ratios up to {max_ratio:g}.",
+            f"Try --set data.pixels={near[0] * near[1] * pixels_per_token**2}.",
+        )
     return buckets
 
 
@@ -58,13 +60,17 @@ def cut(picture: Image.Image, size: tuple[int, int], max_enlarge: float, max_cro
     """
     scale = max(size[0] / picture.width, size[1] / picture.height)  # so that it covers
     if scale > max_enlarge:
-        raise BadPicture(f"{picture.width}x{picture.height} would be enlarged {scale:.1f}x, the limit is "
-                         f"{max_enlarge:g} (data.max_enlarge)")
+        raise BadPicture(
+            f"{picture.width}x{picture.height} would be enlarged {scale:.1f}x, the limit is "
+            f"{max_enlarge:g} (data.max_enlarge)"
+        )
     width, height = size[0] / scale, size[1] / scale  # what is kept, in its own pixels
     lost = 1 - width * height / (picture.width * picture.height)
     if lost > max_crop:
-        raise BadPicture(f"{picture.width}x{picture.height} would lose {lost:.0%} when cut to {size[0]}x{size[1]}, "
-                         f"the limit is {max_crop:.0%} (data.max_crop)")
+        raise BadPicture(
+            f"{picture.width}x{picture.height} would lose {lost:.0%} when cut to {size[0]}x{size[1]}, "
+            f"the limit is {max_crop:.0%} (data.max_crop)"
+        )
     left, top = max(0.0, (picture.width - width) / 2), max(0.0, (picture.height - height) / 2)  # rounding: below 0
     box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=3.0))

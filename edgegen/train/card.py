@@ -43,7 +43,7 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
         total=f"Together {total_bytes(states) / 1e6:.1f} MB",
         widths=", ".join(f"{width:g}: {parameters_at(config, width):,}" for width in config.transformer.widths),
         sampler=f"{config.sampler.steps} Euler steps, shift {config.sampler.shift:g}, guidance "
-                f"{config.sampler.guidance:g}",
+        f"{config.sampler.guidance:g}",
         prompts=", ".join(f'"{prompt}"' for prompt in config.prompts),
         sources=sources_table(),
         seen=seen(saved_recipe(runs_dir / "elastic").get("data", {}), splits),
@@ -61,8 +61,10 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
 
 def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
     """What the transformer saw: single emoji, or scenes and a share of those."""
-    singles = (f"{splits['train']} of {sum(splits.values())} pictures of one emoji ({len(common_concepts())} concepts, "
-               f"each in the styles {' and '.join(STYLES)}; skin tones left out), rendered at 128x128 on white")
+    singles = (
+        f"{splits['train']} of {sum(splits.values())} pictures of one emoji ({len(common_concepts())} concepts, "
+        f"each in the styles {' and '.join(STYLES)}; skin tones left out), rendered at 128x128 on white"
+    )
     if not data.get("scenes"):
         return textwrap.fill(f"The transformer saw {singles}.", 120)
     known, unknown = (len(SceneSource(split).names) for split in ("train", "concepts"))
@@ -72,15 +74,19 @@ def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
         f"background, each with three captions that say object, number, colour and position in varied words "
         f"(`edgegen/train/scenes.py`). {unknown} things it never saw at all, and {HELD_OUT_FACTS:.0%} of the "
         "pairs, of the colours of a thing and of the numbers of a thing never together. "
-        f"{data['single_share']:.0%} of a batch were {singles}.", 120)
+        f"{data['single_share']:.0%} of a batch were {singles}.",
+        120,
+    )
 
 
 def watched(data: Mapping[str, Any]) -> str:
     """What the loss in the table is of."""
     if data.get("scenes"):
         return "new scenes of facts that training saw"
-    return ("pictures of known concepts in an unseen style (a picture a caption is little, so it says more about "
-            "overfitting than about quality)")
+    return (
+        "pictures of known concepts in an unseen style (a picture a caption is little, so it says more about "
+        "overfitting than about quality)"
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -142,9 +148,16 @@ def stages_table(runs_dir: Path) -> str:
             training = state.settings["training"]
             losses = last_values(log, "loss") or {n: v for n, v in last_values(log, "").items() if n in LOSSES}
             name = stage if folder.name == stage else f"{stage}, width {folder.name}"
-            rows.append((name, f"{state.step:,}", training["batch"], training["seed"],
-                         ", ".join(f"{name} {value:.3f}" for name, value in losses.items()),
-                         f"{seconds_of(log) / 3600:.1f} h"))
+            rows.append(
+                (
+                    name,
+                    f"{state.step:,}",
+                    training["batch"],
+                    training["seed"],
+                    ", ".join(f"{name} {value:.3f}" for name, value in losses.items()),
+                    f"{seconds_of(log) / 3600:.1f} h",
+                )
+            )
     return table(("stage", "steps", "batch", "seed", "last training losses", "time"), rows)
 
 
@@ -189,9 +202,12 @@ def changed_settings(folder: Path, stage: str) -> list[str]:
     if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
         training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
     saved = saved | {"training": training}
-    return [f"{'' if part == 'training' else f'{part}.'}{name}={as_setting(value)}"
-            for part in ("model", "training", "data") for name, value in saved.get(part, {}).items()
-            if not isinstance(value, dict) and value != bundled[part].get(name)]
+    return [
+        f"{'' if part == 'training' else f'{part}.'}{name}={as_setting(value)}"
+        for part in ("model", "training", "data")
+        for name, value in saved.get(part, {}).items()
+        if not isinstance(value, dict) and value != bundled[part].get(name)
+    ]
 
 
 def as_setting(value: Any) -> str:

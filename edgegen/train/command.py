@@ -98,9 +98,15 @@ def fetch(
 def stage_command(stage: str) -> Callable[..., None]:
     """The command that trains one stage."""
 
-    def command(data: DataFolder = DATA, runs: RunsFolder = RUNS, settings: Settings = None,
-                recipe: RecipeFile = None, device: Device = "cpu", resume: Resume = True,
-                as_json: Json = False) -> None:
+    def command(
+        data: DataFolder = DATA,
+        runs: RunsFolder = RUNS,
+        settings: Settings = None,
+        recipe: RecipeFile = None,
+        device: Device = "cpu",
+        resume: Resume = True,
+        as_json: Json = False,
+    ) -> None:
         from edgegen.train.recipe import load_recipe
         from edgegen.train.run import train
 
@@ -130,8 +136,9 @@ def quiet_unless_first() -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
 
 
-def train_all(data: DataFolder = DATA, runs: RunsFolder = RUNS, settings: Settings = None,
-              as_json: Json = False) -> None:
+def train_all(
+    data: DataFolder = DATA, runs: RunsFolder = RUNS, settings: Settings = None, as_json: Json = False
+) -> None:
     """Trains all stages in order, resuming what is there; --set keys begin with a stage."""
     from edgegen.train.run import train_all as work
 
@@ -161,8 +168,9 @@ def assemble(
     runs: RunsFolder = RUNS,
     settings: Settings = None,
     recipe: RecipeFile = None,
-    checkpoint: Annotated[Path | None, typer.Option(
-        metavar="DIR", help="Only add the adapters of runs/kdmd to this checkpoint.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only add the adapters of runs/kdmd to this checkpoint.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -174,15 +182,20 @@ def assemble(
 
     if checkpoint and (settings or recipe):
         raise InputError("--checkpoint keeps that checkpoint's settings.", "Leave out --set and --recipe.")
-    made = (add_adapters(checkpoint, runs, out, overwrite) if checkpoint else
-            work(runs, out, load_assembly(recipe or "assemble", settings or []), overwrite))
+    made = (
+        add_adapters(checkpoint, runs, out, overwrite)
+        if checkpoint
+        else work(runs, out, load_assembly(recipe or "assemble", settings or []), overwrite)
+    )
     if as_json:
         show.print_json(asdict(made) | {"bytes": made.bytes})
         return
     console = show.console()
     console.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
-    console.print(f"{out}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {out} --out "
-                  "sheet.png[/]", soft_wrap=True)
+    console.print(
+        f"{out}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {out} --out sheet.png[/]",
+        soft_wrap=True,
+    )
 
 
 def sheet(
@@ -204,9 +217,13 @@ def sheet(
 
     model = load_checkpoint(checkpoint or bundled_folder())
     own, widths = model.sampler, model.config.transformer.widths
-    choices = product(numbers("width", width, widths), numbers("steps", steps, (own.steps,), int),
-                      numbers("shift", shift, (own.shift,)), numbers("guidance", guidance, (own.guidance,)),
-                      numbers("seed", seed, (0,), int))
+    choices = product(
+        numbers("width", width, widths),
+        numbers("steps", steps, (own.steps,), int),
+        numbers("shift", shift, (own.shift,)),
+        numbers("guidance", guidance, (own.guidance,)),
+        numbers("seed", seed, (0,), int),
+    )
     variants = [Variant(*choice) for choice in choices]
     groups = grouped(read_prompts(prompts)) if prompts else default_groups()
     save_png(contact_sheet(model, groups, variants), out)
@@ -214,8 +231,9 @@ def sheet(
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}
         show.print_json({"sheet": str(out), **drawn})
     else:
-        show.console().print(f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.",
-                             soft_wrap=True)
+        show.console().print(
+            f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.", soft_wrap=True
+        )
 
 
 def numbers(name: str, text: str, default: tuple[Any, ...], kind: type = float) -> list[Any]:

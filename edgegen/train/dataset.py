@@ -16,9 +16,17 @@ from edgegen.train.dataset_sample import IMAGE_SUFFIXES, Problems, Sample
 from edgegen.train.dataset_shards import SHARD_SUFFIXES, read_shard
 
 KINDS = {"parquet": PARQUET_SUFFIXES, "shards": SHARD_SUFFIXES, "folder": IMAGE_SUFFIXES}
-LIMITS = {"pixels": (0, 2**26), "max_ratio": (1, 16), "max_enlarge": (1, 1000), "max_crop": (0, 0.95),
-          "validation": (0, 0.5), "validation_pictures": (1, 10**6), "text_cache_mb": (0, 10**6), "scenes": (0, 10**7),
-          "single_share": (0, 0.9)}
+LIMITS = {
+    "pixels": (0, 2**26),
+    "max_ratio": (1, 16),
+    "max_enlarge": (1, 1000),
+    "max_crop": (0, 0.95),
+    "validation": (0, 0.5),
+    "validation_pictures": (1, 10**6),
+    "text_cache_mb": (0, 10**6),
+    "scenes": (0, 10**7),
+    "single_share": (0, 0.9),
+}
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,11 @@ def open_dataset(config: DataConfig) -> Dataset:
     if not path.exists():
         raise InputError(f"data.path {path} does not exist.", "Give a folder, or one .tar or .parquet file.")
     root = path if path.is_dir() else path.parent
-    there = {kind: files_below(path, suffixes) if path.is_dir() else [path] * path.name.lower().endswith(suffixes)
-             for kind, suffixes in KINDS.items() if path.is_dir() or kind != "folder"}
+    there = {
+        kind: files_below(path, suffixes) if path.is_dir() else [path] * path.name.lower().endswith(suffixes)
+        for kind, suffixes in KINDS.items()
+        if path.is_dir() or kind != "folder"
+    }
     kinds = [kind for kind, files in there.items() if files and config.kind in ("auto", kind)]
     if not kinds:
         raise nothing_found(path)
@@ -120,4 +131,6 @@ def nothing_found(path: Path) -> InputError:
     return InputError(
         f"{path} holds no dataset: looked for pictures ({', '.join(IMAGE_SUFFIXES)}) with captions in "
         f"{' or '.join(TABLES)} or .txt files, webdataset shards ({', '.join(SHARD_SUFFIXES)}) and parquet "
-        f"({', '.join(PARQUET_SUFFIXES)}); found {told}.", "Give the folder that holds one of these.")
+        f"({', '.join(PARQUET_SUFFIXES)}); found {told}.",
+        "Give the folder that holds one of these.",
+    )

@@ -18,13 +18,15 @@ def arrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise EdgegenError("reading parquet needs pyarrow, which is not installed.",
-                           "pip install 'edgegen[data]'.") from None
+        raise EdgegenError(
+            "reading parquet needs pyarrow, which is not installed.", "pip install 'edgegen[data]'."
+        ) from None
     return pyarrow
 
 
-def read_parquet(path: Path, name: str, problems: Problems, image_column: str = "",
-                 text_column: str = "") -> Iterator[Sample]:
+def read_parquet(
+    path: Path, name: str, problems: Problems, image_column: str = "", text_column: str = ""
+) -> Iterator[Sample]:
     """The rows of one file; a file without the columns is an InputError, a damaged one a problem."""
     pyarrow = arrow()
     try:
@@ -54,12 +56,15 @@ def find_columns(pyarrow: Any, schema: Any, path: Path, image_column: str, text_
     image = image_column or ("image" if "image" in pictures else pictures[0] if len(pictures) == 1 else "")
     text = text_column or next((key for key in CAPTION_KEYS if key in texts), texts[0] if len(texts) == 1 else "")
     if image not in pictures:
-        raise InputError(f"{path} has no picture column {image or 'image'!r} of {{bytes, path}} or binary; it has "
-                         f"{there}.", "Name one with --set data.image_column=NAME.")
+        raise InputError(
+            f"{path} has no picture column {image or 'image'!r} of {{bytes, path}} or binary; it has {there}.",
+            "Name one with --set data.image_column=NAME.",
+        )
     if text not in texts:
         wanted = repr(text) if text else f"named {', '.join(CAPTION_KEYS)}"
-        raise InputError(f"{path} has no text column {wanted}; it has {there}.",
-                         "Name one with --set data.text_column=NAME.")
+        raise InputError(
+            f"{path} has no text column {wanted}; it has {there}.", "Name one with --set data.text_column=NAME."
+        )
     return image, text
 
 

@@ -39,16 +39,22 @@ class DecoderConfig:
         for name in ("widths", "depths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.widths or len(self.widths) != len(self.depths) or min(*self.widths, *self.depths) < 1:
-            raise InputError(f"decoder widths {list(self.widths)} and depths {list(self.depths)} do not match.",
-                             "Give as many depths as widths, all at least 1.")
+            raise InputError(
+                f"decoder widths {list(self.widths)} and depths {list(self.depths)} do not match.",
+                "Give as many depths as widths, all at least 1.",
+            )
 
     def within(self, autoencoder: AutoencoderConfig) -> AutoencoderConfig:
         """The autoencoder with this decoder instead of its own."""
         if 2 ** len(self.widths) != autoencoder.downscale:
-            raise InputError(f"{len(self.widths)} decoder widths grow {2 ** len(self.widths)}x, the encoder shrinks "
-                             f"{autoencoder.downscale}x.", f"Give {int(math.log2(autoencoder.downscale))} widths.")
-        return replace(autoencoder, decoder_widths=self.widths, decoder_depths=self.depths,
-                       separable_decoder=self.separable)
+            raise InputError(
+                f"{len(self.widths)} decoder widths grow {2 ** len(self.widths)}x, the encoder shrinks "
+                f"{autoencoder.downscale}x.",
+                f"Give {int(math.log2(autoencoder.downscale))} widths.",
+            )
+        return replace(
+            autoencoder, decoder_widths=self.widths, decoder_depths=self.depths, separable_decoder=self.separable
+        )
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,9 @@ def train_decoder(
     """
     smallest = min(min(pictures(0).shape[:2]) for pictures, _ in sources.values())
     if training.crop % config.downscale or training.crop > smallest:
-        raise InputError(f"crop is {training.crop}; it must be a multiple of {config.downscale} and at most "
-                         f"{smallest}.")
+        raise InputError(
+            f"crop is {training.crop}; it must be a multiple of {config.downscale} and at most {smallest}."
+        )
     teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     torch.manual_seed(training.seed)
     decoder = Decoder(config).to(memory_format=torch.channels_last)
@@ -129,8 +136,10 @@ def train_decoder(
     for step in state.steps(end):
         loss = step_(decoder, optimizer, teacher, draw_crops(sources, training, step), training, step)
         if not math.isfinite(loss):
-            raise EdgegenError(f"the loss is not finite at step {step}.",
-                               f"The last good state is in {run_dir}; lower the rate and resume.")
+            raise EdgegenError(
+                f"the loss is not finite at step {step}.",
+                f"The last good state is in {run_dir}; lower the rate and resume.",
+            )
         done = step + 1
         if done % training.log_every == 0:
             state.log(done, loss=loss)
@@ -140,8 +149,14 @@ def train_decoder(
     return decoder.eval()
 
 
-def step_(decoder: Decoder, optimizer: torch.optim.Optimizer, teacher: Autoencoder, picture: Tensor,
-          training: DecoderTraining, step: int) -> float:
+def step_(
+    decoder: Decoder,
+    optimizer: torch.optim.Optimizer,
+    teacher: Autoencoder,
+    picture: Tensor,
+    training: DecoderTraining,
+    step: int,
+) -> float:
     """One optimizer step in place; returns the loss."""
     for group in optimizer.param_groups:
         group["lr"] = cosine_rate(step, training.steps, training.peak_rate, training.warmup)
@@ -166,6 +181,9 @@ def compare(small: Autoencoder, held_out: Mapping[str, np.ndarray], reference: M
     numbers: dict[str, float] = {}
     for name, images in held_out.items():
         psnr = reconstruction_psnr(small, images)  # (M,)
-        numbers |= {f"psnr_{name}": float(psnr.mean()), f"worst_{name}": float(psnr.min()),
-                    f"gain_{name}": float(psnr.mean() - reference[name])}
+        numbers |= {
+            f"psnr_{name}": float(psnr.mean()),
+            f"worst_{name}": float(psnr.min()),
+            f"gain_{name}": float(psnr.mean() - reference[name]),
+        }
     return numbers

@@ -47,8 +47,10 @@ def check_compiler() -> None:
     """Refuses torch.compile where the C++ compiler that it calls is missing."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if not any(shutil.which(name) for name in names):
-        raise InputError(f"compile needs a C++ compiler, and {' or '.join(names)} is not there.",
-                         "Install one, or leave compile out.")
+        raise InputError(
+            f"compile needs a C++ compiler, and {' or '.join(names)} is not there.",
+            "Install one, or leave compile out.",
+        )
 
 
 def choose_precision(work: Callable[[str], float], repeats: int = 2) -> tuple[str, dict[str, float]]:

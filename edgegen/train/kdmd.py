@@ -77,8 +77,9 @@ def interval_velocity(velocity: Velocity, x_t: Tensor, start: float, end: float,
     return (x - x_t) / (end - start)
 
 
-def score_gradient(x0: Tensor, noise: Tensor, t: Tensor, critic: Velocity, teacher: Velocity
-                   ) -> tuple[Tensor, Tensor, Tensor]:
+def score_gradient(
+    x0: Tensor, noise: Tensor, t: Tensor, critic: Velocity, teacher: Velocity
+) -> tuple[Tensor, Tensor, Tensor]:
     """The DMD gradient at x0 noised to t (B,), with the critic's and the teacher's predictions of x0."""
     with torch.no_grad():
         x_t = noised(x0, noise, t)

@@ -62,15 +62,31 @@ def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
     return partial(distil, checkpoint, widths, data, validation, run_dir, recipe.model, training)
 
 
-def distil(checkpoint: Checkpoint, widths: list[float], data: PromptSource, validation: Any, run_dir: Path,
-           lora: LoraConfig, training: KdmdTraining, device: str = "cpu") -> None:
+def distil(
+    checkpoint: Checkpoint,
+    widths: list[float],
+    data: PromptSource,
+    validation: Any,
+    run_dir: Path,
+    lora: LoraConfig,
+    training: KdmdTraining,
+    device: str = "cpu",
+) -> None:
     """Distils each width in its own folder."""
     unconditional = empty_condition(checkpoint)
     watched = validation if isinstance(validation, CaptionedLatents) else None  # buckets have latents of many sizes
     for width in widths:
         base = checkpoint.transformer(width, adapters=False)
-        train_kdmd(base, data, watched, unconditional, run_dir / f"{width:g}", lora, replace(training, width=width),
-                   device=device)
+        train_kdmd(
+            base,
+            data,
+            watched,
+            unconditional,
+            run_dir / f"{width:g}",
+            lora,
+            replace(training, width=width),
+            device=device,
+        )
 
 
 def chosen_widths(checkpoint: Checkpoint, training: KdmdTraining) -> list[float]:
@@ -105,8 +121,9 @@ def empty_condition(checkpoint: Checkpoint) -> Condition:
     return (text, mask, masked_mean(text, mask))[: 3 if checkpoint.config.transformer.pooled_text else 2]
 
 
-def prompt_data(checkpoint: Checkpoint, training: KdmdTraining, data: DataConfig, data_dir: Path, runs_dir: Path
-                ) -> tuple[PromptSource, Any]:
+def prompt_data(
+    checkpoint: Checkpoint, training: KdmdTraining, data: DataConfig, data_dir: Path, runs_dir: Path
+) -> tuple[PromptSource, Any]:
     """Where prompts come from, and the real latents to compare samples with, if any."""
     tokenizers, encoders = checkpoint.tokenizers(), checkpoint.text_encoders()
     if training.prompts:

@@ -106,8 +106,10 @@ class KdmdTraining:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
         if self.dmd_from not in range(self.sampler_steps):
-            raise InputError(f"dmd_from is {self.dmd_from}; it must lie between 0 and {self.sampler_steps - 1}, the "
-                             "student's last step.")
+            raise InputError(
+                f"dmd_from is {self.dmd_from}; it must lie between 0 and {self.sampler_steps - 1}, the "
+                "student's last step."
+            )
         if not self.dmd and not self.distils:
             raise InputError("dmd, kd and kd_features are all 0; the student would learn nothing.", "Set one above 0.")
 
@@ -136,8 +138,9 @@ class KdmdRun(nn.Module):
 
     def __init__(self, net: AdaptedDiT):
         super().__init__()
-        self.adapters = nn.ModuleDict({
-            name: nn.ParameterDict({key(n): p for n, p in net.parameters(name).items()}) for name in net.names})
+        self.adapters = nn.ModuleDict(
+            {name: nn.ParameterDict({key(n): p for n, p in net.parameters(name).items()}) for name in net.names}
+        )
 
 
 def together(first: Condition, second: Condition) -> Condition:
@@ -155,8 +158,9 @@ def together(first: Condition, second: Condition) -> Condition:
 class Distillation:
     """One width being distilled: the networks, how each is asked for a velocity, and one step of each phase."""
 
-    def __init__(self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: Condition,
-                 device: str = "cpu"):
+    def __init__(
+        self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: Condition, device: str = "cpu"
+    ):
         self.training, self.lora, self.device = training, lora, device
         self.precision = "float32" if training.precision == "auto" else training.precision
         self.net = AdaptedDiT(base, lora, (*TRAINED, AVERAGE), training.seed)
@@ -252,8 +256,9 @@ class Distillation:
         index = int(torch.randint(self.training.sampler_steps, (), generator=g))
         own = self.velocity(FEW_STEP, condition)
         x_t = simulate(own, self.noise(len(condition[0]), g), sigmas, index)
-        target = interval_velocity(self.teacher(condition), x_t, sigmas[index], sigmas[index + 1],
-                                   self.training.substeps)
+        target = interval_velocity(
+            self.teacher(condition), x_t, sigmas[index], sigmas[index + 1], self.training.substeps
+        )
         loss = output_loss(own(x_t, levels(x_t, sigmas[index])), target)
         return {"few_step": loss.item(), "norm": self.update_(FEW_STEP, loss, step)}
 
@@ -287,16 +292,22 @@ class Distillation:
         index = int(torch.randint(first, count, (), generator=g))
         return index, int(torch.randint(count, (), generator=g)) if first and self.training.distils else index
 
-    def student_turn_(self, x: list[Tensor], index: int, kd_index: int, condition: Condition, g: torch.Generator,
-                      step: int) -> tuple[Tensor, dict[str, float]]:
+    def student_turn_(
+        self, x: list[Tensor], index: int, kd_index: int, condition: Condition, g: torch.Generator, step: int
+    ) -> tuple[Tensor, dict[str, float]]:
         """Moves the student; returns its x0 at step `index` from before the move, and the losses."""
         training = self.training
         asked = {i: self.student_at(x[i], training.sigmas[i], condition) for i in {index, kd_index}}
         x0 = predicted_x0(x[index], training.sigmas[index], asked[index][0])
         loss, losses = x0.new_zeros(()), {}
         if training.dmd:
-            gradient, _, teacher_x0 = score_gradient(x0, self.noise(len(x0), g), self.levels(len(x0), g),
-                                                     self.velocity(CRITIC, condition), self.teacher(condition))
+            gradient, _, teacher_x0 = score_gradient(
+                x0,
+                self.noise(len(x0), g),
+                self.levels(len(x0), g),
+                self.velocity(CRITIC, condition),
+                self.teacher(condition),
+            )
             loss = loss + training.dmd * dmd_loss(x0, gradient)
             losses |= {"g": float(gradient.abs().mean()), "std_ratio": float(x0.detach().std() / teacher_x0.std())}
         if training.distils:
@@ -314,8 +325,9 @@ class Distillation:
             velocity, features = self.net.with_features(STUDENT, x_t, levels(x_t, sigma), *condition)
         return velocity.float(), features
 
-    def distillation(self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: Condition
-                     ) -> tuple[Tensor, Tensor]:
+    def distillation(
+        self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
         """Output and feature losses against the few-step teacher on the same x_t."""
         with torch.no_grad(), self.autocast():
             wanted, wanted_features = self.net.with_features(FEW_STEP, x_t, levels(x_t, sigma), *condition)
@@ -346,8 +358,15 @@ class Distillation:
         return self.student_step_(data, step)
 
     @torch.no_grad()
-    def sample(self, name: str, noise: Tensor, condition: Condition, sigmas: list[float] | None = None,
-               guidance: bool = False, batch: int = 64) -> Tensor:
+    def sample(
+        self,
+        name: str,
+        noise: Tensor,
+        condition: Condition,
+        sigmas: list[float] | None = None,
+        guidance: bool = False,
+        batch: int = 64,
+    ) -> Tensor:
         """Latents (N, C, h, w) that an adapter draws from noise in Euler steps; `guidance` asks the guided base."""
         sigmas = sigmas or self.training.sigmas
         drawn = []
@@ -378,8 +397,11 @@ def train_kdmd(
     work = Distillation(base, lora, training, unconditional, device)
     training = with_precision(work, data, training, run_dir)
     free = ("steps", "decay_share", "log_every", "validate_every", "validate_count", "checkpoint", "prompts", "rate")
-    settings = {"model": asdict(lora), "training": {k: v for k, v in asdict(training).items() if k not in free},
-                "base": base_digest}
+    settings = {
+        "model": asdict(lora),
+        "training": {k: v for k, v in asdict(training).items() if k not in free},
+        "base": base_digest,
+    }
     state = RunState(run_dir, work.run, work.optimizer, settings)
     end = training.first_phase + training.steps
     end = min(end, stop_after or end)
@@ -387,8 +409,10 @@ def train_kdmd(
     for step in state.steps(end):
         losses = work.step_(data, step)
         if not all(math.isfinite(v) for v in losses.values()):
-            raise EdgegenError(f"the loss is not finite at step {step} of width {training.width:g}: {losses}.",
-                               f"The last good state is in {run_dir}; lower the rate and resume.")
+            raise EdgegenError(
+                f"the loss is not finite at step {step} of width {training.width:g}: {losses}.",
+                f"The last good state is in {run_dir}; lower the rate and resume.",
+            )
         done = step + 1
         if done % training.log_every == 0 and losses:
             state.log(done, **losses)
@@ -426,8 +450,10 @@ class Watch:
     def measure(self, work: Distillation, name: str) -> dict[str, float]:
         """Of an adapter's few-step samples: the distance, and how their spread compares with that of real latents."""
         drawn = work.sample(name, self.noise, self.condition).cpu()
-        return {f"frechet_{name}": frechet_distance(self.components.of(drawn), self.real),
-                f"spread_{name}": float(drawn.std()) / self.spread}
+        return {
+            f"frechet_{name}": frechet_distance(self.components.of(drawn), self.real),
+            f"spread_{name}": float(drawn.std()) / self.spread,
+        }
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -451,8 +477,11 @@ class KdmdResults:
         """Refuses a checkpoint on whose weights the adapters were not trained."""
         for width, sha in self.bases.items():
             if weights_digest(checkpoint.transformer(width, adapters=False)) != sha:
-                raise InputError(f"the adapters of width {width:g} were trained on other weights than those of "
-                                 f"{checkpoint.config.name}.", "Distil this model, or use the one they came from.")
+                raise InputError(
+                    f"the adapters of width {width:g} were trained on other weights than those of "
+                    f"{checkpoint.config.name}.",
+                    "Distil this model, or use the one they came from.",
+                )
 
 
 def kdmd_result(run_dir: Path, name: str = AVERAGE) -> tuple[LoraConfig, dict[str, Tensor]]:
@@ -474,8 +503,10 @@ def kdmd_results(runs_dir: Path, widths: Sequence[float]) -> KdmdResults | None:
     kinds = {(lora.rank, lora.targets) for lora, _ in found.values()}
     samplers = {(s["training"]["sampler_steps"], s["training"]["shift"]) for s in settings}
     if len(kinds) > 1 or len(samplers) > 1:
-        raise InputError(f"the widths in {runs_dir} were distilled with different adapters or steps.",
-                         "Distil them with the same rank, targets, sampler_steps and shift.")
+        raise InputError(
+            f"the widths in {runs_dir} were distilled with different adapters or steps.",
+            "Distil them with the same rank, targets, sampler_steps and shift.",
+        )
     (rank, targets), (steps, shift) = kinds.pop(), samplers.pop()
     factors = {name: tensor for _, adapter in found.values() for name, tensor in adapter.items()}
     bases = {width: s["base"] for width, s in zip(folders, settings, strict=True)}

@@ -53,14 +53,16 @@ class LatentCache:
 
     def maker(self) -> str:
         """A digest of everything but the pictures that latents depend on."""
-        return weights_digest(self.encoder, list(self.buckets), self.pixels_per_token, self.config.max_enlarge,
-                              self.config.max_crop)
+        return weights_digest(
+            self.encoder, list(self.buckets), self.pixels_per_token, self.config.max_enlarge, self.config.max_crop
+        )
 
     def open(self) -> TensorCache:
         return TensorCache(self.folder / "latents", self.maker())
 
-    def encode_(self, dataset: Dataset, problems: Problems, report: Callable[[int], None], rank: int = 0,
-                world: int = 1) -> list[Picture]:
+    def encode_(
+        self, dataset: Dataset, problems: Problems, report: Callable[[int], None], rank: int = 0, world: int = 1
+    ) -> list[Picture]:
         """Encodes what is not kept yet of every `world`-th sample; returns these samples, in the dataset's order."""
         store = self.open()
         waiting: dict[Bucket, list[tuple[str, np.ndarray]]] = {}
@@ -79,8 +81,9 @@ class LatentCache:
         store.flush()
         return [Picture(s.key, digest, bucket_of(store.groups[digest]), s.captions) for s, digest in found]
 
-    def _cut_(self, sample: Sample, digest: str, waiting: dict[Bucket, list[tuple[str, np.ndarray]]],
-              problems: Problems) -> bool:
+    def _cut_(
+        self, sample: Sample, digest: str, waiting: dict[Bucket, list[tuple[str, np.ndarray]]], problems: Problems
+    ) -> bool:
         """Puts a picture, cut to its bucket, among those waiting to be encoded; False when it cannot be used."""
         try:
             picture = sample.image()
@@ -120,8 +123,10 @@ def read_index(path: Path, stamp: str, store: TensorCache) -> list[Picture] | No
         with path.open(encoding="utf-8") as file:
             if json.loads(next(file))["stamp"] != stamp:
                 return None
-            pictures = [Picture(key, digest, (bucket[0], bucket[1]), tuple(captions))
-                        for key, digest, bucket, captions in map(json.loads, file)]
+            pictures = [
+                Picture(key, digest, (bucket[0], bucket[1]), tuple(captions))
+                for key, digest, bucket, captions in map(json.loads, file)
+            ]
     except (OSError, StopIteration, ValueError, KeyError, TypeError):
         return None
     return pictures if all(picture.digest in store.places for picture in pictures) else None
@@ -150,11 +155,15 @@ def split(pictures: Sequence[Picture], share: float, most: int) -> tuple[list[Pi
 
     InputError when there are fewer than two different pictures, which a split needs.
     """
-    digests = sorted({picture.digest for picture in pictures},
-                     key=lambda digest: hashlib.sha256(f"validation {digest}".encode()).hexdigest())
+    digests = sorted(
+        {picture.digest for picture in pictures},
+        key=lambda digest: hashlib.sha256(f"validation {digest}".encode()).hexdigest(),
+    )
     if len(digests) < 2:
         what = "one usable picture" if digests else "no usable picture"
-        raise InputError(f"the dataset has {what}; at least 2 different ones are needed, one of them to validate on.",
-                         "Add pictures with captions, or see above why others were left out.")
+        raise InputError(
+            f"the dataset has {what}; at least 2 different ones are needed, one of them to validate on.",
+            "Add pictures with captions, or see above why others were left out.",
+        )
     watched = set(digests[: max(1, min(most, round(share * len(digests)), len(digests) - 1))])
     return ([p for p in pictures if p.digest not in watched], [p for p in pictures if p.digest in watched])

@@ -33,8 +33,20 @@ from edgegen.train.scalars import Scalars
 COMPILED_TOKENS = 32  # text is compiled in multiples of these
 DISTRIBUTIONS = ("auto", "replicate", "shard")
 # settings that may change when a run is resumed
-FREE = ("steps", "decay_share", "log_every", "validate_every", "rate", "sub_widths", "full_every", "accumulate",
-        "activation_checkpointing", "distribution", "tensorboard", "compile")
+FREE = (
+    "steps",
+    "decay_share",
+    "log_every",
+    "validate_every",
+    "rate",
+    "sub_widths",
+    "full_every",
+    "accumulate",
+    "activation_checkpointing",
+    "distribution",
+    "tensorboard",
+    "compile",
+)
 
 
 @dataclass(frozen=True)
@@ -78,11 +90,15 @@ class ElasticTraining:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
         if self.frozen_width and self.weight_decay:
-            raise InputError(f"frozen_width {self.frozen_width:g} goes with a weight_decay of 0 only, which would "
-                             f"shrink what is frozen; it is {self.weight_decay:g}.", "Add --set weight_decay=0.")
+            raise InputError(
+                f"frozen_width {self.frozen_width:g} goes with a weight_decay of 0 only, which would "
+                f"shrink what is frozen; it is {self.weight_decay:g}.",
+                "Add --set weight_decay=0.",
+            )
         if self.compile and (self.activation_checkpointing or self.distribution == "shard"):
-            raise InputError("compile goes with neither activation_checkpointing nor distribution=shard.",
-                             "Leave one of them out.")
+            raise InputError(
+                "compile goes with neither activation_checkpointing nor distribution=shard.", "Leave one of them out."
+            )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -132,8 +148,10 @@ class Batch:
 
     def parts(self, count: int, device: str) -> list[Batch]:
         """The rows in equal parts on a device."""
-        return [Batch(*(part.to(device) for part in parts))
-                for parts in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True)]
+        return [
+            Batch(*(part.to(device) for part in parts))
+            for parts in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -194,8 +212,14 @@ class ElasticRun(nn.Module):
     `blockwise` makes the supernet one that can be sharded, `recompute` one that recomputes its blocks.
     """
 
-    def __init__(self, config: DiTConfig, seed: int, blockwise: bool = False, recompute: bool = False,
-                 start: Mapping[str, Tensor] | None = None):
+    def __init__(
+        self,
+        config: DiTConfig,
+        seed: int,
+        blockwise: bool = False,
+        recompute: bool = False,
+        start: Mapping[str, Tensor] | None = None,
+    ):
         super().__init__()
         blocks = blockwise or recompute
         self.model = BlockwiseElastic(config, seed, recompute) if blocks else ElasticDiT(config, seed)
@@ -288,9 +312,17 @@ def train_elastic(
     return train_run(make, data, validation, run_dir, config, training, stop_after, device, draw)
 
 
-def train_run(make: MakeRun, data: TrainingData, validation: ValidationData, run_dir: Path, config: DiTConfig,
-              training: ElasticTraining, stop_after: int | None = None, device: str = "cpu",
-              draw: Draw | None = None) -> dict[str, Tensor]:
+def train_run(
+    make: MakeRun,
+    data: TrainingData,
+    validation: ValidationData,
+    run_dir: Path,
+    config: DiTConfig,
+    training: ElasticTraining,
+    stop_after: int | None = None,
+    device: str = "cpu",
+    draw: Draw | None = None,
+) -> dict[str, Tensor]:
     """Trains what `make` makes, resuming what `run_dir` holds; see `train_elastic`."""
     parallel.share_of_batch(training.batch, training.accumulate)  # refuses before anything is written
     sharded = is_sharded(training.distribution, device)
@@ -304,17 +336,28 @@ def train_run(make: MakeRun, data: TrainingData, validation: ValidationData, run
     if sharded and training.frozen_width:
         raise InputError("frozen_width is for models that are not sharded.", "Add --set distribution=replicate.")
     if training.frozen_width and training.frozen_width not in run.model.sub_widths:
-        raise InputError(f"frozen_width is {training.frozen_width:g}; the widths below 1 are "
-                         f"{', '.join(f'{w:g}' for w in run.model.sub_widths) or 'none'}.", "Name one of them.")
+        raise InputError(
+            f"frozen_width is {training.frozen_width:g}; the widths below 1 are "
+            f"{', '.join(f'{w:g}' for w in run.model.sub_widths) or 'none'}.",
+            "Name one of them.",
+        )
     if sharded:
         run.shard_()
     if training.compile:
         run.compile_()
-    optimizer = torch.optim.AdamW(run.trained().values(), lr=training.rate, betas=training.betas,
-                                  weight_decay=training.weight_decay)
+    optimizer = torch.optim.AdamW(
+        run.trained().values(), lr=training.rate, betas=training.betas, weight_decay=training.weight_decay
+    )
     scalars = Scalars(run_dir / "tensorboard") if training.tensorboard and parallel.rank() == 0 else None
-    state = RunState(run_dir, run, optimizer, settings_of(config, training), modernised=partial(modernised, training),
-                     sharded=sharded, scalars=scalars)
+    state = RunState(
+        run_dir,
+        run,
+        optimizer,
+        settings_of(config, training),
+        modernised=partial(modernised, training),
+        sharded=sharded,
+        scalars=scalars,
+    )
     if measured and parallel.rank() == 0:
         state.log(0, **{f"{name}_s": seconds for name, seconds in measured.items()})
     end = min(training.steps, stop_after or training.steps)
@@ -347,8 +390,9 @@ def modernised(training: ElasticTraining, settings: dict[str, Any]) -> dict[str,
     return settings | {"model": DiTConfig().to_dict() | settings["model"], "training": defaults | known}
 
 
-def with_precision(run: ElasticRun, data: TrainingData, training: ElasticTraining,
-                   run_dir: Path) -> tuple[ElasticTraining, dict[str, float]]:
+def with_precision(
+    run: ElasticRun, data: TrainingData, training: ElasticTraining, run_dir: Path
+) -> tuple[ElasticTraining, dict[str, float]]:
     """The training with `auto` replaced by the faster precision, and the seconds measured; a resumed run keeps its."""
     measured: dict[str, float] = {}
     if training.precision == "auto":
@@ -366,15 +410,24 @@ def trial(run: ElasticRun, data: TrainingData, training: ElasticTraining, precis
     """The loss of a forward and backward pass of the full model, to be timed; leaves nothing behind."""
     run.precision = precision
     batch = Batch(*data.batch(training, 0, parallel.rank(), parallel.world_size())).parts(
-        training.accumulate, run.device)[0]
+        training.accumulate, run.device
+    )[0]
     loss, _, _ = run.task(1.0, batch)
     loss.backward()
     run.zero_grad(set_to_none=True)
     return loss.item()
 
 
-def report(state: RunState, run: ElasticRun, validation: ValidationData, training: ElasticTraining, step: int,
-           end: int, losses: dict[str, float], draw: Draw | None) -> None:
+def report(
+    state: RunState,
+    run: ElasticRun,
+    validation: ValidationData,
+    training: ElasticTraining,
+    step: int,
+    end: int,
+    losses: dict[str, float],
+    draw: Draw | None,
+) -> None:
     """Logs and validates when it is time; sharded models validate on all processes together."""
     done, first = step + 1, parallel.rank() == 0
     if first and done % training.log_every == 0:
@@ -389,8 +442,9 @@ def report(state: RunState, run: ElasticRun, validation: ValidationData, trainin
             state.picture(done, name, picture)
 
 
-def step_(run: ElasticRun, optimizer: torch.optim.Optimizer, data: TrainingData, training: ElasticTraining,
-          step: int) -> dict[str, float]:
+def step_(
+    run: ElasticRun, optimizer: torch.optim.Optimizer, data: TrainingData, training: ElasticTraining, step: int
+) -> dict[str, float]:
     """One optimizer step in place; every process draws the same sub-width.
 
     Raises EdgegenError before anything has changed when the loss or its gradient is not finite.
@@ -423,8 +477,10 @@ def check_finite(losses: Mapping[str, float], step: int) -> None:
     if not wrong:
         return
     name, _, width = wrong[0].partition("@")
-    raise EdgegenError(f"not finite at step {step}: {name} at width {width or 1.0} is {losses[wrong[0]]}.",
-                       "The last good state is kept; lower the rate and resume.")
+    raise EdgegenError(
+        f"not finite at step {step}: {name} at width {width or 1.0} is {losses[wrong[0]]}.",
+        "The last good state is kept; lower the rate and resume.",
+    )
 
 
 @torch.no_grad()

@@ -42,16 +42,21 @@ def own_card(config: CheckpointConfig, states: States, runs_dir: Path, data: dic
         total=f"Together {total_bytes(states) / 1e6:.1f} MB",
         widths=", ".join(f"{width:g}: {parameters_at(config, width):,}" for width in config.transformer.widths),
         sampler=f"{config.sampler.steps} Euler steps, shift {config.sampler.shift:g}, guidance "
-                f"{config.sampler.guidance:g}",
+        f"{config.sampler.guidance:g}",
         prompts=", ".join(f'"{prompt}"' for prompt in config.prompts),
         dataset=Path(settings["path"]).name,
         settings=", ".join(f"{name} {json.dumps(settings[name])}" for name in TOLD),
         validation_share=f"{settings['validation']:.0%}",
-        encoders="encoders trained beside it" if own else "edgegen's bundled encoders" if bundled else
-                 f"the encoders of the checkpoint `{Path(settings['encoders']).name}`",
+        encoders="encoders trained beside it"
+        if own
+        else "edgegen's bundled encoders"
+        if bundled
+        else f"the encoders of the checkpoint `{Path(settings['encoders']).name}`",
         stages=stages_table(runs_dir),
         validation=validation_table(read_log(runs_dir / "elastic")),
         note="\n\n" + textwrap.fill(note, 120) if note else "",
         notices=f"\n\nThe bundled encoders learnt from:\n\n{sources_table()}\n\nTheir notices are in "
-                "`THIRD_PARTY_NOTICES.md` of edgegen." if bundled else "",
+        "`THIRD_PARTY_NOTICES.md` of edgegen."
+        if bundled
+        else "",
     )

@@ -79,8 +79,9 @@ def index_(cache: LatentCache, dataset: Dataset, path: Path, stamp: str) -> None
     write_index(path, stamp, pictures)
     problems.save(path.with_suffix(".left_out.jsonl"))
     if problems.rows:
-        to.print(f"{problems.summary()}; all are in {path.with_suffix('.left_out.jsonl')}", markup=False,
-                 soft_wrap=True)
+        to.print(
+            f"{problems.summary()}; all are in {path.with_suffix('.left_out.jsonl')}", markup=False, soft_wrap=True
+        )
 
 
 class Counted:
@@ -102,8 +103,11 @@ def tell(dataset: Dataset, pictures: list[Picture], path: Path) -> None:
     told = ", ".join(f"{rows}x{columns} tokens {count}" for (rows, columns), count in sorted(counts.items()))
     left = path.with_suffix(".left_out.jsonl")
     more = sum(1 for _ in left.open(encoding="utf-8")) if left.is_file() else 0
-    show.console().print(f"{dataset.root} ({dataset.kind}): {len(pictures):,} pictures in buckets {told}; {more:,} "
-                         "left out", markup=False, soft_wrap=True)
+    show.console().print(
+        f"{dataset.root} ({dataset.kind}): {len(pictures):,} pictures in buckets {told}; {more:,} left out",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def find_text(prompts: list[str], frozen: Frozen, folder: Path, limit_bytes: float) -> Text:

@@ -50,8 +50,10 @@ def share_of_batch(batch: int, accumulate: int) -> int:
     parts = world_size() * accumulate
     if batch % parts:
         near = max(parts, round(batch / parts) * parts)
-        raise InputError(f"batch {batch} does not divide among {world_size()} processes of {accumulate} passes.",
-                         f"Use --set batch={near}, or other numbers of either.")
+        raise InputError(
+            f"batch {batch} does not divide among {world_size()} processes of {accumulate} passes.",
+            f"Use --set batch={near}, or other numbers of either.",
+        )
     return batch // parts
 
 
@@ -121,8 +123,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 def norm_of_slices(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> float:
     """Norm of tensors by name, each restricted to the slice of the shape given; sharded ones stay where they are."""
-    squares = [slice_parameter(n, *local_slice(tensors[n], shape)).square().sum()
-               for n, shape in shapes.items() if n in tensors]
+    squares = [
+        slice_parameter(n, *local_slice(tensors[n], shape)).square().sum()
+        for n, shape in shapes.items()
+        if n in tensors
+    ]
     total = torch.stack(squares).sum()
     if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
         dist.all_reduce(total)
@@ -151,5 +156,6 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
     _, offsets = compute_local_shape_and_global_offset(model.shape, model.device_mesh, model.placements)
     start = min(offsets[0], tensor.shape[0])
     part = tensor.narrow(0, start, shape[0]).to(local.device).contiguous()
-    return DTensor.from_local(part, model.device_mesh, model.placements, run_check=False, shape=model.shape,
-                              stride=model.stride())
+    return DTensor.from_local(
+        part, model.device_mesh, model.placements, run_check=False, shape=model.shape, stride=model.stride()
+    )

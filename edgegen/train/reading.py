@@ -125,8 +125,9 @@ class Readers(nn.Module):
         return [head(tokens) for head in self.heads.values()]
 
 
-def reading_loss(encode: Callable[[str, Tensor], tuple[Tensor, Tensor]], readers: Readers, batch: Readings
-                 ) -> tuple[Tensor, dict[str, float]]:
+def reading_loss(
+    encode: Callable[[str, Tensor], tuple[Tensor, Tensor]], readers: Readers, batch: Readings
+) -> tuple[Tensor, dict[str, float]]:
     """Mean cross-entropy over encoders and attributes, and each encoder's share of mentions read right in all."""
     losses, right = [], {}
     for name, ids in batch.ids.items():

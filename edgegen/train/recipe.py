@@ -145,9 +145,7 @@ def read_file(path: Path) -> str:
         raise InputError(f"cannot read {path}: {error}.", "Give an existing .toml file.") from None
 
 
-def override(
-    values: dict[str, Any], overrides: Sequence[str], table: str, top: Sequence[str] = ()
-) -> dict[str, Any]:
+def override(values: dict[str, Any], overrides: Sequence[str], table: str, top: Sequence[str] = ()) -> dict[str, Any]:
     """The values with each `key=value` put in; a key without a dot belongs to `table`, unless it is one of `top`."""
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for item in overrides:
@@ -177,4 +175,3 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-

@@ -47,8 +47,14 @@ GRID_PROMPTS = ("a red heart", "a dog", "a pizza", "a rocket", "a blue dog", "a 
 VALIDATION = "unseen_style"  # the split whose loss is watched: known things in a style they were never seen in
 
 
-def train(source: str | Path, data_dir: Path, runs_dir: Path, overrides: Sequence[str] = (), device: str = "cpu",
-          resume: bool = True) -> dict[str, Any]:
+def train(
+    source: str | Path,
+    data_dir: Path,
+    runs_dir: Path,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    resume: bool = True,
+) -> dict[str, Any]:
     """Trains the stage of a recipe (a name or a .toml file), resuming what is there; returns its last numbers.
 
     Later stages find the results of earlier ones in `runs_dir`. Under torchrun the stages of SHARED share the work.
@@ -81,8 +87,9 @@ def split_by_stage(overrides: Sequence[str]) -> dict[str, list[str]]:
     return split
 
 
-def run_stage(recipe: Recipe, data_dir: Path, runs_dir: Path, device: str = "cpu",
-              resume: bool = True) -> dict[str, Any]:
+def run_stage(
+    recipe: Recipe, data_dir: Path, runs_dir: Path, device: str = "cpu", resume: bool = True
+) -> dict[str, Any]:
     """Trains one stage in its folder; nothing is written there before its input is known to be good."""
     check_processes(recipe.stage)
     check_device(recipe.stage, device)
@@ -130,10 +137,14 @@ def prepare_decoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Pat
     rendered, sprites = load_rendered(data_dir), Sprites.load(data_dir)
     seen = autoencoder_split(rendered.keys)
     singles, scenes, unseen = rendered.images[seen], SceneSource("train"), SceneSource("combinations")
-    sources = {"singles": (singles.__getitem__, len(singles)),
-               "scenes": (lambda index: sprites.render(scenes[index]), SCENES)}
-    held_out = {"singles": rendered.images[~seen],  # (M,128,128,3) each
-                "scenes": np.stack([sprites.render(unseen[index]) for index in range(200)])}
+    sources = {
+        "singles": (singles.__getitem__, len(singles)),
+        "scenes": (lambda index: sprites.render(scenes[index]), SCENES),
+    }
+    held_out = {
+        "singles": rendered.images[~seen],  # (M,128,128,3) each
+        "scenes": np.stack([sprites.render(unseen[index]) for index in range(200)]),
+    }
     return partial(train_decoder, sources, held_out, as_shipped_(autoencoder), run_dir, config, recipe.training)
 
 
@@ -142,15 +153,30 @@ def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) 
     if training.start:
         begun = open_source(training.start)
         if begun.config.text != recipe.model:
-            raise InputError(f"the text encoders of {training.start} have another configuration than the recipe.",
-                             "Leave the model's settings as they are there.")
-    data = load_text_data(fetch_emoji(data_dir), fetch_teacher(data_dir), run_dir, recipe.model,
-                          begun.tokenizer_files if begun else {})
+            raise InputError(
+                f"the text encoders of {training.start} have another configuration than the recipe.",
+                "Leave the model's settings as they are there.",
+            )
+    data = load_text_data(
+        fetch_emoji(data_dir), fetch_teacher(data_dir), run_dir, recipe.model, begun.tokenizer_files if begun else {}
+    )
     tokenizers = Tokenizers.load(run_dir / "tokenizer")
-    readings = (Readings.of(SceneSource("train", captions=1).__getitem__, training.reading_captions, tokenizers)
-                if training.reading else None)
-    return partial(train_text, data.tokens, data.targets, data.split, run_dir, recipe.model, training,
-                   readings=readings, start=begun.states["text_encoder"] if begun else None)
+    readings = (
+        Readings.of(SceneSource("train", captions=1).__getitem__, training.reading_captions, tokenizers)
+        if training.reading
+        else None
+    )
+    return partial(
+        train_text,
+        data.tokens,
+        data.targets,
+        data.split,
+        run_dir,
+        recipe.model,
+        training,
+        readings=readings,
+        start=begun.states["text_encoder"] if begun else None,
+    )
 
 
 def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
@@ -208,8 +234,14 @@ def emoji_latents(
     return seen, captioned_latents(emoji.subset(VALIDATION), encoder, tokenizers, text)
 
 
-PREPARE = {"autoencoder": prepare_autoencoder, "decoder": prepare_decoder, "text": prepare_text,
-           "elastic": prepare_elastic, "kd": prepare_kd, "kdmd": prepare_kdmd}
+PREPARE = {
+    "autoencoder": prepare_autoencoder,
+    "decoder": prepare_decoder,
+    "text": prepare_text,
+    "elastic": prepare_elastic,
+    "kd": prepare_kd,
+    "kdmd": prepare_kdmd,
+}
 
 
 SHARED = ("elastic", "kd")  # the stages that several processes can train
@@ -225,23 +257,29 @@ def check_device(stage: str, device: str) -> None:
 def check_unused(run_dir: Path) -> None:
     """Refuses a folder that holds a run."""
     if steps_done(run_dir):
-        raise InputError(f"{run_dir} holds a run of {steps_done(run_dir)} steps.",
-                         "Leave out --no-resume to go on with it, or choose another folder with --runs.")
+        raise InputError(
+            f"{run_dir} holds a run of {steps_done(run_dir)} steps.",
+            "Leave out --no-resume to go on with it, or choose another folder with --runs.",
+        )
 
 
 def check_processes(stage: str) -> None:
     """Only some stages share their work; others would write one folder twice."""
     if stage not in SHARED and parallel.world_size() > 1:
-        raise InputError(f"stage {stage} runs in one process, torchrun started {parallel.world_size()}.",
-                         "Start it without torchrun.")
+        raise InputError(
+            f"stage {stage} runs in one process, torchrun started {parallel.world_size()}.",
+            "Start it without torchrun.",
+        )
 
 
 def warn_of_slow_bfloat16(recipe: Recipe) -> None:
     """One line where bfloat16 would be emulated, many times slower than fp32."""
     wanted = getattr(recipe.training, "bfloat16", False)  # other stages measure
     if wanted and platform.machine() == "x86_64" and not native_bfloat16() and parallel.rank() == 0:
-        print("This processor has no bfloat16 instructions: --set bfloat16=false will be several times faster.",
-              file=sys.stderr)
+        print(
+            "This processor has no bfloat16 instructions: --set bfloat16=false will be several times faster.",
+            file=sys.stderr,
+        )
 
 
 def summary(stage: str, run_dir: Path) -> dict[str, Any]:

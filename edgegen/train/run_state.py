@@ -49,10 +49,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 def disk_full(path: Path) -> EdgegenError:
     """The error of a state that found no room; what was saved before is still there."""
     kept = saved_steps(path.parent)
-    return EdgegenError(f"the disk of {path.parent} is full ({free_bytes(path.parent) / 2**20:.1f} MiB free): "
-                        f"{path.name} was not written.",
-                        f"The state of step {kept} is kept; free some space and start again to resume from it."
-                        if kept else "Free some space and start again.")
+    return EdgegenError(
+        f"the disk of {path.parent} is full ({free_bytes(path.parent) / 2**20:.1f} MiB free): "
+        f"{path.name} was not written.",
+        f"The state of step {kept} is kept; free some space and start again to resume from it."
+        if kept
+        else "Free some space and start again.",
+    )
 
 
 def newest(folder: Path) -> Path | None:
@@ -93,9 +96,17 @@ class RunState:
     `modernised` makes the settings of states saved by earlier versions comparable. `sharded` writes from all processes.
     """
 
-    def __init__(self, folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, settings: dict, every_s=60.0,
-                 modernised: Callable[[dict], dict] = lambda settings: settings, sharded: bool = False,
-                 scalars: Scalars | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: dict,
+        every_s=60.0,
+        modernised: Callable[[dict], dict] = lambda settings: settings,
+        sharded: bool = False,
+        scalars: Scalars | None = None,
+    ):
         self.folder, self.module, self.optimizer, self.every_s = folder, module, optimizer, every_s
         self.settings = json.dumps(settings, sort_keys=True, default=str)
         self.modernised, self.sharded, self.scalars = modernised, sharded, scalars
@@ -221,19 +232,27 @@ def check_names(path: Path, stored: set[str], wanted: set[str]) -> None:
     """Refuses a state of another module."""
     if stored != wanted:
         missing, unexpected = sorted(wanted - stored)[:3], sorted(stored - wanted)[:3]
-        raise InputError(f"{path} is of another configuration: missing {missing}, unexpected {unexpected}.",
-                         "Use another run folder, or delete this one.")
+        raise InputError(
+            f"{path} is of another configuration: missing {missing}, unexpected {unexpected}.",
+            "Use another run folder, or delete this one.",
+        )
 
 
 def differences(saved: str, wanted: str) -> str:
     """What differs between two settings in JSON: 'training.batch 4, not 8'."""
     old, new = (flat(json.loads(text)) for text in (saved, wanted))
-    return "; ".join(f"{key} {old.get(key, 'absent')}, not {new.get(key, 'absent')}"
-                     for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent"))
+    return "; ".join(
+        f"{key} {old.get(key, 'absent')}, not {new.get(key, 'absent')}"
+        for key in sorted(old | new)
+        if old.get(key, "absent") != new.get(key, "absent")
+    )
 
 
 def flat(values: dict, prefix: str = "") -> dict:
     """Nested tables as one, keys joined by dots."""
     items = ((f"{prefix}{key}", value) for key, value in values.items())
-    return {k: v for key, value in items for k, v in (flat(value, f"{key}.") if isinstance(value, dict)
-                                                      else {key: value}).items()}
+    return {
+        k: v
+        for key, value in items
+        for k, v in (flat(value, f"{key}.") if isinstance(value, dict) else {key: value}).items()
+    }

@@ -17,8 +17,10 @@ class Scalars:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise InputError(f"tensorboard = true needs the package tensorboard ({error}).",
-                             "pip install 'edgegen[train]', or leave it out: log.jsonl has the same numbers.") from None
+            raise InputError(
+                f"tensorboard = true needs the package tensorboard ({error}).",
+                "pip install 'edgegen[train]', or leave it out: log.jsonl has the same numbers.",
+            ) from None
         self.writer = SummaryWriter(str(folder))
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -36,8 +36,14 @@ class Pool:
     captions: list[tuple[str, ...]]
 
 
-def scene_pool(source: SceneSource, count: int, sprites: Sprites, encoder: Encoder, cache: Path,
-               report: Callable[[int], None] = lambda done: None) -> Pool:
+def scene_pool(
+    source: SceneSource,
+    count: int,
+    sprites: Sprites,
+    encoder: Encoder,
+    cache: Path,
+    report: Callable[[int], None] = lambda done: None,
+) -> Pool:
     """The pool of a source's first `count` scenes, read from `cache` when it holds just those."""
     scenes = [source[index] for index in range(count)]
     key = pool_key(source, count, encoder)
@@ -80,8 +86,15 @@ class SceneLatents:
     bfloat16: bool = False  # how the text encoders run
 
     @classmethod
-    def build(cls, pool: Pool, singles: CaptionedLatents, single_share: float, tokenizers: Tokenizers,
-              encoders: TextEncoders, bfloat16: bool = False) -> SceneLatents:
+    def build(
+        cls,
+        pool: Pool,
+        singles: CaptionedLatents,
+        single_share: float,
+        tokenizers: Tokenizers,
+        encoders: TextEncoders,
+        bfloat16: bool = False,
+    ) -> SceneLatents:
         ids = tokenizers.encode([caption for captions in pool.captions for caption in captions])
         word, byte = ids.tensors()
         return cls(pool, singles, single_share, word, byte, encoders, bfloat16)

@@ -97,10 +97,17 @@ def render_sprites(data_dir: Path, path: Path) -> None:
     wanted = set(scene_concepts())
     names = {c.unicode_name: c.name for c in common_concepts() if c.name in wanted}
     by_key = {key: names[unicode] for key, unicode in emoji_names(data_dir).items() if unicode in names}
-    rows = [(by_key[key], style, cut_out(opened()))
-            for style, key, opened in emoji_sources(data_dir) if key in by_key and style in STYLES]
+    rows = [
+        (by_key[key], style, cut_out(opened()))
+        for style, key, opened in emoji_sources(data_dir)
+        if key in by_key and style in STYLES
+    ]
     rows.sort(key=lambda row: row[:2])
     temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, pictures=np.stack([row[2] for row in rows]), names=np.array([row[0] for row in rows]),
-             styles=np.array([row[1] for row in rows]))
+    np.savez(
+        temporary,
+        pictures=np.stack([row[2] for row in rows]),
+        names=np.array([row[0] for row in rows]),
+        styles=np.array([row[1] for row in rows]),
+    )
     temporary.replace(path)

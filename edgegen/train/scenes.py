@@ -24,8 +24,12 @@ COLOURS = {
     "red": (226, 38, 44), "orange": (250, 140, 22), "yellow": (250, 212, 35), "green": (58, 168, 62),
     "blue": (38, 104, 226), "purple": (138, 56, 198), "pink": (246, 110, 176),
 }  # fmt: skip
-RELATIONS = {"left": ("to the left of", "left of"), "right": ("to the right of", "right of"),
-             "above": ("above", "over"), "below": ("below", "under")}
+RELATIONS = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
 PLACES = {"top left": (0, 0), "top right": (1, 0), "bottom left": (0, 1), "bottom right": (1, 1)}
 NUMBERS = {2: "two", 3: "three"}
 CELLS = 8  # of 16 pixels, the tokens of the bundled model, along a side of the picture
@@ -158,7 +162,11 @@ def holds(relation: str, first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def caption(
-    rng: np.random.Generator, kind: str, things: tuple[Thing, ...], background: str, relation: str | None,
+    rng: np.random.Generator,
+    kind: str,
+    things: tuple[Thing, ...],
+    background: str,
+    relation: str | None,
     place: str | None,
 ) -> str:
     """One wording: style and background are said or left open; a number, a colour and a relation are always said."""

@@ -51,8 +51,10 @@ def write_shards(run_dir: Path, step: int, tensors: dict[str, Tensor], settings:
     error: BaseException | None = None
     try:
         with quiet():
-            dcp.save({name: at_least_1d(tensor) for name, tensor in tensors.items()},
-                     storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
+            dcp.save(
+                {name: at_least_1d(tensor) for name, tensor in tensors.items()},
+                storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
+            )
         if parallel.rank() == 0:
             note = {"step": step, "settings": settings, "processes": parallel.world_size()}
             (partial / NOTE).write_text(json.dumps(note), encoding="utf-8")
@@ -85,14 +87,17 @@ def refuse_(partial: Path, error: BaseException | None) -> None:
     if parallel.rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
     code = errno.ENOSPC if full else errno.EIO
-    raise OSError(code, os.strerror(code) if full else str(causes[0] if causes else "another process failed"),
-                  str(partial)) from error
+    raise OSError(
+        code, os.strerror(code) if full else str(causes[0] if causes else "another process failed"), str(partial)
+    ) from error
 
 
 def stored_sizes(folder: Path) -> dict[str, torch.Size]:
     """Name to shape of the tensors of a sharded state."""
-    return {name: meta.size for name, meta in HuggingFaceStorageReader(str(folder)).read_metadata()
-            .state_dict_metadata.items()}
+    return {
+        name: meta.size
+        for name, meta in HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items()
+    }
 
 
 def read_shards_(folder: Path, tensors: dict[str, Tensor]) -> None:

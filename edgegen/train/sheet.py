@@ -95,8 +95,9 @@ def describe(variants: Sequence[Variant]) -> str:
     """What the pictures of a tile have in common, and what changes from left to right."""
     names = ("width", "steps", "shift", "guidance", "seed")
     same = [f"{name} {getattr(variants[0], name):g}" for name in names if varies(variants, name) == 1]
-    changing = [f"{name} {', '.join(f'{getattr(v, name):g}' for v in variants)}" for name in names
-                if varies(variants, name) > 1]
+    changing = [
+        f"{name} {', '.join(f'{getattr(v, name):g}' for v in variants)}" for name in names if varies(variants, name) > 1
+    ]
     return "; ".join([", ".join(same), *(["left to right: " + " with ".join(changing)] if changing else [])])
 
 

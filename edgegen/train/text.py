@@ -170,8 +170,9 @@ def train_text(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
     )
-    state = RunState(run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)},
-                     modernised=modernised)
+    state = RunState(
+        run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)}, modernised=modernised
+    )
     rows = np.flatnonzero(split == "train")
     lengths = ((tokens.byte if tokens.byte is not None else tokens.word)[rows] != 0).sum(1)
     end = min(training.steps, stop_after or training.steps)
@@ -192,8 +193,9 @@ def modernised(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"training": asdict(TextTraining()) | settings["training"]}
 
 
-def _step_(module, optimizer, tokens, targets, rows, training: TextTraining, step: int, read: Readings | None
-           ) -> dict[str, float]:
+def _step_(
+    module, optimizer, tokens, targets, rows, training: TextTraining, step: int, read: Readings | None
+) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = cosine_rate(step, training.steps, training.peak_rate, training.warmup)
     with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):

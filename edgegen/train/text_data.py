@@ -36,8 +36,13 @@ class TextData:
     split: np.ndarray
 
 
-def load_text_data(data_dir: Path, teacher_dir: Path, run_dir: Path, config: TextConfig,
-                   tokenizer_files: Mapping[str, bytes] = MappingProxyType({})) -> TextData:
+def load_text_data(
+    data_dir: Path,
+    teacher_dir: Path,
+    run_dir: Path,
+    config: TextConfig,
+    tokenizer_files: Mapping[str, bytes] = MappingProxyType({}),
+) -> TextData:
     """Makes tokenizers in `run_dir`, or copies those given, and embeddings in `data_dir`, where they are not there."""
     sayings = emoji_sayings(data_dir, teacher_dir)
     texts = [saying.text for saying in sayings]
@@ -72,8 +77,10 @@ def make_tokenizers_(folder: Path, sayings: list[Saying], config: TextConfig) ->
     if config.byte is not None:
         byte = ByteTokenizer(length=config.byte.length)
         if config.byte.vocabulary != byte.vocabulary:
-            raise InputError(f"model.byte.vocabulary is {config.byte.vocabulary}, there are {byte.vocabulary} ids.",
-                             "Correct the recipe.")
+            raise InputError(
+                f"model.byte.vocabulary is {config.byte.vocabulary}, there are {byte.vocabulary} ids.",
+                "Correct the recipe.",
+            )
     save_tokenizers(folder, word, byte)
 
 

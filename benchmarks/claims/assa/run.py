@@ -55,12 +55,15 @@ def tell(chosen, losses: dict[str, list[float]], tokens: int) -> None:
         told[name], spread_of = common.change(values, full)
         against = "" if name == "full attention" else f"{told[name]:+.2f} ± {spread_of:.2f} %"
         rows.append((name, f"{cost[name]:.2f}", f"{mean:.4f} ± {spread:.4f}", against))
-    common.plot_points(chosen.out / "plot.png", {name: {"validation": values} for name, values in losses.items()},
-                       "validation loss")
+    common.plot_points(
+        chosen.out / "plot.png", {name: {"validation": values} for name, values in losses.items()}, "validation loss"
+    )
     mean, spread = common.mean_and_spread(full)
-    sentence = (f"At {tokens} tokens, after {chosen.steps:,} steps and over {len(chosen.seeds)} seeds, ASSA is "
-                f"{told['ASSA']:+.2f} % against full attention, global only {told['global only']:+.2f} %, local only "
-                f"{told['local only']:+.2f} %; seeds of full attention differ by {100 * spread / mean:.2f} %.")
+    sentence = (
+        f"At {tokens} tokens, after {chosen.steps:,} steps and over {len(chosen.seeds)} seeds, ASSA is "
+        f"{told['ASSA']:+.2f} % against full attention, global only {told['global only']:+.2f} %, local only "
+        f"{told['local only']:+.2f} %; seeds of full attention differ by {100 * spread / mean:.2f} %."
+    )
     header = ("self-attention", "pairs", "validation loss", "against full, paired by seed")
     common.write_result(chosen.out, HERE, f"**{sentence}**\n\n{common.table(header, rows)}\n\n![losses](plot.png)")
     print(sentence)

@@ -49,35 +49,59 @@ def losses_at(curves: list[Curve], index: int) -> list[float]:
 def on_the_way(elastic: dict[float, list[Curve]], alone: dict[float, list[Curve]]) -> str:
     """A table of the mean difference, in percent, at each validation."""
     steps = [int(step) for step, _ in elastic[WIDTHS[0]][0]]
-    rows = [(f"{width}", *(f"{common.change(losses_at(elastic[width], i), losses_at(alone[width], i))[0]:+.1f}"
-                           for i in range(len(steps)))) for width in WIDTHS]
+    rows = [
+        (
+            f"{width}",
+            *(
+                f"{common.change(losses_at(elastic[width], i), losses_at(alone[width], i))[0]:+.1f}"
+                for i in range(len(steps))
+            ),
+        )
+        for width in WIDTHS
+    ]
     return common.table(("width, % after steps", *(f"{step:,}" for step in steps)), rows)
 
 
 def tell(chosen, elastic_curves: dict[float, list[Curve]], alone_curves: dict[float, list[Curve]]) -> None:
     """Plot, tables and sentence."""
-    elastic, alone = ({width: losses_at(curves[width], -1) for width in WIDTHS}
-                      for curves in (elastic_curves, alone_curves))
+    elastic, alone = (
+        {width: losses_at(curves[width], -1) for width in WIDTHS} for curves in (elastic_curves, alone_curves)
+    )
     rows, within, worst = [], [], 0.0
     for width in WIDTHS:
         difference, spread = common.change(elastic[width], alone[width])
         mean_e, spread_e = common.mean_and_spread(elastic[width])
         mean_a, spread_a = common.mean_and_spread(alone[width])
-        rows.append((f"{width}", f"{mean_e:.4f} ± {spread_e:.4f}", f"{mean_a:.4f} ± {spread_a:.4f}",
-                     f"{difference:+.2f} ± {spread:.2f} %"))
+        rows.append(
+            (
+                f"{width}",
+                f"{mean_e:.4f} ± {spread_e:.4f}",
+                f"{mean_a:.4f} ± {spread_a:.4f}",
+                f"{difference:+.2f} ± {spread:.2f} %",
+            )
+        )
         worst = max(worst, 100 * spread_a / mean_a)
         if difference <= CLAIM:
             within.append(width)
     groups = {f"width {width}": {"elastic": elastic[width], "standalone": alone[width]} for width in WIDTHS}
     common.plot_points(chosen.out / "plot.png", groups, "validation loss")
-    verdict = "at every width" if len(within) == len(WIDTHS) else (
-        f"at {', '.join(map(str, within))} alone" if within else "at no width")
-    sentence = (f"After {chosen.steps:,} steps, over {len(chosen.seeds)} seeds, the supernet is at most {CLAIM} % "
-                f"above the standalone models {verdict}; seeds of one standalone model differ by up to {worst:.2f} % "
-                "(standard deviation).")
+    verdict = (
+        "at every width"
+        if len(within) == len(WIDTHS)
+        else (f"at {', '.join(map(str, within))} alone" if within else "at no width")
+    )
+    sentence = (
+        f"After {chosen.steps:,} steps, over {len(chosen.seeds)} seeds, the supernet is at most {CLAIM} % "
+        f"above the standalone models {verdict}; seeds of one standalone model differ by up to {worst:.2f} % "
+        "(standard deviation)."
+    )
     header = ("width", "elastic", "standalone", "difference, paired by seed")
-    common.write_result(chosen.out, HERE, f"**{sentence}**\n\n{common.table(header, rows)}\n\n"
-                        f"{on_the_way(elastic_curves, alone_curves)}\n\n![losses](plot.png)")
+    common.write_result(
+        chosen.out,
+        HERE,
+        f"**{sentence}**\n\n{common.table(header, rows)}\n\n"
+        f"{on_the_way(elastic_curves, alone_curves)}\n\n![losses](plot.png)",
+    )
     print(sentence)
 
 

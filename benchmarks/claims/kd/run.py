@@ -32,8 +32,9 @@ TEACHER_SEED = 100
 
 
 def main() -> None:
-    chosen = common.arguments(HERE, __doc__, steps=600, hidden=64, teacher_hidden=128, teacher_steps=1200,
-                              flow_share=0.5, feature_weight=1.0)
+    chosen = common.arguments(
+        HERE, __doc__, steps=600, hidden=64, teacher_hidden=128, teacher_steps=1200, flow_share=0.5, feature_weight=1.0
+    )
     data = common.scenes(chosen)
     teacher, teacher_loss = make_teacher(chosen, data)
     config = common.tiny_config(chosen.hidden, data[0])
@@ -51,8 +52,9 @@ def main() -> None:
 def make_teacher(chosen, data) -> tuple[Teacher, float]:
     """The larger model, trained once, and its validation loss."""
     config = common.tiny_config(chosen.teacher_hidden, data[0], depths=(2, 4, 2))
-    training = common.training_of(chosen, TEACHER_SEED, steps=chosen.teacher_steps,
-                                  validate_every=max(1, chosen.teacher_steps // 10))
+    training = common.training_of(
+        chosen, TEACHER_SEED, steps=chosen.teacher_steps, validate_every=max(1, chosen.teacher_steps // 10)
+    )
     settings = common.common_settings(chosen, config, training)
     folder = chosen.runs / f"teacher-{TEACHER_SEED}-{chosen.teacher_steps}"
     work = common.train(data, config, training, chosen.device)
@@ -71,10 +73,17 @@ def distilled(chosen, data, config, teacher: Teacher, seed: int, name: str, chan
     plain = common.training_of(chosen, seed)
     training = KDTraining(**({k: getattr(plain, k) for k in plain.__dataclass_fields__} | fixed | changes))
     settings = common.common_settings(chosen, config, training) | {
-        "teacher_hidden": chosen.teacher_hidden, "teacher_steps": chosen.teacher_steps}
+        "teacher_hidden": chosen.teacher_hidden,
+        "teacher_steps": chosen.teacher_steps,
+    }
     start = elastic_state(ElasticDiT(config, seed))
-    return common.measured(chosen, name.replace(" ", "-").replace(",", ""), seed, settings, lambda folder: train_kd(
-        data[0], data[1], folder, config, training, start, teacher, device=chosen.device))["validation"]["1.0"]
+    return common.measured(
+        chosen,
+        name.replace(" ", "-").replace(",", ""),
+        seed,
+        settings,
+        lambda folder: train_kd(data[0], data[1], folder, config, training, start, teacher, device=chosen.device),
+    )["validation"]["1.0"]
 
 
 def tell(chosen, losses: dict[str, list[float]], teacher_loss: float) -> None:
@@ -85,18 +94,23 @@ def tell(chosen, losses: dict[str, list[float]], teacher_loss: float) -> None:
         told[name], spread_of = common.change(values, plain)
         against = "" if name == "no teacher" else f"{told[name]:+.2f} ± {spread_of:.2f} %"
         rows.append((name, f"{mean:.4f} ± {spread:.4f}", against))
-    common.plot_points(chosen.out / "plot.png", {name: {"validation": values} for name, values in losses.items()},
-                       "validation loss of the student")
+    common.plot_points(
+        chosen.out / "plot.png",
+        {name: {"validation": values} for name, values in losses.items()},
+        "validation loss of the student",
+    )
     pairs = {"S": "constant", "S without features": "constant without features"}
     against = {name: common.change(losses[name], losses[other]) for name, other in pairs.items()}
     _, noise = common.mean_and_spread(plain)
-    sentence = (f"After {chosen.steps:,} steps, over {len(chosen.seeds)} seeds, distilling outputs alone changes the "
-                f"student's validation loss by {told['S without features']:+.2f} % with S and by "
-                f"{told['constant without features']:+.2f} % with a constant weight (S against constant: "
-                f"{against['S without features'][0]:+.2f} ± {against['S without features'][1]:.2f} %); with features "
-                f"of weight {chosen.feature_weight:g} as well, by {told['S']:+.2f} % and {told['constant']:+.2f} % "
-                f"({against['S'][0]:+.2f} ± {against['S'][1]:.2f} %). Seeds without a teacher differ by "
-                f"{100 * noise / common.mean_and_spread(plain)[0]:.2f} %.")
+    sentence = (
+        f"After {chosen.steps:,} steps, over {len(chosen.seeds)} seeds, distilling outputs alone changes the "
+        f"student's validation loss by {told['S without features']:+.2f} % with S and by "
+        f"{told['constant without features']:+.2f} % with a constant weight (S against constant: "
+        f"{against['S without features'][0]:+.2f} ± {against['S without features'][1]:.2f} %); with features "
+        f"of weight {chosen.feature_weight:g} as well, by {told['S']:+.2f} % and {told['constant']:+.2f} % "
+        f"({against['S'][0]:+.2f} ± {against['S'][1]:.2f} %). Seeds without a teacher differ by "
+        f"{100 * noise / common.mean_and_spread(plain)[0]:.2f} %."
+    )
     header = ("student", "validation loss", "against no teacher, paired by seed")
     common.write_result(chosen.out, HERE, f"**{sentence}**\n\n{common.table(header, rows)}\n\n![losses](plot.png)")
     print(sentence)

@@ -54,9 +54,23 @@ BASE_SEED, NOISE_SEED = 100, 1
 
 
 def main() -> None:
-    chosen = common.arguments(HERE, __doc__, steps=1500, seeds="0,1", rate=5e-4, teacher_steps=300, base_steps=4000,
-                              base_rate=2e-3, checkpoint="", width=0.375, guidance=3.0, rank=8, substeps=4,
-                              student_every=5, pictures=1)
+    chosen = common.arguments(
+        HERE,
+        __doc__,
+        steps=1500,
+        seeds="0,1",
+        rate=5e-4,
+        teacher_steps=300,
+        base_steps=4000,
+        base_rate=2e-3,
+        checkpoint="",
+        width=0.375,
+        guidance=3.0,
+        rank=8,
+        substeps=4,
+        student_every=5,
+        pictures=1,
+    )
     data = common.scenes(chosen)
     base = make_base(chosen, data)
     judge = Judge(chosen, data[1])
@@ -75,8 +89,13 @@ def make_base(chosen: Namespace, data: tuple[CaptionedLatents, CaptionedLatents]
         folder = "" if chosen.checkpoint == "bundled" else chosen.checkpoint
         return base_checkpoint(folder, chosen.runs).transformer(chosen.width, adapters=False)
     config = common.tiny_config(chosen.hidden, data[0])
-    training = common.training_of(chosen, BASE_SEED, steps=chosen.base_steps, rate=chosen.base_rate,
-                                  validate_every=max(1, chosen.base_steps // 10))
+    training = common.training_of(
+        chosen,
+        BASE_SEED,
+        steps=chosen.base_steps,
+        rate=chosen.base_rate,
+        validate_every=max(1, chosen.base_steps // 10),
+    )
     folder = chosen.runs / f"base-{chosen.hidden}-{chosen.base_steps}"
     common.train(data, config, training, chosen.device)(folder)
     model = ElasticDiT(config)
@@ -104,8 +123,10 @@ class Judge:
 
     def score(self, latents: Tensor) -> dict[str, float]:
         flat, count = self.real.flatten(1), min(64, len(self.real) // 2)
-        scores = {"frechet_latents": frechet_distance(flat, latents.flatten(1), count),
-                  "spread": float(latents.std() / self.real.std())}
+        scores = {
+            "frechet_latents": frechet_distance(flat, latents.flatten(1), count),
+            "spread": float(latents.std() / self.real.std()),
+        }
         if self.features is not None:
             scores["frechet_features"] = frechet_distance(self.features, self.seen_as(latents), count)
         return scores
@@ -128,20 +149,39 @@ def training_of(chosen: Namespace, name: str, seed: int) -> KdmdTraining:
     if name == "few-step teacher alone":
         steps, teacher_steps = 1, teacher_steps + steps // 2
     every = max(1, chosen.steps // 5)
-    return KdmdTraining(**(dict(
-        width=chosen.width, steps=steps, teacher_steps=teacher_steps, batch=chosen.batch, rate=chosen.rate,
-        warmup=min(20, chosen.steps), decay_share=0.25, ema=0.98, guidance=chosen.guidance, substeps=chosen.substeps,
-        student_every=chosen.student_every, drop_encoder=0.0, seed=seed, log_every=max(1, chosen.steps // 50),
-        validate_every=every, validate_count=min(256, chosen.watched),
-    ) | VARIANTS[name]))
+    return KdmdTraining(
+        **(
+            dict(
+                width=chosen.width,
+                steps=steps,
+                teacher_steps=teacher_steps,
+                batch=chosen.batch,
+                rate=chosen.rate,
+                warmup=min(20, chosen.steps),
+                decay_share=0.25,
+                ema=0.98,
+                guidance=chosen.guidance,
+                substeps=chosen.substeps,
+                student_every=chosen.student_every,
+                drop_encoder=0.0,
+                seed=seed,
+                log_every=max(1, chosen.steps // 50),
+                validate_every=every,
+                validate_count=min(256, chosen.watched),
+            )
+            | VARIANTS[name]
+        )
+    )
 
 
-def distilled(chosen: Namespace, data: tuple[CaptionedLatents, CaptionedLatents], base: DiT, judge: Judge, name: str,
-              seed: int) -> dict[str, float]:
+def distilled(
+    chosen: Namespace, data: tuple[CaptionedLatents, CaptionedLatents], base: DiT, judge: Judge, name: str, seed: int
+) -> dict[str, float]:
     """The scores of a distilled student, or of the few-step teacher itself."""
     training, lora = training_of(chosen, name, seed), LoraConfig(chosen.rank, 2.0 * chosen.rank)
-    settings = told(chosen, base) | {"training": {k: list(v) if isinstance(v, tuple) else v
-                                                  for k, v in asdict(training).items()}}
+    settings = told(chosen, base) | {
+        "training": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(training).items()}
+    }
     folder = chosen.runs / f"{name.replace(' ', '-').replace(',', '')}-{seed}-{training.first_phase}-{training.steps}"
 
     def draw() -> Tensor:
@@ -152,8 +192,14 @@ def distilled(chosen: Namespace, data: tuple[CaptionedLatents, CaptionedLatents]
     return measured(chosen, name, seed, settings, judge, draw)
 
 
-def loaded(chosen: Namespace, data: tuple[CaptionedLatents, CaptionedLatents], base: DiT, training: KdmdTraining,
-           lora: LoraConfig, folder: Path) -> Distillation:
+def loaded(
+    chosen: Namespace,
+    data: tuple[CaptionedLatents, CaptionedLatents],
+    base: DiT,
+    training: KdmdTraining,
+    lora: LoraConfig,
+    folder: Path,
+) -> Distillation:
     """A finished run's networks, trained now or resumed."""
     unconditional = empty(data[0])
     train_kdmd(deepcopy(base), data[0], data[1], unconditional, folder, lora, training, device=chosen.device)
@@ -168,23 +214,37 @@ def empty(data: CaptionedLatents) -> tuple[Tensor, ...]:
     return text, mask, masked_mean(text, mask)
 
 
-def drawn_by_base(chosen: Namespace, data: tuple[CaptionedLatents, CaptionedLatents], base: DiT, judge: Judge,
-                  name: str, seed: int, sigmas: list[float]) -> dict[str, float]:
+def drawn_by_base(
+    chosen: Namespace,
+    data: tuple[CaptionedLatents, CaptionedLatents],
+    base: DiT,
+    judge: Judge,
+    name: str,
+    seed: int,
+    sigmas: list[float],
+) -> dict[str, float]:
     """The scores of the guided base; the seed is the noise's alone."""
+
     def draw() -> Tensor:
         training = KdmdTraining(guidance=chosen.guidance, precision="float32")
         work = Distillation(deepcopy(base), LoraConfig(1, 1.0), training, empty(data[0]))
         return work.sample(BASE, judge.noise(seed), judge.condition, sigmas, guidance=True)
 
-    return measured(chosen, name, seed, told(chosen, base) | {"guidance": chosen.guidance, "sigmas": sigmas}, judge,
-                    draw)
+    return measured(
+        chosen, name, seed, told(chosen, base) | {"guidance": chosen.guidance, "sigmas": sigmas}, judge, draw
+    )
 
 
 def told(chosen: Namespace, base: DiT) -> dict[str, Any]:
     """What every row says of its data and base."""
-    return {"base": chosen.checkpoint or f"hidden {chosen.hidden}, {chosen.base_steps} steps",
-            "base_sha256": weights_digest(base), "scenes": chosen.scenes, "watched": chosen.watched,
-            "rank": chosen.rank, "pictures": chosen.pictures}
+    return {
+        "base": chosen.checkpoint or f"hidden {chosen.hidden}, {chosen.base_steps} steps",
+        "base_sha256": weights_digest(base),
+        "scenes": chosen.scenes,
+        "watched": chosen.watched,
+        "rank": chosen.rank,
+        "pictures": chosen.pictures,
+    }
 
 
 def measured(chosen: Namespace, name: str, seed: int, settings: dict[str, Any], judge: Judge, draw) -> dict[str, float]:
@@ -206,20 +266,28 @@ def tell(chosen: Namespace, found: dict[str, list[dict[str, float]]], floor: dic
     measures = {key: title for key, title in measures.items() if key in floor}
     main_measure = next(iter(measures))
     values = {name: {key: [row[key] for row in rows] for key in measures} for name, rows in found.items()}
-    rows = [(name, *(f"{m:.3g} ± {s:.2g}" for m, s in (common.mean_and_spread(v) for v in by.values())),
-             f"{common.mean_and_spread([row['spread'] for row in found[name]])[0]:.2f}") for name, by in values.items()]
+    rows = [
+        (
+            name,
+            *(f"{m:.3g} ± {s:.2g}" for m, s in (common.mean_and_spread(v) for v in by.values())),
+            f"{common.mean_and_spread([row['spread'] for row in found[name]])[0]:.2f}",
+        )
+        for name, by in values.items()
+    ]
     rows.append(("one half of the real scenes against the other", *(f"{floor[key]:.3g}" for key in measures), "1"))
     reference = common.mean_and_spread(values[EULER_28][main_measure])[0]
     against = {name: common.mean_and_spread(by[main_measure])[0] / reference for name, by in values.items()}
     halves = {"DMD alone": against["DMD alone"], "the few-step teacher alone": against["few-step teacher alone"]}
     plain = min(against[EULER_4], against[EULER_4_EVEN])
-    sentence = (f"With the {measures[main_measure]} of the guided base's 28 steps as 1, over {len(chosen.seeds)} "
-                f"seeds, four steps of K-DMD reach {against['K-DMD']:.2f}, with the few-step teacher at a weight of "
-                f"0.05 {against[LIGHT]:.2f}, matched at the last step only {against['K-DMD, last step matched']:.2f}, "
-                f"DMD alone {halves['DMD alone']:.2f}, the few-step teacher alone "
-                f"{halves['the few-step teacher alone']:.2f} and plain Euler {plain:.2f}: at equal weights K-DMD "
-                f"{beaten(against['K-DMD'], halves)}, at 0.05 it {beaten(against[LIGHT], halves)}; and it "
-                f"{'beats' if against['K-DMD'] < plain else 'does not beat'} plain Euler.")
+    sentence = (
+        f"With the {measures[main_measure]} of the guided base's 28 steps as 1, over {len(chosen.seeds)} "
+        f"seeds, four steps of K-DMD reach {against['K-DMD']:.2f}, with the few-step teacher at a weight of "
+        f"0.05 {against[LIGHT]:.2f}, matched at the last step only {against['K-DMD, last step matched']:.2f}, "
+        f"DMD alone {halves['DMD alone']:.2f}, the few-step teacher alone "
+        f"{halves['the few-step teacher alone']:.2f} and plain Euler {plain:.2f}: at equal weights K-DMD "
+        f"{beaten(against['K-DMD'], halves)}, at 0.05 it {beaten(against[LIGHT], halves)}; and it "
+        f"{'beats' if against['K-DMD'] < plain else 'does not beat'} plain Euler."
+    )
     header = ("drawn by", *measures.values(), "spread against real latents")
     chosen.out.mkdir(parents=True, exist_ok=True)
     plot = {title: {name: by[key] for name, by in values.items()} for key, title in measures.items()}

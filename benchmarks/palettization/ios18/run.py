@@ -72,14 +72,19 @@ def converted(model: Network, target: str) -> Any:
     import coremltools as ct
 
     program = torch.export.export(model, (torch.zeros(1, TOKENS, dtype=torch.int32),), strict=False)
-    return ct.convert(program.run_decompositions({}), minimum_deployment_target=getattr(ct.target, target),
-                      inputs=[ct.TensorType(name="ids", shape=(1, TOKENS), dtype=np.int32)],
-                      outputs=[ct.TensorType(name="out", dtype=np.float16)],
-                      compute_precision=ct.precision.FLOAT16, skip_model_load=True)
+    return ct.convert(
+        program.run_decompositions({}),
+        minimum_deployment_target=getattr(ct.target, target),
+        inputs=[ct.TensorType(name="ids", shape=(1, TOKENS), dtype=np.int32)],
+        outputs=[ct.TensorType(name="out", dtype=np.float16)],
+        compute_precision=ct.precision.FLOAT16,
+        skip_model_load=True,
+    )
 
 
 def theirs(**settings: Any) -> Callable[[Any, Network, str], Any]:
     """A recipe of coremltools' post-training palettization."""
+
     def apply(package: Any, model: Network, target: str) -> Any:
         from coremltools.optimize import coreml as cto
 
@@ -102,8 +107,13 @@ def ours(package: Any, model: Network, target: str) -> Any:
         for name, value in dense.items():
             model.get_parameter(name).copy_(value)
     compress_(package._mil_program, weights, target)
-    return ct.convert(package._mil_program, convert_to="mlprogram", pass_pipeline=ct.PassPipeline.EMPTY,
-                      minimum_deployment_target=getattr(ct.target, target), skip_model_load=True)
+    return ct.convert(
+        package._mil_program,
+        convert_to="mlprogram",
+        pass_pipeline=ct.PassPipeline.EMPTY,
+        minimum_deployment_target=getattr(ct.target, target),
+        skip_model_load=True,
+    )
 
 
 GROUPED = {"granularity": "per_grouped_channel", "group_size": 24}

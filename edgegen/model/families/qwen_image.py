@@ -53,8 +53,12 @@ class QwenImage(nn.Module):
         kind = next(self.transformer.parameters()).dtype
         tokens = to_tokens(F.pixel_unshuffle(latent, PATCH)).to(kind)  # (B, N, 4C)
         velocity = self.transformer(
-            hidden_states=tokens, encoder_hidden_states=text.to(kind), encoder_hidden_states_mask=mask.bool(),
-            timestep=t.to(kind), img_shapes=[(1, *grid)] * len(latent), return_dict=False,
+            hidden_states=tokens,
+            encoder_hidden_states=text.to(kind),
+            encoder_hidden_states_mask=mask.bool(),
+            timestep=t.to(kind),
+            img_shapes=[(1, *grid)] * len(latent),
+            return_dict=False,
         )[0]  # (B, N, 4C)
         return F.pixel_shuffle(to_grid(velocity, grid), PATCH).to(latent.dtype)  # (B, C, h, w)
 
@@ -87,11 +91,13 @@ def load_qwen_image(folder: Path) -> QwenImage:
     try:
         from diffusers import QwenImageTransformer2DModel
     except ImportError as error:
-        raise InputError(f"a diffusers teacher needs the package diffusers ({error}).",
-                         "pip install 'edgegen[train]'.") from None
+        raise InputError(
+            f"a diffusers teacher needs the package diffusers ({error}).", "pip install 'edgegen[train]'."
+        ) from None
     try:
         model = QwenImageTransformer2DModel.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder} cannot be opened: {str(error).splitlines()[0]}",
-                         "Copy it again from where it was made.") from error
+        raise InputError(
+            f"{folder} cannot be opened: {str(error).splitlines()[0]}", "Copy it again from where it was made."
+        ) from error
     return QwenImage(model.eval().requires_grad_(False))
