@@ -46,8 +46,8 @@ from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.model.sampler import flow_sigmas, initial_noise
-from edgegen.runtime.pipeline import denoise
-from edgegen.runtime.torch import TorchNetworks
+from edgegen.pipeline.draw import denoise
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.train import feature_weights
 from edgegen.train.captions import STYLES
 from edgegen.train.minilm import MiniLM

@@ -26,8 +26,8 @@ from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
-from edgegen.runtime import pipeline
-from edgegen.runtime.torch import TorchNetworks
+from edgegen.pipeline import draw as pipeline
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.train import fetch, loop, run_state, teacher
 from edgegen.train import run as runs
 from edgegen.train.assemble import assemble
