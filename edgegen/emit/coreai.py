@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from edgegen.emit.half import to_half_
 from edgegen.emit.palette_coreai import WEIGHT, check, store_
 from edgegen.emit.program import exported
 from edgegen.errors import InputError
@@ -22,7 +21,6 @@ from edgegen.rewrite.component import Component, TensorSpec
 
 PACKAGES = {"coreai-core": "1.0.0b3", "coreai-torch": "0.4.3"}  # the versions whose programs we have run
 EXTRA = "pip install 'edgegen[coreai]'"
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 def require() -> None:
@@ -65,32 +63,20 @@ def write(
     require()
     check(weights or {})
     inputs, outputs = signature(component, precision)
-    cast = replace(component, module=in_precision(component.module, precision), inputs=inputs, outputs=outputs)
     with quiet():
-        program = convert(cast)
+        program = convert(component, precision)
         store_(program, weights or {}, precision)
         program.save_asset(path)
     return inputs, outputs
 
 
-def in_precision(module: nn.Module, precision: str) -> nn.Module:
-    """A module with its floats in a precision; the one given is left alone, and copied once at the most."""
-    dtype = DTYPES[precision]
-    tensors = [*module.parameters(), *module.buffers()]
-    made = {id(t): kept_kind(t, t.to(dtype)) for t in tensors if t.is_floating_point() and t.dtype != dtype}
-    return copy.deepcopy(module, made) if made else module
-
-
-def kept_kind(source: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A value as parameter where its source is one."""
-    return nn.Parameter(value, requires_grad=False) if isinstance(source, nn.Parameter) else value
-
-
-def convert(component: Component) -> Any:
+def convert(component: Component, precision: str) -> Any:
     """The AIProgram of a component, whose constants are marked with the parameters they came from."""
     import coreai_torch
 
     program = exported(component).run_decompositions(coreai_torch.get_decomp_table())
+    if precision == "float16":
+        to_half_(program)
     converter = naming_converter(program.graph_signature.inputs_to_parameters)
     converter.add_exported_program(
         program,

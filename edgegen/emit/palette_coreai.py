@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from edgegen.emit.coreai_constant import array_of, constant
 from edgegen.errors import EdgegenError, InputError
 from edgegen.quantize.integers import IntegerWeight

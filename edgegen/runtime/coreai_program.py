@@ -24,7 +24,7 @@ READ_SECONDS = 600
 CONSTANT_MAKERS = ("lut_to_dense", "blockwise_shift_scale", "transpose", "reshape", "cast")  # constants, of constants
 PALETTE = "constexpr_lut_to_dense"  # Core ML's name of a weight from a palette, which the lint knows
 SHARED = {  # operations that Core ML has too: its name, and its names of what they take
-    "conv2d": ("conv", ("x", "weight")),
+    "conv2d": ("conv", ("x", "weight", "strides", "dilations", "groups")),
     "transpose": ("transpose", ("x", "perm")),
     "reshape": ("reshape", ("x", "shape")),
     "softmax": ("softmax", ("x", "axis")),
@@ -40,9 +40,13 @@ SHARED = {  # operations that Core ML has too: its name, and its names of what t
 
 @dataclass(frozen=True)
 class CoreAIOperation:
-    """One operation under Core ML's names, where it has them: `constants` names what it takes of constants."""
+    """One operation: `type` and the names of its inputs are Core ML's where it has them, `own_type` is Core AI's.
+
+    `constants` names what it takes of constants.
+    """
 
     type: str
+    own_type: str
     name: str
     inputs: dict[str, tuple[TensorInfo, ...]]
     outputs: tuple[TensorInfo, ...]
@@ -60,6 +64,8 @@ class CoreAIProgram:
     def __init__(self, program: dict, arrays: dict[str, np.ndarray]):
         self.inputs, self.outputs = tensors(program["inputs"]), tensors(program["outputs"])
         self._constants = {info.name: info for info in tensors(program["constants"])}
+        self.arguments = tensors(program["arguments"])  # of every graph, those of composite operations included
+        self.returned = tuple(program["returned"])  # the values behind `outputs`
         self._operations, self._arrays = program["operations"], arrays
 
     @classmethod
@@ -109,7 +115,7 @@ class CoreAIProgram:
         values = {name: self._arrays[info.name] for name, (info,) in inputs.items() if info.name in self._arrays}
         if kind == "matmul":
             kind = product_kind(inputs["x"][0], held)
-        return CoreAIOperation(kind, record["name"], inputs, tensors(record["outputs"]), held, values)
+        return CoreAIOperation(kind, record["type"], record["name"], inputs, tensors(record["outputs"]), held, values)
 
 
 def product_kind(x: TensorInfo, constants: frozenset[str]) -> str:

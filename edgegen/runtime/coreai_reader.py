@@ -2,8 +2,9 @@
 
 usage: python -m edgegen.runtime.coreai_reader PATH
 
-`program` holds JSON: inputs, outputs, constants [{name, shape, dtype}] and operations [{type, name, inputs, outputs}],
-where inputs name what they take. The other arrays are the values of constants of no more than READ_LIMIT numbers.
+`program` holds JSON: inputs, outputs, arguments of every graph and constants as [{name, shape, dtype}], operations as
+[{type, name, inputs, outputs}], and the names of the values that are returned.
+The other arrays are the values of constants of no more than READ_LIMIT numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgegen.runtime.frames import write_arrays
 
 READ_LIMIT = 2**16  # as in lint.py
 PREFIXES = ("coreai.decomposable.", "coreai.")
+MAIN = "main"
 UNNAMED = "-"  # the file of a location without one
 
 
@@ -38,10 +40,10 @@ class Reader:
 
     def read(self, module: Any) -> dict[str, np.ndarray]:
         """The frame of an MLIR module."""
-        main = next(op for op in module.body.operations if getattr(op, "sym_name", None) and op.sym_name.value == "main")
-        for graph in module.body.operations:
-            for index, argument in enumerate(graph.regions[0].blocks[0].arguments if len(graph.regions) else ()):
-                self.names[argument] = argument_name(graph.arg_attrs, index) or f"{graph.sym_name.value}.{index}"
+        main = next(graph for graph in module.body.operations if graph.sym_name.value == MAIN)
+        arguments = [
+            self.add_argument(graph, index) for graph in module.body.operations for index in range(len(graph.arg_attrs))
+        ]
         for operation in operations(module):
             self.add(operation)
         body = main.regions[0].blocks[0]
@@ -52,10 +54,19 @@ class Reader:
                 self.describe(value) | {"name": argument_name(main.res_attrs, index) or self.names[value]}
                 for index, value in enumerate(last.operands)
             ],
+            "arguments": arguments,
+            "returned": [self.names[value] for value in last.operands],
             "constants": self.constants,
             "operations": self.operations,
         }
         return self.arrays | {"program": np.frombuffer(json.dumps(program).encode(), np.uint8)}
+
+    def add_argument(self, graph: Any, index: int) -> dict:
+        """Names an argument of a graph: of main as the caller knows it, of others with the graph's name."""
+        argument = graph.regions[0].blocks[0].arguments[index]
+        name, of = argument_name(graph.arg_attrs, index) or str(index), graph.sym_name.value
+        self.names[argument] = self.unused(name if of == MAIN else f"{of}.{name}")
+        return self.describe(argument)
 
     def add(self, operation: Any) -> None:
         """Keeps a constant or an operation, and names what it makes."""
@@ -87,7 +98,7 @@ class Reader:
             self.arrays[info["name"]] = array_of(operation)
 
     def operation_name(self, operation: Any, kind: str) -> str:
-        """An operation is called after the layer whose weight it takes, or the weight it unfolds; others are numbered."""
+        """An operation is called after the layer whose weight it takes or the weight it unfolds, or is numbered."""
         named = (self.names[value] for value in operation.operands)
         weight = next((name.removesuffix(".weight") for name in named if name.endswith(".weight")), None)
         return self.unused(file_of(operation) or weight or f"{kind}.{len(self.operations)}")
