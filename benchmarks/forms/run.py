@@ -27,7 +27,7 @@ from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form
 
 SPLIT = Form("split")
-BATCHED = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}
+BATCHED = {"onnx": Form("batched", operations="fused"), "executorch": Form("batched")}
 TOKENS = 96
 
 

@@ -18,7 +18,7 @@ from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.artifact import Run, open_component
 
 BACKENDS = ("onnx", "executorch")
-FORMS = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}  # of targets/tiers
+FORMS = {"onnx": Form("batched", operations="fused"), "executorch": Form("batched")}  # of targets/tiers
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Runs = Callable[[], Callable[[], Any]]  # opens something and gives one run of it
 
