@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args, get_origin, get_type_hints
 
 import edgegen
+from edgegen.backends.registry import backend_names, find_backend, list_backends
 from edgegen.errors import InputError
 from edgegen.files import digest, write_json
 from edgegen.model.blocks import TIME_PERIOD, TIME_SCALE
@@ -22,9 +23,7 @@ from edgegen.rewrite.component import TensorSpec
 
 FORMAT_VERSION = 1
 MANIFEST, VERIFY, SAMPLE = "manifest.json", "verify.json", "sample.png"
-SUFFIXES = {"coreml": ".mlpackage", "onnx": ".onnx", "executorch": ".pte"}
 COMPONENTS = ("text_encoder", "transformer", "decoder")
-TOOLS = ("torch", "coremltools", "onnx", "onnxscript", "onnxruntime", "executorch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Artifact:
     path: str  # inside the bundle, with forward slashes
     sha256: str  # of a folder, over the lines `<sha256>  <relative path>` sorted by path
     bytes: int
-    resident_bytes: int  # of the weights as the runtime holds them, see `resident_bytes`
+    resident_bytes: int  # of the weights as the runtime holds them, see backends/backend.py
     form: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -93,7 +92,7 @@ def timestep_definition(size: int) -> dict:
 def tool_versions() -> dict[str, str]:
     """The versions of edgegen and of what writes and runs artifacts; what is not installed is left out."""
     found = {"edgegen": edgegen.__version__}
-    for tool in TOOLS:
+    for tool in ("torch", *(package for backend in list_backends() for package in backend.packages), "numpy"):
         try:
             found[tool] = importlib.metadata.version(tool)
         except importlib.metadata.PackageNotFoundError:
@@ -105,7 +104,7 @@ def artifact_path(root: Path, backend: str, name: str) -> Path:
     """Where a component's artifact goes; makes the back end's folder."""
     folder = root / backend
     folder.mkdir(exist_ok=True)
-    return folder / f"{name}{SUFFIXES[backend]}"
+    return folder / f"{name}{find_backend(backend).suffix}"
 
 
 def describe(
@@ -120,7 +119,7 @@ def describe(
     """The manifest's entry of an artifact that was just written."""
     path = artifact_path(root, backend, name)
     sha, size = digest(path)
-    resident = resident_bytes(backend, path, quantized=bool(options))
+    resident = find_backend(backend).resident_bytes(path, bool(options))
     return Artifact(
         name,
         backend,
@@ -133,21 +132,6 @@ def describe(
         tuple(outputs),
         dict(options or {}),
     )
-
-
-def resident_bytes(backend: str, path: Path, quantized: bool = False) -> int:
-    """Bytes of an artifact's weights as its runtime holds them, without activations: counted, not measured.
-
-    Core ML: the weight files, which stay as stored. ONNX and ExecuTorch: the file, whose weights the runtime holds
-    once, at their stored type (XNNPACK in an order of its own); of quantized weights in ONNX, what they unfold to.
-    """
-    if backend == "onnx" and quantized:
-        from edgegen.emit.palette_onnx import resident_bytes as unfolded_bytes
-
-        return unfolded_bytes(path)
-    if backend == "coreml":
-        return sum(file.stat().st_size for file in path.rglob("weights/*") if file.is_file())
-    return path.stat().st_size
 
 
 def write_tokenizer(root: Path, files: Mapping[str, bytes], lengths: Mapping[str, int]) -> tuple[TokenizerFile, ...]:
@@ -249,7 +233,7 @@ def check_parts(manifest: Manifest) -> None:
                 raise InputError(f"{where}.{key} is missing.")
             parse(kind, value[key], f"{where}.{key}")
     for artifact in manifest.components:
-        if artifact.backend not in SUFFIXES:
+        if artifact.backend not in backend_names():
             raise InputError(f"back end {artifact.backend!r} is not known to this edgegen.")
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from edgegen.emit.bundle import Artifact, Bundle
+from edgegen.backends.backend import Run
+from edgegen.backends.registry import find_backend
+from edgegen.bundle import Artifact, Bundle
 from edgegen.errors import EdgegenError, InputError
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import TensorSpec
-
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-EVALUATED = ("coreml", "onnx", "executorch")
 
 
 def open_component(
@@ -26,8 +23,9 @@ def open_component(
     Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py); on macOS, if `native`, they are
     run by Core ML itself, which our tests cannot exercise.
     """
+    opener = find_backend(backend).open
     try:
-        run = quietly(lambda: opened(backend, path, [s.name for s in inputs], [s.name for s in outputs], native))
+        run = quietly(lambda: opener(path, [s.name for s in inputs], [s.name for s in outputs], native))
     except EdgegenError:
         raise
     except Exception as error:  # whatever a runtime raises when it cannot load a file
@@ -39,24 +37,6 @@ def open_component(
         return {spec.name: np.asarray(results[spec.name], np.float32) for spec in outputs}
 
     return checked
-
-
-def opened(backend: str, path: Path, inputs: list[str], outputs: list[str], native: bool) -> Run:
-    """The runtime's own function."""
-    if backend == "onnx":
-        from edgegen.runtime.onnx import open_onnx
-
-        return open_onnx(path)
-    if backend == "executorch":
-        from edgegen.runtime.executorch import open_executorch
-
-        return open_executorch(path, inputs, outputs)
-    if backend == "coreml":
-        from edgegen.runtime.coreml import CoreMLProgram
-
-        program = CoreMLProgram.load(path)
-        return program.predict if native and sys.platform == "darwin" else program.run
-    raise InputError(f"no runtime for back end {backend!r}.", f"Known: {', '.join(EVALUATED)}.")
 
 
 def open_artifact(bundle: Bundle, artifact: Artifact, native: bool = False) -> Run:
@@ -72,11 +52,3 @@ def fitted(feed: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
     if value.shape != tuple(spec.shape):
         raise InputError(f"input {spec.name} is {value.shape}, the artifact takes {tuple(spec.shape)}.")
     return np.ascontiguousarray(value, dtype=spec.dtype)
-
-
-def evaluator(backend: str) -> str:
-    """What ran an artifact, for the record."""
-    if backend == "coreml":
-        return "MIL program evaluated in fp16"
-    package = {"onnx": "onnxruntime", "executorch": "executorch"}[backend]
-    return f"{package} {importlib.metadata.version(package)}"
