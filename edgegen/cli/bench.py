@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgegen.cli.options import Json, split
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgegen.bench.session import Request
+    from edgegen.bench.session import BenchRequest
 
 HOST = "host"
 
@@ -43,17 +45,17 @@ def bench(
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
         "out/measurements.jsonl"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""
     from edgegen import show
     from edgegen.bench.measure import Settings
-    from edgegen.bench.session import Request, check_files
+    from edgegen.bench.session import BenchRequest, check_files
 
-    request = Request(
+    request = BenchRequest(
         tuple(bundle or ()),
-        names(backend),
-        names(component),
+        tuple(split(backend)),
+        tuple(split(component)),
         compare,
         Settings(runs=runs, seconds=seconds, threads=threads),
         force,
@@ -71,11 +73,6 @@ def bench(
         show.print_json(document)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """'a, b' -> ('a', 'b')."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def headed(console: Console, report: Callable[[str], None]) -> Callable[[str], None]:
     """The reports behind a first line that says what they are; it waits for the first, so that an error is one line."""
     first = [True]
@@ -89,12 +86,12 @@ def headed(console: Console, report: Callable[[str], None]) -> Callable[[str], N
     return tell
 
 
-def measured(console: Console, request: Request, report: Path | None, as_json: bool) -> dict[str, Any]:
+def measured(console: Console, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
     """Measures here and shows it."""
     from edgegen import show
     from edgegen.bench import report as page
-    from edgegen.bench import tables
     from edgegen.bench.session import measure_host
+    from edgegen.cli import bench_tables as tables
 
     with show.Progress(console) as progress:
         outcome = measure_host(request, headed(console, progress), progress.advance)
@@ -109,16 +106,16 @@ def measured(console: Console, request: Request, report: Path | None, as_json: b
 
 
 def profiled(
-    console: Console, request: Request, report: Path | None, trace: Path | None, as_json: bool
+    console: Console, request: BenchRequest, report: Path | None, trace: Path | None, as_json: bool
 ) -> dict[str, Any]:
     """Profiles here and shows it."""
     from dataclasses import asdict
 
     from edgegen import show
     from edgegen.bench import report as page
-    from edgegen.bench import tables
     from edgegen.bench.profile import traces
     from edgegen.bench.session import profile_host
+    from edgegen.cli import bench_tables as tables
 
     with show.Progress(console) as progress:
         profiles = profile_host(request, headed(console, progress))
@@ -139,12 +136,12 @@ def profiled(
     }
 
 
-def on_device(console: Console, name: str, request: Request, report: Path | None, as_json: bool) -> dict[str, Any]:
+def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
     """Measures on a connected device; otherwise predicts, and says so first."""
     from edgegen import show
     from edgegen.bench import report as page
-    from edgegen.bench import tables
     from edgegen.bench.remote import find_target, measure_remote, predict_rows
+    from edgegen.cli import bench_tables as tables
 
     target, identifier = find_target(name)
     if identifier is None:

@@ -7,18 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import InputError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="What `edgegen train fetch` fetched.")]
-CheckpointFolder = Annotated[Path | None, typer.Option("--checkpoint", metavar="DIR", help="Default: the bundled one.")]
 BundleFolder = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A bundle instead.")]
 BackendName = Annotated[str, typer.Option("--backend", help="Of a bundle; default: its fastest.")]
 Width = Annotated[float | None, typer.Option("--width", help="Default: the widest.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Default: the model's own.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Default: the model's own; 1 turns it off.")]
 Batch = Annotated[int, typer.Option("--batch", help="Pictures drawn at once.")]
-DATA = Path("data")
 
 
 def evaluate_app() -> typer.Typer:
@@ -63,9 +60,9 @@ def measure(
     if context.invoked_subcommand is not None:
         return
     from edgegen import show
+    from edgegen.cli.evaluate_tables import show_report
+    from edgegen.cli.options import numbers
     from edgegen.evaluate.evaluation import Settings, evaluate
-    from edgegen.evaluate.report import show_report
-    from edgegen.options import numbers
 
     settings = Settings(
         data,
@@ -190,7 +187,7 @@ def scorer(
 ) -> None:
     """Says how often the scorer is right on real scenes it has not seen; trains it if asked."""
     from edgegen import show
-    from edgegen.evaluate.report import show_accuracy
+    from edgegen.cli.evaluate_tables import show_accuracy
     from edgegen.evaluate.scorer_run import accuracy, parse_settings, train_scorer
 
     if settings and not train:

@@ -13,16 +13,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import EdgegenError, InputError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="What `edgegen train fetch` fetched.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="One folder a stage: state, log, recipe.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A .toml instead of the bundled.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is saved, or refuse it.")]
-DATA, RUNS = Path("data"), Path("runs")
+RUNS = Path("runs")
 
 STAGE_HELP = {
     "autoencoder": "Trains the picture autoencoder, or resumes it.",
@@ -199,7 +198,7 @@ def assemble(
 
 
 def sheet(
-    checkpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: the bundled one.")] = None,
+    checkpoint: CheckpointFolder = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG to write.")] = Path("sheet.png"),
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: a set.")] = None,
     width: Annotated[str, typer.Option(metavar="A,B", help="Widths; default: all.")] = "",
@@ -211,8 +210,8 @@ def sheet(
 ) -> None:
     """Draws a labelled sheet of prompts that training saw and did not see, with plain PyTorch."""
     from edgegen import show
+    from edgegen.cli.options import numbers
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
-    from edgegen.options import numbers
     from edgegen.prompts import read_prompts
     from edgegen.train.outcome.sheet import Variant, contact_sheet, save_png
     from edgegen.train.outcome.sheet_prompts import default_groups, grouped
