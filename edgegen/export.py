@@ -54,6 +54,7 @@ from edgegen.verify import (
     write_rows,
 )
 
+PLAIN_BITS = 16  # a weight, as checkpoints store those that are not quantized
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
 MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
 
@@ -353,7 +354,7 @@ def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Mani
         sigmas=tuple(plan.sigmas),
         shift=sampler.shift,
         guidance=sampler.guidance,
-        bits=plan.tier.bits if quantized is None else quantized.bits,
+        bits=PLAIN_BITS if quantized is None else quantized.bits,
         latent_shape=plan.latent_shape,
         timestep_features=timestep_definition(config.transformer.time_features),
         tokenizer=write_tokenizer(root, plan.checkpoint.tokenizer_files, lengths),
