@@ -308,7 +308,7 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
     """Rewrites a component in its back end's form and writes its artifact."""
     backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
-    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.norm))
+    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
     path = artifact_path(root, part.backend, part.component)
     try:
         quietly(lambda: backend.write(component, path, target, weights))
