@@ -29,7 +29,8 @@ from edgegen.emit.bundle import (
 )
 from edgegen.emit.palette_onnx import ACTIVATIONS as SESSION_OPTIONS
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import check_free, free_bytes, is_disk_full, new_folder
+from edgegen.files import free_bytes, is_disk_full
+from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
 from edgegen.meter import Meter, Stage
 from edgegen.model.checkpoint import Checkpoint
@@ -209,7 +210,8 @@ def make_plan(
         for backend in backends
         for name in components
     )
-    out = out or Path("out") / config.name / tier.name
+    out = checked_target(out or Path("out") / config.name / tier.name)
+    check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
 
