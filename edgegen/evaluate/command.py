@@ -65,7 +65,7 @@ def measure(
     from edgegen import show
     from edgegen.evaluate.evaluation import Settings, evaluate
     from edgegen.evaluate.report import show_report
-    from edgegen.train.command import numbers
+    from edgegen.options import numbers
 
     settings = Settings(
         data,

