@@ -254,8 +254,11 @@ def save_checkpoint(
     states: Mapping[str, Mapping[str, Tensor]],
     tokenizer_files: Mapping[str, bytes],
     overwrite: bool = False,
+    documents: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a checkpoint in fp16, whole or not at all; `states` has the parts and maybe "encoder"."""
+    """Writes a checkpoint in fp16, whole or not at all; `states` has the parts and maybe "encoder", `documents` texts
+    that lie beside them, such as a model card.
+    """
     shapes = shape_configs(config)
     with new_folder(Path(folder), "config.json", overwrite) as partial:
         for part, state in states.items():
@@ -270,4 +273,6 @@ def save_checkpoint(
         (partial / "tokenizer").mkdir()
         for name, data in tokenizer_files.items():
             (partial / "tokenizer" / name).write_bytes(data)
+        for name, text in (documents or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
         write_json(partial / "config.json", config.to_dict())
