@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 LINE = 300  # characters that a refusal may have: one line, whatever the value it names
 REMEDY = 140  # of them for the remedy
 
@@ -58,3 +61,11 @@ class InputError(EdgegenError):
 
 class VerificationError(EdgegenError):
     """An artifact that differs from the PyTorch reference by more than its floor allows. Exit code 1."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that does not exist: suggests the closest, and lists all."""
+    known = list(known)
+    close = difflib.get_close_matches(name[:64].lower(), known, 1, cutoff=0.4)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return InputError(f"unknown {what} {brief(name)}.", f"{hint}Known: {', '.join(known)}.")

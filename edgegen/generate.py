@@ -12,21 +12,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgegen.emit.bundle import MANIFEST, Bundle, load_bundle
-from edgegen.errors import InputError, brief
+from edgegen.backends.registry import backend_names, fastest_first
+from edgegen.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.errors import InputError, brief, unknown
 from edgegen.files import user_path, whole_file
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
-from edgegen.runtime.networks import ArtifactNetworks, Networks
-from edgegen.runtime.pipeline import denoise, to_image
+from edgegen.pipeline.draw import denoise, to_image
+from edgegen.pipeline.networks import ArtifactNetworks, Networks
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import threads_for
-from edgegen.runtime.torch import TorchNetworks
 from edgegen.strict_json import is_text
-from edgegen.target import BACKENDS, unknown
 from edgegen.verify import Report, is_whole
 
-FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
 SLUG = 60  # bytes of a picture's name that come from its prompt
@@ -127,14 +126,15 @@ def newest_bundle(root: Path) -> Path:
 def choose_backend(bundle: Bundle, name: str | None) -> str:
     """The back end asked for, or the fastest that has all it takes."""
     if name is None:
-        whole = [b for b in FASTEST if is_whole(bundle, b)]
+        whole = [b for b in fastest_first() if is_whole(bundle, b)]
         if not whole:
             raise InputError(
                 f"{bundle.root} has no back end with all three components.", "Export without --components."
             )
         return whole[0]
-    if name not in (*BACKENDS, "torch"):
-        raise unknown("back end", name, (*BACKENDS, "torch"))
+    known = (*backend_names(), "torch")
+    if name not in known:
+        raise unknown("back end", name, known)
     return name
 
 

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgegen.backends.registry import find_backend
+
 if TYPE_CHECKING:
     from edgegen.doctor import Health
     from edgegen.export import Plan, Result
@@ -229,7 +231,7 @@ def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
 
 def show_findings(to: Console, contents: Contents) -> None:
     """One line a rule: how often, an example, the remedy. `--json` lists every operation."""
-    if contents.backend != "coreml":
+    if not find_backend(contents.backend).lint:
         return
     counts = Counter(finding.rule for finding in contents.findings)
     rows = []

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.emit.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
-from edgegen.errors import EdgegenError, InputError, VerificationError
+from edgegen.backends.backend import Run
+from edgegen.backends.registry import find_backend
+from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
+from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
-from edgegen.runtime.artifact import Run, evaluator, open_artifact
-from edgegen.runtime.networks import ArtifactNetworks, Condition, Networks, features, id_feed
-from edgegen.runtime.pipeline import denoise, draw
+from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.draw import denoise, draw
+from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import LARGE, threads_for
-from edgegen.runtime.torch import TorchNetworks
 from edgegen.strict_json import read_json
-from edgegen.target import unknown
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
@@ -187,7 +188,17 @@ def row(
     component: str, backend: str, psnr_db: float, max_abs: float, finite: bool, floor_db: float, inputs: int
 ) -> Row:
     passed = finite and inputs > 0 and psnr_db >= floor_db
-    return Row(component, backend, evaluator(backend), round(psnr_db, 3), max_abs, finite, floor_db, passed, inputs)
+    return Row(
+        component,
+        backend,
+        find_backend(backend).evaluator(),
+        round(psnr_db, 3),
+        max_abs,
+        finite,
+        floor_db,
+        passed,
+        inputs,
+    )
 
 
 def compare_picture(

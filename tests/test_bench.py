@@ -19,7 +19,6 @@ from tiny import tiny_checkpoint, tiny_tier
 
 from edgegen.bench import records, report
 from edgegen.bench.apple import compute_plan, find_device
-from edgegen.bench.attribution import Node, attribute, meet
 from edgegen.bench.compare import compare
 from edgegen.bench.host import Candidate, ChildRunner
 from edgegen.bench.measure import NOISE_LIMIT, Measurement, Opened, Settings, measure_
@@ -30,9 +29,10 @@ from edgegen.bench.predict_bundle import PredictedPart
 from edgegen.bench.row import predicted_row
 from edgegen.bench.session import Request, measure_host
 from edgegen.bench.statistics import ratio_of_medians, summarize
+from edgegen.bundle import load_bundle
 from edgegen.cli import run
-from edgegen.emit.bundle import load_bundle
 from edgegen.errors import EdgegenError, InputError
+from edgegen.graph.attribution import Node, attribute, meet
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.target import targets_folder
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgegen import files
-from edgegen.emit.bundle import Manifest, describe, load_bundle, timestep_definition, write_manifest, write_tokenizer
+from edgegen.bundle import Manifest, describe, load_bundle, timestep_definition, write_manifest, write_tokenizer
 from edgegen.errors import InputError
 from edgegen.files import digest
 from edgegen.folders import new_folder

@@ -52,8 +52,8 @@ from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.model.sampler import flow_sigmas, initial_noise
-from edgegen.runtime.pipeline import denoise
-from edgegen.runtime.torch import TorchNetworks
+from edgegen.pipeline.draw import denoise
+from edgegen.pipeline.torch import TorchNetworks
 
 SCENES = [SceneSource("train", seed=5, captions=1)[index] for index in range(300)]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_checkpoint, tiny_tier
 
-from edgegen.emit.bundle import load_bundle
+from edgegen.bundle import load_bundle
 from edgegen.export import Result, export, make_plan
 from edgegen.generate import Request, generate
 from edgegen.inspection import inspect_folder

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import TIER, tiny_checkpoint
 
 from edgegen import cli
-from edgegen.emit.bundle import load_bundle
+from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
 from edgegen.export import export, make_plan
 from edgegen.files import digest

@@ -30,10 +30,10 @@ from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
 from edgegen.model.flow import noised
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
+from edgegen.pipeline import draw as pipeline
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runs import run_state
 from edgegen.runs.device import choose_precision, pick_device
-from edgegen.runtime import pipeline
-from edgegen.runtime.torch import TorchNetworks
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.elastic_data import captioned_latents
 from edgegen.train.outcome.assemble import assemble

@@ -48,7 +48,7 @@ def recommend(
 def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset: str, report: Report) -> list[Option]:
     """The options of a bundle, or of every tier of a checkpoint's or preset's shape."""
     from edgegen.bench import recommend as work
-    from edgegen.emit.bundle import load_bundle
+    from edgegen.bundle import load_bundle
     from edgegen.errors import InputError
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
     from edgegen.model.random_checkpoint import preset_config
@@ -64,12 +64,11 @@ def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset:
 
 def chosen(options: Sequence[Option], backends: str) -> list[Option]:
     """The options of the back ends asked for; an unknown one is an error."""
-    from edgegen.target import BACKENDS, unknown
+    from edgegen.backends.registry import find_backend
 
     names = [name.strip() for name in backends.split(",") if name.strip()]
     for name in names:
-        if name not in BACKENDS:
-            raise unknown("back end", name, BACKENDS)
+        find_backend(name)
     return [option for option in options if not names or option.backend in names]
 
 

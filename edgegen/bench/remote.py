@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgegen.backends.registry import find_backend
 from edgegen.bench import records
 from edgegen.bench.apple import RemoteRunner, connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
@@ -9,9 +10,9 @@ from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
 from edgegen.bench.predict_bundle import predict_bundle
 from edgegen.bench.row import measured_row, predicted_row
 from edgegen.bench.session import Request, open_bundles
-from edgegen.emit.bundle import COMPONENTS, Bundle
-from edgegen.errors import InputError
-from edgegen.target import BACKENDS, Device, load_device, unknown
+from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.errors import InputError, unknown
+from edgegen.target import Device, load_device
 from edgegen.verify import is_whole
 
 
@@ -24,8 +25,7 @@ def find_target(name: str) -> tuple[Device, str | None]:
 def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
     """The (back end, component) of a bundle that were asked for; what it lacks is an error."""
     for backend in request.backends:
-        if backend not in BACKENDS:
-            raise unknown("back end", backend, BACKENDS)
+        find_backend(backend)
         if backend not in bundle.backends:
             raise InputError(f"{bundle.root} has no {backend}.", f"It has: {', '.join(bundle.backends)}.")
     for component in request.components:

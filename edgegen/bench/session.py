@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgegen.backends.registry import backend_names, find_backend
 from edgegen.bench import records
 from edgegen.bench.compare import Comparison, compare
 from edgegen.bench.host import PARTS, PICTURE, Candidate, ChildRunner, candidates, check_threads
 from edgegen.bench.measure import Advance, Measurement, Runner, Settings, measure_, require_quiet
 from edgegen.bench.profile import TimedOperation
 from edgegen.bench.row import measured_row
-from edgegen.emit.bundle import Bundle, load_bundle
+from edgegen.bundle import Bundle, load_bundle
 from edgegen.errors import InputError
 from edgegen.generate import newest_bundle
-from edgegen.target import BACKENDS
 
 ATTEMPTS = 2  # a noisy group is measured once more before it is given up
 Report = Callable[[str], None]
@@ -107,11 +106,11 @@ def sides(request: Request) -> list[tuple[Bundle, str]]:
     back end asked for, or on the first they share.
     """
     assert request.compare
-    if all(name in BACKENDS for name in request.compare):
+    if all(name in backend_names() for name in request.compare):
         (bundle,) = open_bundles(request.bundles[:1])
         return [(bundle, name) for name in request.compare]
     bundles = [load_bundle(name) for name in request.compare]
-    shared = [b for b in bundles[0].backends if b in bundles[1].backends and (b != "coreml" or on_mac())]
+    shared = [b for b in bundles[0].backends if b in bundles[1].backends and find_backend(b).runs_here()]
     backend = next(iter(request.backends or shared), None)
     if backend is None:
         raise InputError(
@@ -119,10 +118,6 @@ def sides(request: Request) -> list[tuple[Bundle, str]]:
             f"They have: {', '.join(bundles[0].backends)}; {', '.join(bundles[1].backends)}.",
         )
     return [(bundle, backend) for bundle in bundles]
-
-
-def on_mac() -> bool:
-    return sys.platform == "darwin"
 
 
 def measure_group(

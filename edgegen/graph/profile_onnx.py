@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.bench.attribution import Node, attribute
-from edgegen.bench.profile import TimedOperation
+from edgegen.graph.attribution import Node, attribute
+from edgegen.graph.timed import TimedOperation
+from edgegen.runtime.onnx import import_onnxruntime
 
 EVENT = "_kernel_time"
 
@@ -45,8 +46,7 @@ def run_profiled(
     path: Path, feed: Mapping[str, np.ndarray], threads: int, count: int, folder: Path
 ) -> tuple[list[dict], Path]:
     """The node events of `count` + 1 runs, and the optimized graph."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # it warns that the optimized graph suits this machine only

@@ -11,7 +11,7 @@ from edgegen.model.autoencoder import Decoder
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.text import TextEncoders, TokenIds, Tokenizers
-from edgegen.runtime.networks import Condition
+from edgegen.pipeline.networks import Condition
 
 
 class TorchNetworks:

@@ -15,27 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import edgegen
-from edgegen.emit.manifest import (
-    COMPONENTS as COMPONENTS,
-)
-from edgegen.emit.manifest import (
-    FORMAT_VERSION as FORMAT_VERSION,
-)
-from edgegen.emit.manifest import (
-    MANIFEST,
-    SUFFIXES,
-    Artifact,
-    Manifest,
-    TokenizerFile,
-    read_manifest,
-)
+from edgegen.backends.registry import find_backend, list_backends
 from edgegen.errors import InputError
 from edgegen.files import digest, user_path, write_json
+from edgegen.manifest import COMPONENTS as COMPONENTS
+from edgegen.manifest import FORMAT_VERSION as FORMAT_VERSION
+from edgegen.manifest import MANIFEST, Artifact, Manifest, TokenizerFile, read_manifest
 from edgegen.model.blocks import TIME_PERIOD, TIME_SCALE
 from edgegen.rewrite.component import TensorSpec
 
 VERIFY, SAMPLE = "verify.json", "sample.png"
-TOOLS = ("torch", "coremltools", "onnx", "onnxscript", "onnxruntime", "executorch", "numpy")
 
 
 def timestep_definition(size: int) -> dict:
@@ -46,7 +35,7 @@ def timestep_definition(size: int) -> dict:
 def tool_versions() -> dict[str, str]:
     """The versions of edgegen and of what writes and runs artifacts; what is not installed is left out."""
     found = {"edgegen": edgegen.__version__}
-    for tool in TOOLS:
+    for tool in ("torch", *(package for backend in list_backends() for package in backend.packages), "numpy"):
         try:
             found[tool] = importlib.metadata.version(tool)
         except importlib.metadata.PackageNotFoundError:
@@ -58,7 +47,7 @@ def artifact_path(root: Path, backend: str, name: str) -> Path:
     """Where a component's artifact goes; makes the back end's folder."""
     folder = root / backend
     folder.mkdir(exist_ok=True)
-    return folder / f"{name}{SUFFIXES[backend]}"
+    return folder / f"{name}{find_backend(backend).suffix}"
 
 
 def describe(
@@ -73,7 +62,7 @@ def describe(
     """The manifest's entry of an artifact that was just written."""
     path = artifact_path(root, backend, name)
     sha, size = digest(path)
-    resident = resident_bytes(backend, path, quantized=bool(options))
+    resident = find_backend(backend).resident_bytes(path, bool(options))
     return Artifact(
         name,
         backend,
@@ -86,21 +75,6 @@ def describe(
         tuple(outputs),
         dict(options or {}),
     )
-
-
-def resident_bytes(backend: str, path: Path, quantized: bool = False) -> int:
-    """Bytes of an artifact's weights as its runtime holds them, without activations: counted, not measured.
-
-    Core ML: the weight files, which stay as stored. ONNX and ExecuTorch: the file, whose weights the runtime holds
-    once, at their stored type (XNNPACK in an order of its own); of quantized weights in ONNX, what they unfold to.
-    """
-    if backend == "onnx" and quantized:
-        from edgegen.emit.palette_onnx import resident_bytes as unfolded_bytes
-
-        return unfolded_bytes(path)
-    if backend == "coreml":
-        return sum(file.stat().st_size for file in path.rglob("weights/*") if file.is_file())
-    return path.stat().st_size
 
 
 def write_tokenizer(root: Path, files: Mapping[str, bytes], lengths: Mapping[str, int]) -> tuple[TokenizerFile, ...]:
@@ -183,8 +157,9 @@ def check_plain(root: Path, file: Artifact | TokenizerFile) -> None:
     nothing of it was read yet.
     """
     path, total = root / file.path, 0
-    if isinstance(file, Artifact) and path.suffix != SUFFIXES[file.backend]:
-        raise InputError(f"{path} is no {SUFFIXES[file.backend]}.", "Export the bundle again.")
+    suffix = find_backend(file.backend).suffix if isinstance(file, Artifact) else ".json"
+    if path.suffix != suffix:
+        raise InputError(f"{path} is no {suffix}.", "Export the bundle again.")
     for entry in (path, *(path.rglob("*") if path.is_dir() else ())):
         mode = os.stat(entry).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

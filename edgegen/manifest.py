@@ -6,12 +6,13 @@ A manifest may come from anywhere: nothing in it is believed, and no size in it 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+from edgegen.backends.registry import backend_names, find_backend
 from edgegen.errors import InputError, brief
 from edgegen.model.config import Width
 from edgegen.rewrite.component import TensorSpec
@@ -20,7 +21,6 @@ from edgegen.strict_json import read_json
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SUFFIXES = {"coreml": ".mlpackage", "onnx": ".onnx", "executorch": ".pte"}
 COMPONENTS = ("text_encoder", "transformer", "decoder")
 ELEMENTS = 2**28  # of one tensor that goes in or out; the latent of a 16384² picture of 16 channels has 2**26
 AGAIN = "Export the bundle again."
@@ -28,7 +28,7 @@ AGAIN = "Export the bundle again."
 Bytes = Annotated[int, Range(0, 2**40)]
 Side = Annotated[int, Range(1, 2**15)]
 Decibels = Annotated[float, Range(-200, 200)]
-PathInside = Annotated[str, Size(0, 512)]  # that it stays inside, emit/bundle.py checks where the bundle is read
+PathInside = Annotated[str, Size(0, 512)]  # that it stays inside, bundle.py checks where the bundle is read
 Short = Annotated[str, Size(0, 256)]
 
 
@@ -41,7 +41,7 @@ class Artifact:
     path: PathInside  # inside the bundle, with forward slashes
     sha256: Sha256  # of a folder, over the lines `<sha256>  <relative path>` sorted by path
     bytes: Bytes
-    resident_bytes: Bytes  # of the weights as the runtime holds them, see `resident_bytes`
+    resident_bytes: Bytes  # of the weights as the runtime holds them, see backends/backend.py
     form: Short
     inputs: Annotated[tuple[TensorSpec, ...], Size(1, 16)]
     outputs: Annotated[tuple[TensorSpec, ...], Size(1, 16)]
@@ -149,7 +149,7 @@ def check_whole(manifest: Manifest) -> None:
     seen = set()
     for number, artifact in enumerate(manifest.components):
         where = f"components[{number}]"
-        if artifact.backend not in SUFFIXES:
+        if artifact.backend not in backend_names():
             raise InputError(f"{where}: back end {artifact.backend!r} is not known to this edgegen.")
         if (artifact.name, artifact.backend) in seen:
             raise InputError(f"{where} is the second {artifact.name} for {artifact.backend}.")
@@ -248,14 +248,5 @@ def check_text(artifact: Artifact, where: str) -> None:
 
 def check_options(artifact: Artifact, where: str) -> None:
     """Only options of a session that edgegen sets itself are taken, by name and value."""
-    if artifact.options and artifact.options not in known_options(artifact.backend):
+    if artifact.options and artifact.options not in find_backend(artifact.backend).known_options():
         raise InputError(f"{where}.options are {brief(artifact.options)}, none that edgegen sets.")
-
-
-def known_options(backend: str) -> Iterable[Any]:
-    """The options that a back end's artifacts of ours may ask for."""
-    if backend != "onnx":
-        return ()
-    from edgegen.emit.palette_onnx import ACTIVATIONS
-
-    return ACTIVATIONS.values()

@@ -6,7 +6,6 @@ their bytes, which the checkpoint's own weights share.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import statistics
 import tempfile
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgegen.bench.attribution import Node, attribute
-from edgegen.bench.profile import TimedOperation
-from edgegen.emit.bundle import Artifact, Bundle
 from edgegen.errors import EdgegenError
+from edgegen.graph.attribution import Node, attribute
+from edgegen.graph.read_executorch import read_program, xnnpack_graph
+from edgegen.graph.timed import TimedOperation
 from edgegen.quiet import quietly
 
 DELEGATE = "DELEGATE_CALL"  # follows the operations of one XNNPACK graph
@@ -30,13 +29,14 @@ RENAMED = {"square": ("multiply",), "copy": ("concatenate", "reshape", "copy"), 
 
 
 def profile_executorch(
-    bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.ndarray], count: int
+    path: Path, inputs: Sequence[np.ndarray], count: int, modules: Mapping[str, str]
 ) -> list[TimedOperation]:
-    """The operations of a .pte as the runtime ran them."""
-    events = run_profiled(bundle.path(artifact), [torch.from_numpy(feed[s.name]) for s in artifact.inputs], count)
-    graphs = iter(xnnpack_graphs(bundle.path(artifact), module_keys(bundle, artifact.name)))
+    """The operations of a .pte as the runtime ran them; `modules` names the module of a weight by its sha256."""
+    events = run_profiled(path, [torch.from_numpy(value) for value in inputs], count)
+    graphs = iter(xnnpack_graphs(path, modules))
     first = min(event.start_time[-1] for event in events if not is_wrapper(event))
-    made, pending = [], []
+    made: list[TimedOperation] = []
+    pending: list[Any] = []
     for event in events:
         if event.name == DELEGATE:
             made += joined(pending, next(graphs), first)
@@ -97,31 +97,8 @@ def is_same(event_kind: str, node: str) -> bool:
     return any(kind.startswith(name) for name in RENAMED.get(event, (event.removeprefix("static"),)))
 
 
-def module_keys(bundle: Bundle, component: str) -> dict[str, str]:
-    """sha256 of a weight's bytes -> its module's name; nothing where the bundle's checkpoint is gone."""
-    from edgegen.generate import checkpoint_of
-    from edgegen.runtime.torch import TorchNetworks
-
-    try:
-        networks = TorchNetworks(checkpoint_of(bundle, None), bundle.manifest.width)
-    except EdgegenError:
-        return {}
-    module = {
-        "transformer": lambda: networks.transformer,
-        "decoder": lambda: networks.decoder,
-        "text_encoder": lambda: networks.text_encoders,
-    }[component]()
-    keys: dict[str, str] = {}
-    for name, value in module.state_dict().items():
-        key = hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()
-        keys[key] = "" if key in keys else name.rpartition(".")[0]  # two alike, such as zeros, name nothing
-    return keys
-
-
 def xnnpack_graphs(path: Path, keys: Mapping[str, str]) -> Iterable[list[Node]]:
     """The nodes of each XNNPACK graph of a .pte in the order the program calls them, those with a weight named."""
-    from edgegen.inspection import read_program, xnnpack_graph
-
     file, schema = quietly(lambda: read_program(path))
     for plan in file.program.execution_plan:
         for instruction in (i for chain in plan.chains for i in chain.instructions):

@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from edgegen.emit.bundle import Bundle
+from edgegen.bundle import Bundle
 from edgegen.model.blocks import timestep_features
 from edgegen.model.checkpoint import make_tokenizers
 from edgegen.model.text import TokenIds, Tokenizers
-from edgegen.runtime.artifact import Run, open_artifact
+from edgegen.pipeline.artifact import Run, open_artifact
 
 Condition = dict[str, np.ndarray]  # text, text_mask, pooled_text
 

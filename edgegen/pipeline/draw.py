@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgegen.errors import EdgegenError
 from edgegen.model.sampler import euler, guide, initial_noise
-from edgegen.runtime.networks import Condition, Networks, conditions
+from edgegen.pipeline.networks import Condition, Networks, conditions
 
 Velocity = Callable[[np.ndarray, float], np.ndarray]
 

@@ -1,15 +1,18 @@
 """What a network asks of a device: its operations, and the totals that time and memory are predicted from.
 
-A Program is read from an artifact (count_artifact.py) or recorded from a module on the meta device (count_module.py);
-nothing is computed.
+A Program is read from an artifact (read_coreml.py and its like) or recorded from a module on the meta device
+(bench/count_module.py); nothing is computed.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+
+Shape = tuple[int, ...]
 
 # operations that move no data in any runtime: another shape of the same bytes
 VIEWS = frozenset((
@@ -94,12 +97,20 @@ class Totals:
 
 @dataclass(frozen=True)
 class Program:
-    """Operations in order, and every tensor they name."""
+    """Operations in order, and every tensor they name.
+
+    `counts`: operations by type as the file lists them, those on weights alone included, which a runtime folds.
+    `parameters`: numbers stored as weights and constants; of compressed ones, those they stand for. `delegated`: of an
+    ExecuTorch program, how many operations its delegate took.
+    """
 
     operations: tuple[Operation, ...]
     tensors: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    parameters: int = 0
+    delegated: int | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -136,6 +147,18 @@ class Builder:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.tensors: dict[str, Tensor] = {}
+        self.counts: Counter[str] = Counter()
+        self.parameters = 0
+
+    def stored(self, name: str, elements: int, size: int) -> None:
+        """A weight or constant of the file."""
+        self.parameters += elements
+        self.weight(name, elements, size)
+
+    def unfolded(self, name: str, elements: int, size: int, packed: int) -> None:
+        """A weight of `elements` numbers that `packed` stored ones stand for, kept in `size` bytes."""
+        self.parameters += elements - packed
+        self.weight(name, elements, size)
 
     def weight(self, name: str, elements: int, size: int) -> None:
         self.tensors[name] = Tensor(elements, size, is_weight=True)
@@ -145,6 +168,7 @@ class Builder:
 
     def add(self, operation: Operation, sizes: Mapping[str, tuple[int, int]]) -> None:
         """Adds an operation whose outputs have the given (elements, bytes); unknown inputs are left out."""
+        self.counts[operation.type] += 1
         known = tuple(name for name in operation.inputs if name in self.tensors)
         if known and all(self.tensors[name].is_weight for name in known) and not operation.macs:
             stored = sum(self.tensors[name].bytes for name in known)  # such as indices and their table
@@ -155,5 +179,13 @@ class Builder:
             self.value(name, *sizes[name])
         self.operations.append(replace(operation, inputs=known))
 
-    def program(self, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Program:
-        return Program(tuple(self.operations), self.tensors, inputs, outputs)
+    def program(self, inputs: tuple[str, ...], outputs: tuple[str, ...], delegated: int | None = None) -> Program:
+        counts = dict(self.counts.most_common())
+        return Program(tuple(self.operations), self.tensors, inputs, outputs, counts, self.parameters, delegated)
+
+
+def softmax_cost(shape: Sequence[int], axis: int) -> tuple[int, int]:
+    """Score elements, and elements of one matrix: keys along `axis`, queries along the last other axis that has any."""
+    keys = shape[axis]
+    others = [size for i, size in enumerate(shape) if i != axis % len(shape)]
+    return math.prod(shape), keys * next((size for size in reversed(others) if size > 1), 1)
