@@ -39,7 +39,7 @@ from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.quantize.stored import stored_weights
-from edgegen.quiet import quietly
+from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
 from edgegen.target import Tier
@@ -132,6 +132,10 @@ class Result:
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...]
     sample: Path | None
+
+    @property
+    def bundle(self) -> Path:
+        return self.plan.out
 
     @property
     def peak_bytes(self) -> int:
@@ -270,15 +274,19 @@ def check_space(plan: Plan) -> None:
 
 @contextmanager
 def scratch(root: Path) -> Iterator[None]:
-    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed."""
-    kept, folder = tempfile.tempdir, root / ".scratch"
+    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed.
+
+    Python's temporary folder is the whole process's: a second export in another thread waits for the first.
+    """
+    folder = root / ".scratch"
     folder.mkdir()
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = kept
-        shutil.rmtree(folder, ignore_errors=True)
+    with PROCESS:
+        kept, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = kept
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_complete(plan: Plan) -> bool:

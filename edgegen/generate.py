@@ -33,7 +33,7 @@ Advance = Callable[[int, int], None]  # steps done, of how many
 
 
 @dataclass(frozen=True)
-class Request:
+class PictureRequest:
     """A picture to draw; what is None is the bundle's own."""
 
     prompt: str
@@ -64,11 +64,18 @@ class Drawn:
     seconds: float
     previews: tuple[str, ...]
 
+    def open(self) -> Image.Image:
+        """The picture, read from its file."""
+        with Image.open(self.picture) as image:
+            return image.copy()
+
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def generate(request: Request, report: Report = lambda line: None, advance: Advance = lambda done, of: None) -> Drawn:
+def generate(
+    request: PictureRequest, report: Report = lambda line: None, advance: Advance = lambda done, of: None
+) -> Drawn:
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
     check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
@@ -76,7 +83,7 @@ def generate(request: Request, report: Report = lambda line: None, advance: Adva
         return draw_and_save(bundle, request, report, advance)
 
 
-def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Advance) -> Drawn:
+def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
     """Draws with the back end asked for, and saves the picture and, if asked, what each step aims at."""
     backend = choose_backend(bundle, request.backend)
     sampler = sampler_of(bundle, request)
@@ -138,7 +145,7 @@ def choose_backend(bundle: Bundle, name: str | None) -> str:
     return name
 
 
-def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
+def sampler_of(bundle: Bundle, request: PictureRequest) -> SamplerConfig:
     """The bundle's sampler with what the request changes; out of range is an error."""
     m = bundle.manifest
     steps = m.steps if request.steps is None else request.steps

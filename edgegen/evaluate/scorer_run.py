@@ -12,7 +12,7 @@ import torch
 
 from edgegen.emoji.scene_pictures import Sprites
 from edgegen.emoji.scenes import Scene
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.evaluate.composition import satisfies, tally
 from edgegen.evaluate.detector import Detection, Detector, detect
 from edgegen.evaluate.detector_data import Crowds, strangers
@@ -20,7 +20,6 @@ from edgegen.evaluate.detector_training import DetectorTraining, detector_note, 
 from edgegen.evaluate.prompts import SCENES, SEED, check_data, pictures_of, scenes_of
 from edgegen.evaluate.scorer import bundled_detector, check_known, open_detector
 from edgegen.model.pixels import to_tensor
-from edgegen.target import unknown
 
 
 def parse_settings(pairs: Sequence[str]) -> DetectorTraining:

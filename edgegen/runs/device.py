@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from edgegen.errors import EdgegenError, InputError
-from edgegen.target import unknown
+from edgegen.errors import EdgegenError, InputError, unknown
 
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.files import user_path
-from edgegen.target import unknown
 from edgegen.train.data.dataset_folder import TABLES, files_below, read_folder
 from edgegen.train.data.dataset_parquet import PARQUET_SUFFIXES, read_parquet
 from edgegen.train.data.dataset_sample import IMAGE_SUFFIXES, Problems, Sample

@@ -16,7 +16,7 @@ from edgegen.emoji.data import EmojiData, autoencoder_split, load_rendered
 from edgegen.emoji.scene_pictures import Sprites
 from edgegen.emoji.scenes import SceneSource
 from edgegen.emoji.teacher import fetch_teacher
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.config import DiTConfig
@@ -24,7 +24,6 @@ from edgegen.model.text import Tokenizers
 from edgegen.runs import parallel
 from edgegen.runs.device import check_compiler, native_bfloat16, pick_device
 from edgegen.runs.run_state import saved_steps, state_folders
-from edgegen.target import unknown
 from edgegen.train.data.dataset import DataConfig
 from edgegen.train.data.elastic_data import captioned_latents, scene_latents
 from edgegen.train.outcome.samples import PromptGrid
