@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgegen.pipeline.draw import denoise, draw
 from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import LARGE, threads_for
+from edgegen.strict_json import read_json
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
@@ -294,10 +294,10 @@ def write_rows(root: Path, rows: Iterable[Row]) -> None:
 
 def read_rows(root: Path) -> list[dict]:
     """The rows of verify.json; an unreadable file is an error that names it."""
-    try:
-        return json.loads((root / VERIFY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{root / VERIFY} cannot be read: {error}.", "Export the bundle again.") from None
+    rows = read_json(root / VERIFY, "Export the bundle again.")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{root / VERIFY} does not hold a list of rows.", "Export the bundle again.")
+    return rows
 
 
 def verify_folder(

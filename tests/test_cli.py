@@ -301,7 +301,10 @@ def test_an_occupied_folder(copy, capfd):
     before = digest(copy / "bundle")
     refused(capfd, export_line(copy, copy / "bundle"), "is not empty", "--overwrite")
     assert digest(copy / "bundle") == before
-    refused(capfd, export_line(copy, copy / "checkpoint", "--overwrite"), "replaces only what was made here")
+    refused(capfd, export_line(copy, copy / "checkpoint", "--overwrite"), "is the checkpoint")
+    (copy / "mine").mkdir()
+    (copy / "mine" / "manifest.json").write_text("{}")
+    refused(capfd, export_line(copy, copy / "mine", "--overwrite"), "replaces only what was made here")
     refused(capfd, export_line(copy, copy / "tiny-tier.toml"), "is a file")
 
 

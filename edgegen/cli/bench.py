@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgegen.cli.options import Json, split
 from edgegen.errors import InputError
@@ -97,10 +98,10 @@ def measured(console: Console, request: BenchRequest, report: Path | None, as_js
     with show.Progress(console) as progress:
         outcome = measure_host(request, headed(console, progress), progress.advance)
     if not as_json:
-        tables.show_measured(console, outcome.rows)
+        tables.show_measured(show.results(), outcome.rows)
         if outcome.comparisons:
-            tables.show_comparisons(console, outcome.comparisons)
-        console.print(f"Recorded: {request.record}", soft_wrap=True)
+            tables.show_comparisons(show.results(), outcome.comparisons)
+        console.print(f"Recorded: {escape(str(request.record))}", soft_wrap=True)
     if report:
         page.write(report, outcome.rows, outcome.comparisons)
     return outcome.to_dict()
@@ -122,7 +123,7 @@ def profiled(
         profiles = profile_host(request, headed(console, progress))
     if not as_json:
         for title, operations in profiles.items():
-            tables.show_profile(console, title, operations)
+            tables.show_profile(show.results(), title, operations)
     if report:
         page.write(report, [], [], profiles)
     if trace:
@@ -150,15 +151,15 @@ def on_device(console: Console, name: str, request: BenchRequest, report: Path |
             raise InputError(f"--compare measures; {target.title} is not here.", "Compare on --device host.")
         rows = api.predict_latency(request.bundles, target, request.backends, request.components).rows
         console.print(
-            f"[bold]{target.title}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
+            f"[bold]{escape(target.title)}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
             "here was measured."
         )
     else:
-        console.print(f"[bold]{target.title}[/], source: measured")
+        console.print(f"[bold]{escape(target.title)}[/], source: measured")
         with show.Progress(console) as progress:
             rows = measure_remote(target, identifier, request, progress.advance)
     if not as_json:
-        (tables.show_predicted if identifier is None else tables.show_measured)(console, rows)
+        (tables.show_predicted if identifier is None else tables.show_measured)(show.results(), rows)
     if report:
         page.write(report, rows)
     return {"source": rows[0]["source"], "device": target.name, "rows": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,11 +68,11 @@ def export(
                 "Run edgegen quantize, then --dry-run with its --checkpoint.",
             )
         plan = api.plan_export(*what)
-        show.print_json(plan.to_dict()) if as_json else show_plan(console, plan)
+        show.print_json(plan.to_dict()) if as_json else show_plan(show.results(), plan)
         return
     with show.Progress(console) as progress:
         result = api.export_bundle(*what, bits, tune_steps, progress)
-    show.print_json(result.to_dict()) if as_json else show_result(console, result)
+    show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
 
 
 def show_result(to: Console, result: Result) -> None:
@@ -98,10 +99,11 @@ def show_result(to: Console, result: Result) -> None:
         to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
         prompt = plan.checkpoint.config.prompts[0]
         to.print(
-            f"Next: [bold]edgegen generate {escape(repr(prompt))} --bundle {escape(str(plan.out))}[/]", soft_wrap=True
+            f"Next: [bold]edgegen generate {escape(shlex.quote(prompt))} --bundle {escape(shlex.quote(str(plan.out)))}[/]",
+            soft_wrap=True,
         )
     else:
-        to.print(f"Next: [bold]edgegen inspect {escape(str(plan.out))}[/]", soft_wrap=True)
+        to.print(f"Next: [bold]edgegen inspect {escape(shlex.quote(str(plan.out)))}[/]", soft_wrap=True)
 
 
 def show_plan(to: Console, plan: Plan) -> None:

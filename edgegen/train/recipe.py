@@ -11,10 +11,11 @@ from typing import Any
 
 from edgegen.errors import InputError, unknown
 from edgegen.model.autoencoder import AutoencoderConfig
-from edgegen.model.checkpoint_config import PROMPTS, from_values
+from edgegen.model.checkpoint_config import PROMPTS
 from edgegen.model.config import PRESETS, DiTConfig
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import TextConfig
+from edgegen.schema import from_values
 from edgegen.train.data.dataset import DataConfig
 from edgegen.train.stages.adapters import LoraConfig
 from edgegen.train.stages.autoencoder import AutoencoderTraining
