@@ -97,9 +97,9 @@ def show_result(to: Console, result: Result) -> None:
     to.print(f"Bundle: {escape(str(plan.out))}", soft_wrap=True)
     if result.sample:
         to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
-        words = ("edgegen", "generate", plan.checkpoint.config.prompts[0], "--bundle", str(plan.out))
+        words = ["edgegen", "generate", plan.checkpoint.config.prompts[0], "--bundle", str(plan.out)]
     else:
-        words = ("edgegen", "inspect", str(plan.out))
+        words = ["edgegen", "inspect", str(plan.out)]
     to.print(f"Next: [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
