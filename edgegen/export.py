@@ -28,7 +28,8 @@ from edgegen.bundle import (
     write_tokenizer,
 )
 from edgegen.errors import EdgegenError, InputError, unknown
-from edgegen.files import check_free, free_bytes, is_disk_full, new_folder
+from edgegen.files import free_bytes, is_disk_full
+from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
 from edgegen.meter import Meter, Stage
 from edgegen.model.checkpoint import Checkpoint
@@ -38,7 +39,7 @@ from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.quantize.stored import stored_weights
-from edgegen.quiet import quietly
+from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
 from edgegen.target import Tier
@@ -54,6 +55,7 @@ from edgegen.verify import (
     write_rows,
 )
 
+PLAIN_BITS = 16  # a weight, as checkpoints store those that are not quantized
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
 MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
 
@@ -133,6 +135,10 @@ class Result:
     sample: Path | None
 
     @property
+    def bundle(self) -> Path:
+        return self.plan.out
+
+    @property
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
 
@@ -207,7 +213,8 @@ def make_plan(
         for backend in backends
         for name in components
     )
-    out = out or Path("out") / config.name / tier.name
+    out = checked_target(out or Path("out") / config.name / tier.name)
+    check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
 
@@ -268,15 +275,19 @@ def check_space(plan: Plan) -> None:
 
 @contextmanager
 def scratch(root: Path) -> Iterator[None]:
-    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed."""
-    kept, folder = tempfile.tempdir, root / ".scratch"
+    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed.
+
+    Python's temporary folder is the whole process's: a second export in another thread waits for the first.
+    """
+    folder = root / ".scratch"
     folder.mkdir()
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = kept
-        shutil.rmtree(folder, ignore_errors=True)
+    with PROCESS:
+        kept, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = kept
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_complete(plan: Plan) -> bool:
@@ -345,7 +356,7 @@ def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Mani
         sigmas=tuple(plan.sigmas),
         shift=sampler.shift,
         guidance=sampler.guidance,
-        bits=plan.tier.bits if quantized is None else quantized.bits,
+        bits=PLAIN_BITS if quantized is None else quantized.bits,
         latent_shape=plan.latent_shape,
         timestep_features=timestep_definition(config.transformer.time_features),
         tokenizer=write_tokenizer(root, plan.checkpoint.tokenizer_files, lengths),

@@ -54,7 +54,6 @@ class Tier:
     name: str
     summary: str
     width: float
-    bits: int  # per stored weight
     picture_floor_db: float  # the least PSNR of a picture after a whole trajectory
     backends: dict[str, BackendTarget]
     resolution: tuple[int, int] | None = None  # pixels, width and height; None: the checkpoint's own
@@ -183,7 +182,6 @@ def read_tier(path: Path) -> Tier:
         name=table.folder_name("name"),
         summary=table.text("summary"),
         width=table.number("width", 0, 1),
-        bits=table.integer("bits", 16, 16, default=16),
         picture_floor_db=table.number("picture_floor_db", 0, 200),
         backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(backend_names())},
         resolution=None if resolution is None else (resolution[0], resolution[1]),

@@ -289,7 +289,7 @@ def test_an_unknown_preset_and_device(capfd, tmp_path):
 @pytest.mark.parametrize("old, new, expected", [
     ("width = 0.5", "widht = 0.5", "width"),
     ("width = 0.5", "width = 'half'", "a number"),
-    ("bits = 16", "bites = 16", "Did you mean bits?"),
+    ("width = 0.5", "widths = 0.5", "width"),
 ])  # fmt: skip
 def test_a_wrong_tier_file(copy, capfd, old, new, expected):
     tier = copy / "tiny-tier.toml"
@@ -301,7 +301,10 @@ def test_an_occupied_folder(copy, capfd):
     before = digest(copy / "bundle")
     refused(capfd, export_line(copy, copy / "bundle"), "is not empty", "--overwrite")
     assert digest(copy / "bundle") == before
-    refused(capfd, export_line(copy, copy / "checkpoint", "--overwrite"), "replaces only what was made here")
+    refused(capfd, export_line(copy, copy / "checkpoint", "--overwrite"), "is the checkpoint")
+    (copy / "mine").mkdir()
+    (copy / "mine" / "manifest.json").write_text("{}")
+    refused(capfd, export_line(copy, copy / "mine", "--overwrite"), "replaces only what was made here")
     refused(capfd, export_line(copy, copy / "tiny-tier.toml"), "is a file")
 
 

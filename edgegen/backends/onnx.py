@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from edgegen.backends.backend import (
     ProfileRequest,
     Run,
     RuntimeMemory,
+    Specs,
     dense_bytes,
     same_signature,
 )
@@ -42,6 +43,18 @@ def options(target: BackendTarget, weights: StoredWeights) -> dict[str, str]:
     from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS
 
     return ACTIVATION_OPTIONS[target.activations] if weights else {}
+
+
+def known_options() -> Collection[Mapping[str, str]]:
+    from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS
+
+    return ACTIVATION_OPTIONS.values()
+
+
+def check_file(path: Path, inputs: Specs, outputs: Specs) -> None:
+    from edgegen.runtime.onnx_file import check_signature, read_model
+
+    check_signature(path, read_model(path), inputs, outputs)
 
 
 def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
@@ -116,5 +129,7 @@ BACKEND = Backend(
     runs_here=lambda: True,
     warm=warm,
     options=options,
+    known_options=known_options,
+    check_file=check_file,
     profile=profile,
 )

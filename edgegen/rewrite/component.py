@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.schema import OneOf, Range, Size
 
 ATTENTION_FORMS = ("split", "batched")
 OPERATION_FORMS = ("composed", "fused")
@@ -45,9 +47,9 @@ class Form:
 class TensorSpec:
     """Name, static shape and NumPy dtype name of an input or output."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
+    name: Annotated[str, Size(1, 64)]
+    shape: Annotated[tuple[Annotated[int, Range(1, 2**24)], ...], Size(1, 8)]
+    dtype: Annotated[str, OneOf(("float32", "float16", "int32"))] = "float32"
 
     def zeros(self) -> Tensor:
         return torch.from_numpy(np.zeros(self.shape, self.dtype))

@@ -46,13 +46,12 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
         if data.get("path")
         else model_card(config, states, runs_dir, assembly.note)
     )
-    save_checkpoint(out, config, states, tokenizer_files, overwrite)
-    return written(out, card + adapters_note(config))
+    save_checkpoint(out, config, states, tokenizer_files, overwrite, {CARD: card + adapters_note(config)})
+    return written(out)
 
 
-def written(out: Path, card: str) -> Assembled:
-    """Adds the card to a checkpoint that was saved, and lists its files."""
-    (out / CARD).write_text(card, encoding="utf-8")
+def written(out: Path) -> Assembled:
+    """The files of a checkpoint that was saved."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
 
@@ -89,8 +88,9 @@ def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = Fals
     base = checkpoint.states["transformer"]
     transformer = {name: base[name] for name in without_adapters(base)} | found.factors
     states = {part: dict(state) for part, state in checkpoint.states.items()} | {"transformer": transformer}
-    save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite)
-    return written(out, card.partition(FEW_STEPS)[0] + adapters_note(config))
+    card = card.partition(FEW_STEPS)[0] + adapters_note(config)
+    save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite, {CARD: card})
+    return written(out)
 
 
 def adapters_note(config: CheckpointConfig) -> str:

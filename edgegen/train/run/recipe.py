@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import InputError, unknown
-from edgegen.model.checkpoint_config import PROMPTS, from_values
+from edgegen.model.checkpoint_config import PROMPTS
 from edgegen.model.config import PRESETS, DiTConfig
 from edgegen.model.sampler import SamplerConfig
+from edgegen.schema import from_values
 from edgegen.train.data.dataset import DataConfig
 from edgegen.train.run.registry import STAGES, find_stage
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+
+from edgegen.cli.options import Json, split
+from edgegen.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgegen.bench.session import Request
+    from edgegen.bench.session import BenchRequest
 
 HOST = "host"
 
@@ -43,17 +47,17 @@ def bench(
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
         "out/measurements.jsonl"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""
     from edgegen import show
     from edgegen.bench.measure import Settings
-    from edgegen.bench.session import Request, check_files
+    from edgegen.bench.session import BenchRequest, check_files
 
-    request = Request(
+    request = BenchRequest(
         tuple(bundle or ()),
-        names(backend),
-        names(component),
+        tuple(split(backend)),
+        tuple(split(component)),
         compare,
         Settings(runs=runs, seconds=seconds, threads=threads),
         force,
@@ -71,11 +75,6 @@ def bench(
         show.print_json(document)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """'a, b' -> ('a', 'b')."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def headed(console: Console, report: Callable[[str], None]) -> Callable[[str], None]:
     """The reports behind a first line that says what they are; it waits for the first, so that an error is one line."""
     first = [True]
@@ -89,42 +88,42 @@ def headed(console: Console, report: Callable[[str], None]) -> Callable[[str], N
     return tell
 
 
-def measured(console: Console, request: Request, report: Path | None, as_json: bool) -> dict[str, Any]:
+def measured(console: Console, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
     """Measures here and shows it."""
     from edgegen import show
     from edgegen.bench import report as page
-    from edgegen.bench import tables
     from edgegen.bench.session import measure_host
+    from edgegen.cli import bench_tables as tables
 
     with show.Progress(console) as progress:
         outcome = measure_host(request, headed(console, progress), progress.advance)
     if not as_json:
-        tables.show_measured(console, outcome.rows)
+        tables.show_measured(show.results(), outcome.rows)
         if outcome.comparisons:
-            tables.show_comparisons(console, outcome.comparisons)
-        console.print(f"Recorded: {request.record}", soft_wrap=True)
+            tables.show_comparisons(show.results(), outcome.comparisons)
+        console.print(f"Recorded: {escape(str(request.record))}", soft_wrap=True)
     if report:
         page.write(report, outcome.rows, outcome.comparisons)
     return outcome.to_dict()
 
 
 def profiled(
-    console: Console, request: Request, report: Path | None, trace: Path | None, as_json: bool
+    console: Console, request: BenchRequest, report: Path | None, trace: Path | None, as_json: bool
 ) -> dict[str, Any]:
     """Profiles here and shows it."""
     from dataclasses import asdict
 
     from edgegen import show
     from edgegen.bench import report as page
-    from edgegen.bench import tables
     from edgegen.bench.profile import traces
     from edgegen.bench.session import profile_host
+    from edgegen.cli import bench_tables as tables
 
     with show.Progress(console) as progress:
         profiles = profile_host(request, headed(console, progress))
     if not as_json:
         for title, operations in profiles.items():
-            tables.show_profile(console, title, operations)
+            tables.show_profile(show.results(), title, operations)
     if report:
         page.write(report, [], [], profiles)
     if trace:
@@ -139,26 +138,28 @@ def profiled(
     }
 
 
-def on_device(console: Console, name: str, request: Request, report: Path | None, as_json: bool) -> dict[str, Any]:
+def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
     """Measures on a connected device; otherwise predicts, and says so first."""
-    from edgegen import show
+    from edgegen import api, show
     from edgegen.bench import report as page
-    from edgegen.bench import tables
-    from edgegen.bench.remote import find_target, measure_remote, predict_rows
+    from edgegen.bench.remote import find_target, measure_remote
+    from edgegen.cli import bench_tables as tables
 
     target, identifier = find_target(name)
     if identifier is None:
-        rows = predict_rows(target, request)
+        if request.compare:
+            raise InputError(f"--compare measures; {target.title} is not here.", "Compare on --device host.")
+        rows = api.predict_latency(request.bundles, target, request.backends, request.components).rows
         console.print(
-            f"[bold]{target.title}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
+            f"[bold]{escape(target.title)}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
             "here was measured."
         )
     else:
-        console.print(f"[bold]{target.title}[/], source: measured")
+        console.print(f"[bold]{escape(target.title)}[/], source: measured")
         with show.Progress(console) as progress:
             rows = measure_remote(target, identifier, request, progress.advance)
     if not as_json:
-        (tables.show_predicted if identifier is None else tables.show_measured)(console, rows)
+        (tables.show_predicted if identifier is None else tables.show_measured)(show.results(), rows)
     if report:
         page.write(report, rows)
     return {"source": rows[0]["source"], "device": target.name, "rows": rows}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgegen.cli.options import BackendList, CheckpointFolder, Json, Preset, split
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,13 +23,11 @@ def recommend(
     device: Annotated[str, typer.Option(metavar="NAME", help="A device (edgegen devices), or a .toml file.")],
     budget: Annotated[str, typer.Option(metavar="TIME", help="For a whole picture: 3s, 800ms.")] = "",
     memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: one app's limit.")] = "",
-    backend: Annotated[str, typer.Option("--backend", metavar="A,B", help="coreml, onnx, executorch.")] = "",
+    backend: BackendList = "",
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge this bundle.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A checkpoint; the bundled one if left out.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="The shape of: paper, emoji.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    checkpoint: CheckpointFolder = None,
+    preset: Preset = "",
+    as_json: Json = False,
 ) -> None:
     """Names the tier, bits and back end that fit a device, with the runner-up; every figure is predicted."""
     from edgegen import show
@@ -41,7 +41,7 @@ def recommend(
     with show.Progress(console) as progress:
         options = chosen(gather(target, bundle, checkpoint, preset, progress), backend)
     advice = work.advise(options, target, seconds, limit)
-    show.print_json(advice.to_dict()) if as_json else show_advice(console, advice)
+    show.print_json(advice.to_dict()) if as_json else show_advice(show.results(), advice)
     raise typer.Exit(0 if advice.fitting else 1)
 
 
@@ -66,7 +66,7 @@ def chosen(options: Sequence[Option], backends: str) -> list[Option]:
     """The options of the back ends asked for; an unknown one is an error."""
     from edgegen.backends.registry import find_backend
 
-    names = [name.strip() for name in backends.split(",") if name.strip()]
+    names = split(backends)
     for name in names:
         find_backend(name)
     return [option for option in options if not names or option.backend in names]
@@ -80,12 +80,12 @@ def show_advice(to: Console, advice: Advice) -> None:
         to.print(text, soft_wrap=True)
 
     def name(option: Option) -> str:
-        return f"{option.tier} (width {option.width:g}), {option.bits:g} bits, {option.backend}"
+        return escape(f"{option.tier} (width {option.width:g}), {option.bits:g} bits, {option.backend}")
 
     budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
     line(
-        f"[bold]{escape(advice.device.title)}[/] ({advice.device.chip.value}), {budget}, memory {limit}. "
+        f"[bold]{escape(advice.device.title)}[/] ({escape(str(advice.device.chip.value))}), {budget}, memory {limit}. "
         "Every figure is [yellow]predicted[/]."
     )
     line(f"memory: {escape(advice.memory_note)}")

