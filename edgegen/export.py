@@ -28,7 +28,7 @@ from edgegen.bundle import (
     write_tokenizer,
 )
 from edgegen.errors import EdgegenError, InputError, unknown
-from edgegen.files import free_bytes, is_disk_full
+from edgegen.files import free_bytes, is_disk_full, user_path
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
 from edgegen.meter import Meter, Stage
@@ -212,7 +212,8 @@ def make_plan(
         for backend in backends
         for name in components
     )
-    out = checked_target(out or Path("out") / config.name / tier.name)
+    out = user_path(out or Path("out") / config.name / tier.name)
+    checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)

@@ -98,10 +98,8 @@ def show_result(to: Console, result: Result) -> None:
     if result.sample:
         to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
         prompt = plan.checkpoint.config.prompts[0]
-        to.print(
-            f"Next: [bold]edgegen generate {escape(shlex.quote(prompt))} --bundle {escape(shlex.quote(str(plan.out)))}[/]",
-            soft_wrap=True,
-        )
+        line = f"edgegen generate {shlex.quote(prompt)} --bundle {shlex.quote(str(plan.out))}"
+        to.print(f"Next: [bold]{escape(line)}[/]", soft_wrap=True)
     else:
         to.print(f"Next: [bold]edgegen inspect {escape(shlex.quote(str(plan.out)))}[/]", soft_wrap=True)
 
