@@ -33,17 +33,17 @@ from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
 from edgegen.meter import Meter, Stage
 from edgegen.model.checkpoint import Checkpoint
-from edgegen.model.config import score_elements
+from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
-from edgegen.quantize.stored import stored_weights
+from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
-from edgegen.target import Tier, list_tiers
+from edgegen.target import BackendTarget, Tier, list_tiers
 from edgegen.verify import (
     PICTURE,
     Report,
@@ -204,16 +204,9 @@ def make_plan(
     weights = stored_weights(checkpoint) if "transformer" in components else {}
     for backend in backends:
         find_backend(backend).check(weights, tier.backend(backend))
+    tables = position_elements(config.transformer.at(tier.width), config.latent_size(resolution))
     parts = tuple(
-        Part(
-            name,
-            backend,
-            f"{backend}/{name}",
-            sizes[name],
-            find_backend(backend).predicted_bytes(
-                sizes[name], weights if name == "transformer" else {}, tier.backend(backend)
-            ),
-        )
+        predicted_part(name, tier.backend(backend), sizes[name], *((weights, tables) if name == "transformer" else ()))
         for backend in backends
         for name in components
     )
@@ -224,6 +217,15 @@ def make_plan(
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
+
+
+def predicted_part(
+    name: str, target: BackendTarget, parameters: int, weights: StoredWeights | None = None, tables: int = 0
+) -> Part:
+    """An artifact to be; `tables` are numbers that it holds beside its parameters."""
+    backend = find_backend(target.name)
+    size = backend.predicted_bytes(parameters, weights or {}, target) + tables * backend.precision_bytes
+    return Part(name, target.name, f"{target.name}/{name}", parameters, size)
 
 
 def check_width(checkpoint: Checkpoint, tier: Tier) -> None:
