@@ -56,6 +56,7 @@ from edgegen.verify import (
     write_rows,
 )
 
+PLAIN_BITS = 16  # a weight, as checkpoints store those that are not quantized
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
 LONGEST_SIDE = 8192  # pixels of a picture
 SCORE_FACTOR = 2.5  # copies of a layer's attention scores at the peak
@@ -352,7 +353,7 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
     """Rewrites a component in its back end's form and writes its artifact."""
     backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
-    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.norm))
+    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
     path = artifact_path(root, part.backend, part.component)
     try:
         quietly(lambda: backend.write(component, path, target, weights))
@@ -398,7 +399,7 @@ def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Mani
         sigmas=tuple(plan.sigmas),
         shift=sampler.shift,
         guidance=sampler.guidance,
-        bits=plan.tier.bits if quantized is None else quantized.bits,
+        bits=PLAIN_BITS if quantized is None else quantized.bits,
         latent_shape=plan.latent_shape,
         timestep_features=timestep_definition(config.transformer.time_features),
         tokenizer=write_tokenizer(root, plan.checkpoint.tokenizer_files, lengths),

@@ -7,7 +7,6 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tiny import tiny_checkpoint, tiny_tier
 
@@ -126,12 +125,3 @@ def test_examples_run(name, tmp_path):
         [sys.executable, ROOT / "examples" / f"{name}.py", tmp_path], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0 and done.stdout.count("\n") >= 3, done.stderr[-2000:]
-
-
-def test_bits_quantize_first_and_keep_that_checkpoint(tmp_path):
-    result = edgegen.export_bundle(
-        tiny_checkpoint(tmp_path / "checkpoint"), tiny_tier(tmp_path), ["coreml"], ["transformer"],
-        out=tmp_path / "made" / "bundle", bits=4.3, tune_steps=2, progress=False,
-    )  # fmt: skip
-    made = edgegen.load_checkpoint(tmp_path / "made" / "tiny-0.5-4.3")
-    assert np.isclose(made.config.quantization.bits, edgegen.load_bundle(result.bundle).manifest.bits)

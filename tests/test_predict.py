@@ -79,7 +79,7 @@ def test_the_fused_attention_counts_like_the_composed_one():
     assert fused.activations == composed.activations
 
 
-@pytest.mark.parametrize("form", [Form("batched", norm="fused"), Form("split"), Form("split", query_chunk=4)])
+@pytest.mark.parametrize("form", [Form("batched", operations="fused"), Form("split"), Form("split", query_chunk=4)])
 def test_all_forms_ask_for_the_same(form):
     config = DiTConfig(
         hidden=64,
@@ -119,7 +119,7 @@ def test_recorded_counts_are_those_of_the_code():
 
 @pytest.mark.parametrize(
     "backend, form",
-    [("coreml", Form("split")), ("onnx", Form("batched", norm="fused")), ("executorch", Form("batched"))],
+    [("coreml", Form("split")), ("onnx", Form("batched", operations="fused")), ("executorch", Form("batched"))],
 )
 def test_an_artifact_asks_for_what_its_module_asks_for(backend, form, tmp_path):
     config = DiTConfig(

@@ -33,7 +33,7 @@ from edgegen.graph.operations import Totals
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder
 from edgegen.model.dit import DiT, init_
-from edgegen.rewrite.attention import BatchedSparseSelfAttention
+from edgegen.rewrite.batched import BatchedSparseSelfAttention
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.target import load_device

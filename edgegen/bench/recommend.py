@@ -217,7 +217,7 @@ def components(config: CheckpointConfig, tier: Tier, target: BackendTarget) -> I
     """The rewritten components of a model without weights, on the meta device."""
     import torch
 
-    form = Form(target.attention, target.query_chunk, target.norm)
+    form = Form(target.attention, target.query_chunk, target.operations)
     latent = config.latent_size(tier.resolution or config.resolution)
     lengths = [part.length if part else None for part in (config.text.word, config.text.byte)]
     with torch.device("meta"):

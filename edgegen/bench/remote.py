@@ -61,8 +61,6 @@ def measure_remote(
 
 def predict_rows(device: Device, request: BenchRequest) -> list[dict]:
     """Rows of predictions for a device that is not here; what cannot be predicted says why."""
-    if request.compare:
-        raise InputError(f"--compare measures; {device.title} is not here.", "Compare on --device host.")
     environment = records.environment()
     rows = []
     for bundle in open_bundles(request.bundles):

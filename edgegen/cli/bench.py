@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from edgegen.cli.options import Json, split
+from edgegen.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,14 +140,16 @@ def profiled(
 
 def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
     """Measures on a connected device; otherwise predicts, and says so first."""
-    from edgegen import show
+    from edgegen import api, show
     from edgegen.bench import report as page
-    from edgegen.bench.remote import find_target, measure_remote, predict_rows
+    from edgegen.bench.remote import find_target, measure_remote
     from edgegen.cli import bench_tables as tables
 
     target, identifier = find_target(name)
     if identifier is None:
-        rows = predict_rows(target, request)
+        if request.compare:
+            raise InputError(f"--compare measures; {target.title} is not here.", "Compare on --device host.")
+        rows = api.predict_latency(request.bundles, target, request.backends, request.components).rows
         console.print(
             f"[bold]{escape(target.title)}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
             "here was measured."

@@ -97,11 +97,10 @@ def show_result(to: Console, result: Result) -> None:
     to.print(f"Bundle: {escape(str(plan.out))}", soft_wrap=True)
     if result.sample:
         to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
-        prompt = plan.checkpoint.config.prompts[0]
-        line = f"edgegen generate {shlex.quote(prompt)} --bundle {shlex.quote(str(plan.out))}"
-        to.print(f"Next: [bold]{escape(line)}[/]", soft_wrap=True)
+        words = ["edgegen", "generate", plan.checkpoint.config.prompts[0], "--bundle", str(plan.out)]
     else:
-        to.print(f"Next: [bold]edgegen inspect {escape(shlex.quote(str(plan.out)))}[/]", soft_wrap=True)
+        words = ["edgegen", "inspect", str(plan.out)]
+    to.print(f"Next: [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
 def show_plan(to: Console, plan: Plan) -> None:
