@@ -303,7 +303,7 @@ class Table:
 
     def folder_name(self, key: str) -> str:
         value = self.text(key)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             raise self.error(key, "letters, digits, '.', '_' and '-'", repr(value))
         return value
 
