@@ -192,7 +192,7 @@ def make_plan(
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
     check_width(checkpoint, tier)
-    backends = tuple(dict.fromkeys(backends)) or tuple(tier.backends)
+    backends = tuple(dict.fromkeys(backends)) or tier.default_backends
     components = tuple(dict.fromkeys(components)) or COMPONENTS
     for name in components:
         if name not in COMPONENTS:

@@ -37,11 +37,12 @@ from edgegen.runs.device import choose_precision, pick_device
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.elastic_data import captioned_latents
 from edgegen.train.outcome.assemble import assemble
-from edgegen.train.outcome.samples import PromptGrid
 from edgegen.train.outcome.sheet import Group, Variant, contact_sheet, draw
 from edgegen.train.outcome.sheet_prompts import default_prompts, grouped, scene_groups
-from edgegen.train.recipe import Assembly, load_assembly, load_recipe
 from edgegen.train.run import run as runs
+from edgegen.train.run.recipe import Assembly, load_assembly, load_recipe
+from edgegen.train.run.registry import STAGES
+from edgegen.train.run.samples import PromptGrid
 from edgegen.train.stages import loop
 from edgegen.train.stages.autoencoder import AutoencoderTraining, train_autoencoder
 from edgegen.train.stages.elastic import GradientScale, elastic_gradients_
@@ -157,11 +158,11 @@ def test_a_recipe_file_is_trained_by_its_own_stage(tmp_path, capsys):
 
 def test_a_run_that_is_there_is_refused_when_it_shall_not_be_resumed(tmp_path, monkeypatch):
     recipe, data = load_recipe("elastic", ["steps=1", "batch=2", "precision=float32"]), captioned()
-    monkeypatch.setitem(
-        runs.PREPARE,
-        "elastic",
-        lambda recipe, data_dir, runs_dir, run_dir: lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training),
-    )
+
+    def prepare(recipe, data_dir, runs_dir, run_dir):
+        return lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training)
+
+    monkeypatch.setitem(STAGES, "elastic", replace(STAGES["elastic"], prepare=prepare))
     runs.run_stage(recipe, tmp_path, tmp_path, resume=False)
     before = state_bytes(tmp_path / "elastic")
     with pytest.raises(InputError, match="holds a run of 1 steps"):
@@ -495,7 +496,7 @@ def test_a_stage_writes_its_recipe_and_returns_its_last_numbers(tmp_path, monkey
     def prepare(recipe, data_dir, runs_dir, run_dir):
         return lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training)
 
-    monkeypatch.setitem(runs.PREPARE, "elastic", prepare)
+    monkeypatch.setitem(STAGES, "elastic", replace(STAGES["elastic"], prepare=prepare))
     result = runs.run_stage(recipe, tmp_path, tmp_path)
     assert result["steps"] == 2 and result["loss"] > 0 and result["val@1.0"] > 0
     saved = json.loads((tmp_path / "elastic" / "recipe.json").read_text())
