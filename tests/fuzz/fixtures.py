@@ -59,11 +59,12 @@ def make_fixtures(folder: Path, backends: tuple[str, ...] = BACKENDS) -> Path:
 
 def warm() -> None:
     """Imports all that commands import, so that a copy of this process starts at once."""
+    import edgegen.train.recipe  # noqa: F401
+
     import edgegen.api  # noqa: F401
     import edgegen.bench.recommend  # noqa: F401
     import edgegen.bench.remote  # noqa: F401
     import edgegen.quantize.run  # noqa: F401
-    import edgegen.train.recipe  # noqa: F401
     import edgegen.train.run.own_data  # noqa: F401
     from edgegen.backends.registry import list_backends
     from edgegen.quiet import quietly
