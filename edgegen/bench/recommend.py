@@ -220,11 +220,12 @@ def components(config: CheckpointConfig, tier: Tier, target: BackendTarget) -> I
 
     form = Form(target.attention, target.query_chunk, target.operations)
     latent = config.latent_size(tier.resolution or config.resolution)
-    lengths = [part.length if part else None for part in (config.text.word, config.text.byte)]
+    word, byte = (part.length if part else None for part in (config.text.word, config.text.byte))
+    tokens = (word or 0) + (byte or 0)
     with torch.device("meta"):
         text, decoder = TextEncoders(config.text), Decoder(config.autoencoder)
-    yield text_component(text, *lengths, form)
-    yield transformer_component(skeleton(config.transformer.at(tier.width)), latent, sum(n or 0 for n in lengths), form)
+    yield text_component(text, word, byte, form)
+    yield transformer_component(skeleton(config.transformer.at(tier.width)), latent, tokens, form)
     yield decoder_component(decoder, latent, form)
 
 
