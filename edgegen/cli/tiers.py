@@ -27,7 +27,15 @@ def tiers(as_json: Json = False) -> None:
 def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
     """Tiers, one line a back end."""
     cells = [
-        (t.name, f"{t.width:g}", b.name, b.attention, b.precision, f"{b.floor_db:g} dB", t.summary)
+        (
+            t.name,
+            f"{t.width:g}",
+            b.name if b.default else f"{b.name} (on request)",
+            b.attention,
+            b.precision,
+            f"{b.floor_db:g} dB",
+            t.summary,
+        )
         for t in tiers
         for b in t.backends.values()
     ]
