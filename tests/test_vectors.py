@@ -1,8 +1,11 @@
 """The vectors that the apps are tested with: what edgegen computes today, and what it refuses."""
 
+import ctypes
+import ctypes.util
 import hashlib
 import json
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from edgegen.emit.bundle import load_bundle
 from edgegen.errors import InputError
 
 LIMIT = 400_000  # bytes of all files together
+FDLIBM_INPUT, FDLIBM_BITS = 887_598, 3_177_096_250  # log1pf(-input / 2^24), where correct rounding gives one bit less
 KINDS = {"no_manifest", "unreadable_manifest", "unknown_version", "bad_field", "bad_value", "bad_sigmas", "bad_shape",
          "incomplete", "path_outside", "missing_file", "changed_file"}  # fmt: skip
 BROKEN = json.loads((FOLDER / "broken_bundles.json").read_text("ascii"))["cases"]
@@ -22,8 +26,17 @@ def read(name: str) -> dict:
     return json.loads((FOLDER / name).read_text("ascii"))
 
 
+def is_fdlibm() -> bool:
+    """Whether the C library's log1pf, which NumPy's noise depends on, rounds as fdlibm's does."""
+    log1pf = ctypes.CDLL(ctypes.util.find_library("m")).log1pf
+    log1pf.restype, log1pf.argtypes = ctypes.c_float, [ctypes.c_float]
+    return struct.pack("<f", log1pf(-FDLIBM_INPUT / 2**24)) == struct.pack("<I", FDLIBM_BITS)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_file_is_what_edgegen_gives(name):
+    if name == "noise.json" and not is_fdlibm():
+        pytest.skip("NumPy's noise differs here in the last place of rare values: see tests/vectors/README.md")
     fresh = text_of(MAKERS[name]())
     assert (FOLDER / name).read_text("ascii") == fresh, "run: python tests/make_vectors.py"
 

@@ -9,8 +9,8 @@ private val NO_REDUCTION = Float.fromBits(0xbe95f61f.toInt()) // sqrt(2) / 2 - 1
 private const val SQRT2_FRACTION = 0x3504f7
 
 /**
- * log(1 + x) for x in (-1, 0], in float32 with the roundings of fdlibm, the mathematics library of Sun that bionic and
- * glibc up to 2.40 took theirs from.
+ * log(1 + x) for x in (-1, 0], in float32 with the roundings of fdlibm, Sun's mathematics library, which glibc took its
+ * own from.
  *
  * NumPy draws the tail of its normals with the C library's function, which is not correctly rounded for 7 % of these x;
  * an equally good logarithm would give other noise for a seed. Equal to glibc 2.36 for every x = -i / 2^24.
