@@ -29,7 +29,12 @@ SIGNATURES = {
 }  # fmt: skip
 SUFFIXES = {"onnx": ".onnx", "executorch": ".pte", "coreml": ".mlpackage"}
 OPTIONS = {"session.qdq_matmulnbits_accuracy_level": "4"}
-TOKENIZER = {"byte.json": b'{"length": 20, "offset": 2, "begin": 1}', "word.json": b"{}"}
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "heart", "##s")
+WORD_PIECE = {"model": {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {word: i for i, word in enumerate(WORDS)}}}
+TOKENIZER = {
+    "byte.json": b'{"length": 20, "offset": 2, "begin": 1}',
+    "word.json": json.dumps(WORD_PIECE).encode(),
+}
 
 Case = dict[str, Any]
 
