@@ -6,7 +6,6 @@ import androidx.compose.ui.test.ExperimentalTestApi
 import androidx.compose.ui.test.assertIsDisplayed
 import androidx.compose.ui.test.assertIsNotEnabled
 import androidx.compose.ui.test.hasText
-import androidx.compose.ui.test.StateRestorationTester
 import androidx.compose.ui.test.onAllNodesWithContentDescription
 import androidx.compose.ui.test.onAllNodesWithText
 import androidx.compose.ui.test.onNodeWithContentDescription
@@ -134,15 +133,15 @@ class ScreenTest {
     fun `a rotation keeps prompt, picture and page`() = runComposeUiTest {
         start()
         val wide = mutableStateOf(false)
-        val tester = StateRestorationTester(this)
-        tester.setContent { if (wide.value) EdgegenScreen(model, host, strings = English) else EdgegenScreen(model, host, strings = English, dark = true) }
+        val saved = SavedState()
+        setContent { saved.Keeping(wide.value) { EdgegenScreen(model, host, strings = English) } }
         withBundle()
         onNode(hasText("What to draw")).performTextInput("a red heart")
         onNodeWithText("Generate").performClick()
         await("s, seed")
         onNodeWithText("History").performClick()
+        runOnIdle { saved.save() }
         wide.value = true
-        tester.emulateSaveAndRestore()
         onNodeWithText("Keep pictures").assertIsDisplayed()
         onNodeWithText("Draw").performClick()
         onNode(hasText("a red heart")).assertExists()

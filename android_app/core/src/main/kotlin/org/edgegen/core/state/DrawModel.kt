@@ -21,7 +21,10 @@ import org.edgegen.core.device.Predictions
 import org.edgegen.core.draw.Engine
 import org.edgegen.core.draw.Picture
 import org.edgegen.core.draw.Request
+import java.io.File
+import java.io.IOException
 import java.io.InputStream
+import java.io.OutputStream
 import kotlin.coroutines.cancellation.CancellationException
 import kotlin.random.Random
 
@@ -43,6 +46,7 @@ class DrawModel(
     private val worker: CoroutineDispatcher,
     predictions: Predictions = Predictions.NONE,
     private val bench: BenchStarter? = null,
+    private val shipped: List<Shipped> = emptyList(),
     private val chance: () -> Long = { Random.nextLong(0, 1L shl 32) },
 ) {
     private val current = MutableStateFlow(DrawState(settings = files.settings.read()))
@@ -57,9 +61,11 @@ class DrawModel(
     /** Whether bundles can be measured here. */
     val canMeasure: Boolean get() = bench != null
 
-    /** Cleans up after interrupted imports and reads what is there; call it once. */
+    /** Cleans up after interrupted imports, reads what is there and takes in what came with the app; call it once. */
     fun start() = work(Activity.Importing(0)) {
         files.bundles.cleanUp()
+        refresh()
+        importShipped(shipped, files, ::imported)
         refresh()
     }
 
@@ -118,6 +124,11 @@ class DrawModel(
             folder.deleteRecursively()
         }
         refresh()
+    }
+
+    /** Copies a picture's file to where the user wants it. */
+    fun save(file: File, open: () -> OutputStream) = work(Activity.Importing(0)) {
+        open().use { out -> file.inputStream().use { it.copyTo(out) } }
     }
 
     fun remove(key: String) = work(Activity.Importing(0)) {
@@ -181,7 +192,7 @@ class DrawModel(
             failure
         } catch (_: CancellationException) {
             null // the user stopped it
-        } catch (error: java.io.IOException) {
+        } catch (error: IOException) {
             Failure(Kind.RUNTIME, "A file could not be read or written: ${error.message}.", "Free some space and try again.", error)
         } catch (error: OutOfMemoryError) {
             Failure(Kind.NO_MEMORY, "The app ran out of memory.", "Close other apps, or choose a smaller bundle.", error)

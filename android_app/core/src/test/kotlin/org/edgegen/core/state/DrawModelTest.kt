@@ -109,6 +109,18 @@ class DrawModelTest {
     }
 
     @Test
+    fun `what comes with the app is imported once`() {
+        val shipped = listOf(Shipped("tiny-1.zip", zip()))
+        fun started() = DrawModel(AppFiles(folder), mapOf("onnx" to engine), phone, CoroutineScope(Dispatchers.Default), Dispatchers.IO, shipped = shipped)
+            .apply { start() }
+        val model = started()
+        val key = model.settle { it.bundles.size == 1 }.bundles.single().key
+        model.remove(key)
+        model.settle { it.bundles.isEmpty() }
+        assertEquals(emptyList(), started().settle().bundles)
+    }
+
+    @Test
     fun `low memory is named, whatever the runtime would say`() {
         val model = ready()
         phone.free = FreeMemory(1 shl 20, 0, 2L shl 30)
