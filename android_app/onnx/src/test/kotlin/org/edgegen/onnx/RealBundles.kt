@@ -5,6 +5,7 @@ import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import org.edgegen.core.bundle.Bundle
+import org.edgegen.core.text
 import org.junit.jupiter.api.Assumptions.assumeTrue
 import java.io.File
 
@@ -15,9 +16,14 @@ fun realBundles(): List<Bundle> {
     return folders.map { Bundle.open(File(it)) }
 }
 
+private fun expectations(bundle: Bundle): JsonObject =
+    Json.parseToJsonElement(File(expectedFolder(bundle), "expected.json").readText()).jsonObject
+
 /** What edgegen drew of a bundle. */
 fun expected(bundle: Bundle): List<JsonObject> =
-    Json.parseToJsonElement(File(expectedFolder(bundle), "expected.json").readText()).jsonObject
-        .getValue("cases").jsonArray.map { it.jsonObject }.also { check(it.isNotEmpty()) }
+    expectations(bundle).getValue("cases").jsonArray.map { it.jsonObject }.also { check(it.isNotEmpty()) }
+
+/** The ONNX Runtime that it drew with. */
+fun expectedVersion(bundle: Bundle): String = expectations(bundle).text("onnxruntime")
 
 fun expectedFolder(bundle: Bundle) = File("${bundle.root.path}.expected")

@@ -140,8 +140,10 @@ class ScreenTest {
         onNodeWithText("Generate").performClick()
         await("s, seed")
         onNodeWithText("History").performClick()
+        onNodeWithText("Keep pictures").assertIsDisplayed()
         runOnIdle { saved.save() }
         wide.value = true
+        waitForIdle()
         onNodeWithText("Keep pictures").assertIsDisplayed()
         onNodeWithText("Draw").performClick()
         onNode(hasText("a red heart")).assertExists()

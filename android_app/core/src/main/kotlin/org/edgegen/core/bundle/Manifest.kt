@@ -6,7 +6,7 @@ const val TEXT_ENCODER = "text_encoder"
 const val TRANSFORMER = "transformer"
 const val DECODER = "decoder"
 val COMPONENTS = listOf(TEXT_ENCODER, TRANSFORMER, DECODER)
-val BACKENDS = listOf("coreml", "onnx", "executorch")
+val BACKENDS = listOf("coreml", "coreai", "onnx", "executorch")
 
 /** Name, static shape and NumPy dtype of an input or output. */
 data class TensorSpec(val name: String, val shape: List<Int>, val dtype: String)

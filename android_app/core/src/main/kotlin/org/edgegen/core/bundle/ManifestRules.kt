@@ -7,6 +7,7 @@ import kotlin.math.abs
 private const val MAX_STEPS = 1000
 private const val MAX_GUIDANCE = 100.0
 private const val MAX_ELEMENTS = 1L shl 28 // of one tensor: 1 GiB of float32
+private val KNOWN_OPTIONS = setOf("session.qdq_matmulnbits_accuracy_level") // of sessions that a manifest may set
 private const val TOLERANCE = 1e-6 // of the first and last sigma
 
 /** Refuses a manifest whose values cannot be drawn with, although each has the right type. */
@@ -14,7 +15,7 @@ internal fun requireFit(manifest: Manifest) {
     requireSampler(manifest)
     requireSigmas(manifest)
     requireLatent(manifest)
-    manifest.components.forEach { requireShapes(manifest, it) }
+    manifest.components.forEach { requireArtifact(manifest, it) }
     if (manifest.wholeBackends.isEmpty()) {
         throw refused(Kind.INCOMPLETE, "no back end has all of ${COMPONENTS.joinToString()}")
     }
@@ -52,9 +53,12 @@ private fun pictureShape(manifest: Manifest) = listOf(1, 3, manifest.resolution[
 private fun isUsable(shape: List<Int>): Boolean =
     shape.all { it > 0 } && shape.fold(1L) { product, size -> minOf(product * size, MAX_ELEMENTS + 1) } <= MAX_ELEMENTS
 
-private fun requireShapes(manifest: Manifest, artifact: Artifact) {
+private fun requireArtifact(manifest: Manifest, artifact: Artifact) {
     (artifact.inputs + artifact.outputs).firstOrNull { !isUsable(it.shape) }?.let {
         throw refused(Kind.BAD_SHAPE, "${artifact.name}'s ${it.name} has the shape ${it.shape}")
+    }
+    (artifact.options.keys - KNOWN_OPTIONS).firstOrNull()?.let {
+        throw refused(Kind.BAD_VALUE, "${artifact.name} on ${artifact.backend} sets $it, which edgegen never does")
     }
     when (artifact.name) {
         TEXT_ENCODER -> requireIds(manifest, artifact)

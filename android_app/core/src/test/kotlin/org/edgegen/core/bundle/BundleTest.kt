@@ -34,7 +34,7 @@ class BundleTest {
         assertEquals("лиса", manifest.prompts[1])
         assertEquals(90.0, manifest.floorsDb["onnx/decoder"])
         assertEquals(setOf("coreml", "onnx", "executorch"), manifest.wholeBackends.toSet())
-        assertEquals("4", bundle.artifact(TRANSFORMER, "executorch").options["session.qdq_matmulnbits_accuracy_level"])
+        assertEquals("4", bundle.artifact(TRANSFORMER, "onnx").options["session.qdq_matmulnbits_accuracy_level"])
         assertEquals("tiny/low-android, 4.3 bit", bundle.title)
     }
 
