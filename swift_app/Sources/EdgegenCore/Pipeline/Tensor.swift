@@ -30,3 +30,10 @@ public struct Tensor: Equatable, Sendable {
 
   public var count: Int { shape.reduce(1, *) }
 }
+
+extension Tensor {
+  /// sha256 of the values as float32, little end first.
+  public var sha256: String {
+    Sha256.hex(of: values.flatMap { value in (0..<4).map { UInt8(truncatingIfNeeded: value.bitPattern >> (8 * $0)) } })
+  }
+}
