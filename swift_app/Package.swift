@@ -7,31 +7,42 @@ import PackageDescription
 let onnxHeaders = ["/usr/include", "/opt/homebrew/include", "/usr/local/include"]
 let hasOnnx = onnxHeaders.contains { FileManager.default.fileExists(atPath: "\($0)/onnxruntime/onnxruntime_c_api.h") }
 
-let onnx: [Target] =
-  hasOnnx
-  ? [
-    .systemLibrary(
-      name: "COnnxRuntime", providers: [.apt(["libonnxruntime-dev"]), .brew(["onnxruntime"])]),
-    .target(name: "EdgegenONNX", dependencies: ["EdgegenCore", "COnnxRuntime"]),
-  ] : []
+let onnxTargets: [Target] = [
+  .systemLibrary(name: "COnnxRuntime", providers: [.apt(["libonnxruntime-dev"]), .brew(["onnxruntime"])]),
+  .target(name: "EdgegenONNX", dependencies: ["EdgegenCore", "COnnxRuntime"]),
+]
+
+/// Linux has no Core ML: tests run the code around it with a stand-in that replays what a test says.
+#if os(Linux)
+  let coreMLStub: [Target] = [.target(name: "CoreML", path: "Stubs/CoreML")]
+  let coreML: [Target.Dependency] = ["CoreML"]
+#else
+  let coreMLStub: [Target] = []
+  let coreML: [Target.Dependency] = []
+#endif
+
+let linuxObservation: Target.Dependency = .target(name: "LinuxObservation", condition: .when(platforms: [.linux]))
+let coreMLOnMacs: Target.Dependency = .target(name: "EdgegenCoreML", condition: .when(platforms: [.macOS]))
+let onnx: [Target.Dependency] = hasOnnx ? ["EdgegenONNX"] : []
+
+let targets: [Target] = [
+  .target(name: "EdgegenCore", dependencies: [linuxObservation]),
+  .target(name: "LinuxObservation"),
+  .target(name: "EdgegenCoreML", dependencies: ["EdgegenCore"] + coreML),
+  .target(name: "EdgegenCoreAI", dependencies: ["EdgegenCore"]),
+  .executableTarget(
+    name: "edgegen-swift", dependencies: ["EdgegenCore", coreMLOnMacs] + onnx,
+    swiftSettings: hasOnnx ? [.define("WITH_ONNX")] : []),
+  .testTarget(name: "EdgegenTests", dependencies: ["EdgegenCore", "EdgegenCoreML"] + coreML),
+]
 
 let package = Package(
   name: "Edgegen",
   defaultLocalization: "en",
   platforms: [.iOS(.v17), .macOS(.v14)],
   products: [
-    .library(name: "EdgegenCore", targets: ["EdgegenCore"]),
+    .library(name: "EdgegenApple", targets: ["EdgegenCore", "EdgegenCoreML", "EdgegenCoreAI"]),
     .executable(name: "edgegen-swift", targets: ["edgegen-swift"]),
   ],
-  targets: [
-    .target(
-      name: "EdgegenCore",
-      dependencies: [.target(name: "LinuxObservation", condition: .when(platforms: [.linux]))]),
-    .target(name: "LinuxObservation"),
-    .executableTarget(
-      name: "edgegen-swift",
-      dependencies: ["EdgegenCore"] + (hasOnnx ? ["EdgegenONNX"] : []),
-      swiftSettings: hasOnnx ? [.define("WITH_ONNX")] : []),
-    .testTarget(name: "EdgegenCoreTests", dependencies: ["EdgegenCore"]),
-  ] + onnx
+  targets: targets + coreMLStub + (hasOnnx ? onnxTargets : [])
 )

@@ -1,6 +1,9 @@
 import EdgegenCore
 import Foundation
 
+#if os(macOS)
+  import EdgegenCoreML
+#endif
 #if WITH_ONNX
   import EdgegenONNX
 #endif
@@ -9,13 +12,21 @@ import Foundation
 struct Loaders: LoaderProvider {
   let threads: Int
 
-  #if WITH_ONNX
-    let backends = [OnnxLoader.backendName]
-  #else
-    let backends: [String] = []
-  #endif
+  var backends: [String] {
+    var found: [String] = []
+    #if os(macOS)
+      found.append(CoreMLLoader.backendName)
+    #endif
+    #if WITH_ONNX
+      found.append(OnnxLoader.backendName)
+    #endif
+    return found
+  }
 
   func loader(backend: String, unit: ComputeUnit) throws -> any NetworkLoader {
+    #if os(macOS)
+      if backend == CoreMLLoader.backendName { return CoreMLLoader(Self.cache, unit: unit) }
+    #endif
     #if WITH_ONNX
       if backend == OnnxLoader.backendName { return OnnxLoader(try OnnxLibrary(), threads: threads) }
     #endif
@@ -23,10 +34,10 @@ struct Loaders: LoaderProvider {
   }
 
   /// Versions of what runs the networks, for a record.
-  func versions() throws -> [String: String] {
+  func versions(backend: String) throws -> [String: String] {
     var found = ["edgegen-swift": AppVersion.current]
     #if WITH_ONNX
-      found["onnxruntime"] = try OnnxLibrary().version
+      if backend == OnnxLoader.backendName { found["onnxruntime"] = try OnnxLibrary().version }
     #endif
     return found
   }
@@ -36,4 +47,12 @@ struct Loaders: LoaderProvider {
     let asked = ProcessInfo.processInfo.environment["OMP_NUM_THREADS"].flatMap { Int($0) } ?? 0
     return asked > 0 ? asked : ProcessInfo.processInfo.activeProcessorCount
   }
+
+  #if os(macOS)
+    private static var cache: CompiledModelCache {
+      let caches = FileManager.default.urls(for: .cachesDirectory, in: .userDomainMask)[0]
+      return CompiledModelCache(
+        folder: caches.appendingPathComponent("edgegen-swift"), system: DeviceFacts.current().build ?? "any")
+    }
+  #endif
 }

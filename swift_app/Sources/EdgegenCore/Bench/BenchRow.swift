@@ -4,11 +4,11 @@ import Foundation
 public enum BenchRow {
   /// The row of a subject measured on a device.
   public static func make(
-    _ measurement: Measurement, of subject: BenchSubject, bundle: ModelBundle, loader: any NetworkLoader,
+    _ timing: Timing, of subject: BenchSubject, bundle: ModelBundle, loader: any NetworkLoader,
     settings: BenchSettings, device: DeviceFacts, before: DeviceConditions, after: DeviceConditions,
     versions: [String: String], date: Date = Date()
   ) throws -> JSONValue {
-    let summary = try measurement.summary
+    let summary = try timing.summary
     let facts: [String: JSONValue] = [
       "source": "measured", "device": .string(device.device), "compute_unit": .string(loader.computeUnit),
       "date": .string(timestamp(date)), "commit": .null, "machine": device.json,
@@ -16,10 +16,10 @@ public enum BenchRow {
       "versions": .object(versions.mapValues { .string($0) }),
     ]
     let times: [String: JSONValue] = [
-      "partial": .bool(measurement.isPartial), "noisy": .bool(summary.cvTrimmed > Statistics.noiseLimit),
-      "settings": settingsJSON(settings, measurement, subject, bundle),
-      "load_ms": rounded(measurement.loadMilliseconds), "first_ms": rounded(measurement.firstMilliseconds),
-      "latency_ms": latency(summary, measurement.runs), "memory": memory(measurement),
+      "partial": .bool(timing.isPartial), "noisy": .bool(summary.cvTrimmed > Statistics.noiseLimit),
+      "settings": settingsJSON(settings, timing, subject, bundle),
+      "load_ms": rounded(timing.loadMilliseconds), "first_ms": rounded(timing.firstMilliseconds),
+      "latency_ms": latency(summary, timing.runs), "memory": memory(timing),
     ]
     return .object(facts.merging(identity(subject, bundle, loader.backend)) { _, new in new }.merging(times) { _, new in new })
   }
@@ -48,11 +48,11 @@ public enum BenchRow {
   }
 
   private static func settingsJSON(
-    _ settings: BenchSettings, _ measurement: Measurement, _ subject: BenchSubject, _ bundle: ModelBundle
+    _ settings: BenchSettings, _ timing: Timing, _ subject: BenchSubject, _ bundle: ModelBundle
   ) -> JSONValue {
     var values: [String: JSONValue] = [
       "runs": .integer(settings.runs), "seconds": .number(settings.seconds), "warmup": .integer(settings.warmup),
-      "threads": .integer(settings.threads), "block": .integer(measurement.block), "in_turn_with": [],
+      "threads": .integer(settings.threads), "block": .integer(timing.block), "in_turn_with": [],
     ]
     if subject == .picture { values["steps"] = .integer(bundle.manifest.steps) }
     return .object(values)
@@ -66,12 +66,12 @@ public enum BenchRow {
     ]
   }
 
-  private static func memory(_ measurement: Measurement) -> JSONValue {
-    guard measurement.peakBytes > 0 else { return .null }
+  private static func memory(_ timing: Timing) -> JSONValue {
+    guard timing.peakBytes > 0 else { return .null }
     return [
-      "base_bytes": .integer(measurement.baseBytes), "loaded_bytes": .integer(measurement.loadedBytes),
-      "peak_bytes": .integer(measurement.peakBytes),
-      "peak_over_base_bytes": .integer(measurement.peakBytes - measurement.baseBytes),
+      "base_bytes": .integer(timing.baseBytes), "loaded_bytes": .integer(timing.loadedBytes),
+      "peak_bytes": .integer(timing.peakBytes),
+      "peak_over_base_bytes": .integer(timing.peakBytes - timing.baseBytes),
     ]
   }
 

@@ -28,7 +28,13 @@ public struct Tensor: Equatable, Sendable {
     }
   }
 
-  public var count: Int { shape.reduce(1, *) }
+  /// The ids; values are rounded toward zero.
+  public var ids: [Int32] {
+    switch elements {
+    case .float32(let values): values.map { Int32($0) }
+    case .int32(let ids): ids
+    }
+  }
 }
 
 extension Tensor {

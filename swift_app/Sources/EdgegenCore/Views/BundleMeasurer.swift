@@ -35,7 +35,7 @@ public struct BundleMeasurer: BundleMeasuring {
     advance: (Int, Int) -> Void = { _, _ in }
   ) throws -> JSONValue? {
     let before = conditions()
-    let taken = try Measurement.take(settings, isStopped: { Task.isCancelled }, advance: advance) {
+    let taken = try Timing.take(settings, isStopped: { Task.isCancelled }, advance: advance) {
       try subject.open(bundle, loader)
     }
     guard !taken.runs.isEmpty else { return nil }

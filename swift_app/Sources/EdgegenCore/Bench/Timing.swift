@@ -1,7 +1,7 @@
 import Foundation
 
 /// Milliseconds of one subject's runs, taken as edgegen's `bench/measure.py` takes them.
-public struct Measurement: Equatable, Sendable {
+public struct Timing: Equatable, Sendable {
   public let loadMilliseconds: Double
   public let firstMilliseconds: Double
   public let baseBytes: Int  // of the process before loading
@@ -17,7 +17,7 @@ public struct Measurement: Equatable, Sendable {
   public static func take(
     _ settings: BenchSettings, clock: () -> Double = Self.milliseconds, isStopped: () -> Bool = { false },
     advance: (Int, Int) -> Void = { _, _ in }, open: () throws -> () throws -> Void
-  ) throws -> Measurement {
+  ) throws -> Timing {
     MemoryMeter.resetPeak()
     let base = MemoryMeter.peakBytes()
     var run: () throws -> Void = {}
@@ -35,7 +35,7 @@ public struct Measurement: Equatable, Sendable {
       rounds += 1
       advance(min(settings.runs, runs.count), settings.runs)
     }
-    return Measurement(
+    return Timing(
       loadMilliseconds: load, firstMilliseconds: first, baseBytes: base, loadedBytes: loaded,
       peakBytes: MemoryMeter.peakBytes(), block: block, runs: runs,
       isPartial: !isEnough(runs, rounds: rounds, settings))

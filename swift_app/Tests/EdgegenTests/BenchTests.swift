@@ -50,8 +50,8 @@ struct MeasurementTests {
 
     init(each: Double) { self.each = each }
 
-    func measure(_ settings: BenchSettings, isStopped: () -> Bool = { false }) throws -> Measurement {
-      try Measurement.take(settings, clock: { self.now }, isStopped: isStopped) { { self.now += self.each } }
+    func measure(_ settings: BenchSettings, isStopped: () -> Bool = { false }) throws -> Timing {
+      try Timing.take(settings, clock: { self.now }, isStopped: isStopped) { { self.now += self.each } }
     }
   }
 

@@ -91,7 +91,7 @@ struct HistoryTests {
         drawing("\(number)"), of: bundle, limit: 3, date: Date(timeIntervalSince1970: Double(number)))
     }
     #expect(store.entries().map(\.prompt) == ["4", "3", "2"])
-    #expect(store.entries()[0].seed == .max / 2)
+    #expect(store.entries()[0].seed == UInt64.max / 2)
     let files = try FileManager.default.contentsOfDirectory(atPath: home.url.path)
     #expect(files.count == 6)
     store.remove(store.entries()[0])
