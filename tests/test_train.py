@@ -20,32 +20,36 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edgegen import cli
+from edgegen.emoji import fetch, teacher
+from edgegen.emoji.captions import Saying, captions, common_concepts
+from edgegen.emoji.scenes import SceneSource, plural
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
+from edgegen.model.flow import noised
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
-from edgegen.runtime import pipeline
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.train import fetch, loop, run_state, teacher
-from edgegen.train import run as runs
-from edgegen.train.assemble import assemble
-from edgegen.train.autoencoder import AutoencoderTraining, train_autoencoder
-from edgegen.train.captions import Saying, captions, common_concepts
-from edgegen.train.device import choose_precision, pick_device
-from edgegen.train.elastic import GradientScale, elastic_gradients_
-from edgegen.train.elastic_data import captioned_latents
-from edgegen.train.flow import noised
-from edgegen.train.loop import CaptionedLatents, ElasticRun, ElasticTraining, train_elastic
-from edgegen.train.recipe import Assembly, load_assembly, load_recipe
-from edgegen.train.results import autoencoder_result, elastic_result, read_log, read_state, text_result
-from edgegen.train.samples import PromptGrid
-from edgegen.train.scenes import SceneSource, plural
-from edgegen.train.sheet import Group, Variant, contact_sheet, draw
-from edgegen.train.sheet_prompts import default_prompts, grouped, scene_groups
-from edgegen.train.text import TextTraining, save_tokenizers, train_text
-from edgegen.train.text_data import make_tokenizers_
+from edgegen.pipeline import draw as pipeline
+from edgegen.pipeline.torch import TorchNetworks
+from edgegen.runs import run_state
+from edgegen.runs.device import choose_precision, pick_device
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.data.elastic_data import captioned_latents
+from edgegen.train.outcome.assemble import assemble
+from edgegen.train.outcome.sheet import Group, Variant, contact_sheet, draw
+from edgegen.train.outcome.sheet_prompts import default_prompts, grouped, scene_groups
+from edgegen.train.run import run as runs
+from edgegen.train.run.recipe import Assembly, load_assembly, load_recipe
+from edgegen.train.run.registry import STAGES
+from edgegen.train.run.samples import PromptGrid
+from edgegen.train.stages import loop
+from edgegen.train.stages.autoencoder import AutoencoderTraining, train_autoencoder
+from edgegen.train.stages.elastic import GradientScale, elastic_gradients_
+from edgegen.train.stages.loop import ElasticRun, ElasticTraining, train_elastic
+from edgegen.train.stages.results import autoencoder_result, elastic_result, read_log, read_state, text_result
+from edgegen.train.stages.text import TextTraining, save_tokenizers, train_text
+from edgegen.train.stages.text_data import make_tokenizers_
 
 CONFIG = small_config()
 FAST = ElasticTraining(steps=6, batch=4, warmup=2, precision="float32", log_every=1, validate_every=3)
@@ -154,11 +158,11 @@ def test_a_recipe_file_is_trained_by_its_own_stage(tmp_path, capsys):
 
 def test_a_run_that_is_there_is_refused_when_it_shall_not_be_resumed(tmp_path, monkeypatch):
     recipe, data = load_recipe("elastic", ["steps=1", "batch=2", "precision=float32"]), captioned()
-    monkeypatch.setitem(
-        runs.PREPARE,
-        "elastic",
-        lambda recipe, data_dir, runs_dir, run_dir: lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training),
-    )
+
+    def prepare(recipe, data_dir, runs_dir, run_dir):
+        return lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training)
+
+    monkeypatch.setitem(STAGES, "elastic", replace(STAGES["elastic"], prepare=prepare))
     runs.run_stage(recipe, tmp_path, tmp_path, resume=False)
     before = state_bytes(tmp_path / "elastic")
     with pytest.raises(InputError, match="holds a run of 1 steps"):
@@ -492,7 +496,7 @@ def test_a_stage_writes_its_recipe_and_returns_its_last_numbers(tmp_path, monkey
     def prepare(recipe, data_dir, runs_dir, run_dir):
         return lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training)
 
-    monkeypatch.setitem(runs.PREPARE, "elastic", prepare)
+    monkeypatch.setitem(STAGES, "elastic", replace(STAGES["elastic"], prepare=prepare))
     result = runs.run_stage(recipe, tmp_path, tmp_path)
     assert result["steps"] == 2 and result["loss"] > 0 and result["val@1.0"] > 0
     saved = json.loads((tmp_path / "elastic" / "recipe.json").read_text())
@@ -592,7 +596,7 @@ def test_the_elastic_result_is_the_moving_average(three_stages):
 
 
 def test_captioned_latents_pair_every_picture_with_its_captions(three_stages):
-    from edgegen.train.data import EmojiData, Record
+    from edgegen.emoji.data import EmojiData, Record
 
     images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
     records = [Record("1", "dog", "3d", "train", ("dog", "a dog")), Record("2", "cat", "flat", "train", ("flat cat",))]
