@@ -25,6 +25,10 @@ let linuxObservation: Target.Dependency = .target(name: "LinuxObservation", cond
 let coreMLOnMacs: Target.Dependency = .target(name: "EdgegenCoreML", condition: .when(platforms: [.macOS]))
 let onnx: [Target.Dependency] = hasOnnx ? ["EdgegenONNX"] : []
 
+/// A copy that carries a bundle (`edgegen app ios`) has no tests.
+let hasTests = FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests")
+let tests: [Target] = [.testTarget(name: "EdgegenTests", dependencies: ["EdgegenCore", "EdgegenCoreML"] + coreML)]
+
 let targets: [Target] = [
   .target(name: "EdgegenCore", dependencies: [linuxObservation]),
   .target(name: "LinuxObservation"),
@@ -33,7 +37,6 @@ let targets: [Target] = [
   .executableTarget(
     name: "edgegen-swift", dependencies: ["EdgegenCore", coreMLOnMacs] + onnx,
     swiftSettings: hasOnnx ? [.define("WITH_ONNX")] : []),
-  .testTarget(name: "EdgegenTests", dependencies: ["EdgegenCore", "EdgegenCoreML"] + coreML),
 ]
 
 let package = Package(
@@ -44,5 +47,5 @@ let package = Package(
     .library(name: "EdgegenApple", targets: ["EdgegenCore", "EdgegenCoreML", "EdgegenCoreAI"]),
     .executable(name: "edgegen-swift", targets: ["edgegen-swift"]),
   ],
-  targets: targets + coreMLStub + (hasOnnx ? onnxTargets : [])
+  targets: targets + coreMLStub + (hasOnnx ? onnxTargets : []) + (hasTests ? tests : [])
 )

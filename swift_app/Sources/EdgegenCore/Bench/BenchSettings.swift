@@ -16,6 +16,11 @@ public struct BenchSettings: Equatable, Sendable {
     (self.runs, self.seconds, self.warmup, self.threads) = (runs, seconds, warmup, threads)
   }
 
+  /// What edgegen measures with unless told otherwise.
+  public static let standard = BenchSettings()
+
+  private init() { (runs, seconds, warmup, threads) = (20, 10, 3, 1) }
+
   static let leastRounds = 10  // unless time runs out
   static let leastRuns = 3  // however long they take
   static let blockMilliseconds = 20.0  // a block lasts about so long ...

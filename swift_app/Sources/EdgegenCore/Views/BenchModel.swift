@@ -29,6 +29,21 @@ public final class BenchModel {
     self.record = record
   }
 
+  /// A row as a person reads it.
+  public struct MedianTime: Identifiable, Equatable, Sendable {
+    public let name: String
+    public let milliseconds: Double
+    public var id: String { name }
+  }
+
+  /// The medians of the rows.
+  public var results: [MedianTime] {
+    rows.compactMap { row in
+      guard let name = row["component"]?.text, let middle = row["latency_ms"]?["p50"]?.double else { return nil }
+      return MedianTime(name: name, milliseconds: middle)
+    }
+  }
+
   public var recordURL: URL { record.url }
 
   public func start(_ bundle: ModelBundle, unit: ComputeUnit) {

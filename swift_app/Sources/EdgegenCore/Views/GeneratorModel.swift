@@ -22,6 +22,7 @@ public final class GeneratorModel {
   public private(set) var drawing: Drawing?
   public private(set) var error: EdgegenError?
 
+  private var bundle: ModelBundle?  // that drew the picture
   private let drawer: any PictureDrawing
   private let onDrawn: (Drawing, ModelBundle) -> Void
   private let nextSeed: () -> UInt64
@@ -36,6 +37,12 @@ public final class GeneratorModel {
     self.nextSeed = nextSeed
     self.onDrawn = onDrawn
     seed = nextSeed()
+  }
+
+  /// The picture as a PNG file that carries what it takes to draw it again.
+  public var png: Data? {
+    guard let drawing, let bundle else { return nil }
+    return drawing.png(bundle: bundle)
   }
 
   public var isRunning: Bool { phase != .idle }
@@ -93,7 +100,7 @@ public final class GeneratorModel {
     phase = .idle
     switch result {
     case .success(let drawn):
-      drawing = drawn
+      (drawing, self.bundle) = (drawn, bundle)
       preview = nil
       onDrawn(drawn, bundle)
     case .failure(let failure):
