@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegen.cli import run
-from edgegen.emit.bundle import load_bundle
+from edgegen.cli.main import run
+from edgegen.bundle import load_bundle
 from edgegen.model.checkpoint import make_tokenizers
 from edgegen.model.sampler import initial_noise
 
