@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from edgegen.bench.session import BenchRequest
 
 HOST = "host"
+MAC = "mac"
 
 
 def bench(
-    device: Annotated[str, typer.Option(metavar="NAME", help="host, or a device (edgegen devices).")] = HOST,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="host, mac (by the Swift app), or a device (edgegen devices).")
+    ] = HOST,
     bundle: Annotated[
         list[Path] | None,
         typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
@@ -65,7 +68,9 @@ def bench(
     )
     check_files(report, trace, profile)
     console = show.console()
-    if device != HOST:
+    if device == MAC:
+        document = on_mac(console, request, report, as_json)
+    elif device != HOST:
         document = on_device(console, device, request, report, as_json)
     elif profile:
         document = profiled(console, request, report, trace, as_json)
@@ -136,6 +141,22 @@ def profiled(
             for title, operations in profiles.items()
         ],
     }
+
+
+def on_mac(console: Console, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
+    """Measures Core ML on this Mac with the Swift app's own code."""
+    from edgegen import show
+    from edgegen.bench import report as page
+    from edgegen.bench.mac import measure_mac
+    from edgegen.cli import bench_tables as tables
+
+    with show.Progress(console) as progress:
+        rows = measure_mac(request, progress)
+    if not as_json:
+        tables.show_measured(show.results(), rows)
+    if report:
+        page.write(report, rows)
+    return {"source": "measured", "device": MAC, "rows": rows}
 
 
 def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
