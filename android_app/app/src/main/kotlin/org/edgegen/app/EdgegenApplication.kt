@@ -15,7 +15,7 @@ class EdgegenApplication : Application() {
             appFiles(this), engines(), AndroidPhone(this, predictions(this)), scope, Dispatchers.IO,
             predictions = predictions(this),
             bench = { bundle, _ -> BenchService.start(this, bundle.root.name) },
-            shipped = assets.list(BUNDLES).orEmpty().filter { it.endsWith(".zip") }.map { Shipped(it) { assets.open("$BUNDLES/$it") } },
+            shipped = assets.list(BUNDLES).orEmpty().map { folder -> Shipped(folder) { path -> assets.open("$BUNDLES/$folder/$path") } },
         ).apply { start() }
     }
 }

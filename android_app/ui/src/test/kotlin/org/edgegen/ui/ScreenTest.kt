@@ -1,6 +1,5 @@
 package org.edgegen.ui
 
-import androidx.compose.runtime.mutableStateOf
 import androidx.compose.ui.test.ComposeUiTest
 import androidx.compose.ui.test.ExperimentalTestApi
 import androidx.compose.ui.test.assertIsDisplayed
@@ -132,22 +131,21 @@ class ScreenTest {
     @Test
     fun `a rotation keeps prompt, picture and page`() = runComposeUiTest {
         start()
-        val wide = mutableStateOf(false)
         val saved = SavedState()
-        setContent { saved.Keeping(wide.value) { EdgegenScreen(model, host, strings = English) } }
+        setContent { saved.Keeping { EdgegenScreen(model, host, strings = English) } }
         withBundle()
-        onNode(hasText("What to draw")).performTextInput("a red heart")
+        onNode(hasText("What to draw")).performTextInput("a green rocket")
         onNodeWithText("Generate").performClick()
         await("s, seed")
         onNodeWithText("History").performClick()
         onNodeWithText("Keep pictures").assertIsDisplayed()
-        runOnIdle { saved.save() }
-        wide.value = true
-        waitForIdle()
+        runOnIdle(saved::stop)
+        waitUntil(WAIT) { onAllNodesWithText("Keep pictures").fetchSemanticsNodes().isEmpty() }
+        runOnIdle(saved::restore)
         onNodeWithText("Keep pictures").assertIsDisplayed()
         onNodeWithText("Draw").performClick()
-        onNode(hasText("a red heart")).assertExists()
-        onNodeWithContentDescription("Picture of: a red heart").assertExists()
+        onNode(hasText("a green rocket")).assertExists()
+        onNodeWithContentDescription("Picture of: a green rocket").assertExists()
     }
 
     @Test

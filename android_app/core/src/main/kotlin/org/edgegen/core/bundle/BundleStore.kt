@@ -44,6 +44,14 @@ class BundleStore(private val root: File, private val freeBytes: (File) -> Long 
     fun importZip(source: InputStream, copied: Copied = {}): Bundle =
         import { staging -> unzip(source, staging, { requireSpace(it) }, copied) }
 
+    /** Copies what the manifest lists in, by path, such as from an app's assets. Throws [Failure]; nothing is then imported. */
+    fun importFiles(copied: Copied = {}, open: (String) -> InputStream): Bundle {
+        val text = open(MANIFEST).use { it.readBytes().decodeToString() }
+        val manifest = parseManifest(text)
+        requireSpace(manifest.files.sumOf { it.bytes })
+        return import { staging -> copyFiles(manifest, text, staging, copied, open) }
+    }
+
     /** Removes a bundle: the manifest first, so that what is left never looks whole. */
     fun remove(bundle: Bundle) {
         require(bundle.root.parentFile == root) { "${bundle.root} is not of this store" }

@@ -28,6 +28,16 @@ internal fun copyBundle(bundle: Bundle, target: File, copied: Copied) {
     File(bundle.root, MANIFEST).copyTo(File(target, MANIFEST))
 }
 
+/** Copies the files that a manifest lists, then the manifest itself. */
+internal fun copyFiles(manifest: Manifest, text: String, target: File, copied: Copied, open: (String) -> InputStream) {
+    var total = 0L
+    for (part in manifest.files) {
+        requireInside(target, part.path)
+        open(part.path).use { stream -> total += write(stream, File(target, part.path)) { copied(total + it) } }
+    }
+    File(target, MANIFEST).writeText(text)
+}
+
 /**
  * Unpacks a zip file into [target]; [requireSpace] is told what is about to be written.
  *
