@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgegen.emit.mlpackage import settle_
 from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
 from edgegen.errors import InputError
@@ -15,7 +16,6 @@ from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component, TensorSpec
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
-DEBUG_HANDLES = "executorch_debug_handle_mapping.json"  # coremltools leaves it in a package: half of a small program
 
 
 def signature(component: Component) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -57,4 +57,4 @@ def write(component: Component, path: Path, target: str = "iOS17", weights: Stor
             )
         model.short_description = f"edgegen {component.name}, {component.form} form"
         model.save(str(path))
-        (path / DEBUG_HANDLES).unlink(missing_ok=True)
+        settle_(path)
