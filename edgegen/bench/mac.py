@@ -1,7 +1,7 @@
 """Core ML on this Mac as the app runs it: measured by `edgegen-swift bench`, the command of swift_app/.
 
-`--device host` measures Core ML on a Mac too, through coremltools in Python; this is the app's own code. macOS only; our
-tests replace the command.
+`--device host` measures Core ML on a Mac too, through coremltools in Python; this is the app's own code. macOS only;
+our tests replace the command.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ enum ManifestChecks {
   }
 
   private static func checkShapes(_ m: Manifest) throws {
-    try checkShape(m.latentShape.count == 4 && m.latentShape.first == 1, "latent_shape \(m.latentShape) is not (1, C, h, w).")
+    try checkShape(
+      m.latentShape.count == 4 && m.latentShape.first == 1, "latent_shape \(m.latentShape) is not (1, C, h, w).")
     try checkShape(m.resolution.allSatisfy { $0 > 0 }, "resolution \(m.resolution) is not positive.")
     try checkSize(m.latentShape, "latent_shape")
     try checkSize([3] + m.resolution, "resolution")
@@ -51,7 +52,9 @@ enum ManifestChecks {
       }
       for spec in component.inputs + component.outputs {
         try checkSize(spec.shape, "\(component.name)'s \(spec.name)")
-        try checkShape(expected(spec, of: component, in: m), "\(component.name)'s \(spec.name) is \(spec.shape), the bundle's is another.")
+        try checkShape(
+          expected(spec, of: component, in: m),
+          "\(component.name)'s \(spec.name) is \(spec.shape), the bundle's is another.")
       }
     }
     let whole = m.backends.contains { backend in isWhole(m.components(of: backend)) }
