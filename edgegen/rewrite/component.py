@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.rewrite.segments import Segment
 
 ATTENTION_FORMS = ("split", "batched")
 NORM_FORMS = ("composed", "fused")
@@ -73,6 +74,7 @@ class Component:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     form: str
+    segments: tuple[Segment, ...] = ()  # what the module does, cut into parts; none where it is converted whole
 
     def example(self) -> tuple[Tensor, ...]:
         """Zeros of every input, for export: programs are static, values do not matter."""
