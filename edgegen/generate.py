@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from edgegen.emit.bundle import MANIFEST, Bundle, load_bundle
-from edgegen.errors import InputError
-from edgegen.files import disk_errors
+from edgegen.backends.registry import backend_names, fastest_first
+from edgegen.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.errors import InputError, brief, unknown
+from edgegen.files import user_path, whole_file
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
-from edgegen.runtime.networks import ArtifactNetworks, Networks
-from edgegen.runtime.pipeline import denoise, to_image
+from edgegen.pipeline.draw import denoise, to_image
+from edgegen.pipeline.networks import ArtifactNetworks, Networks
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import threads_for
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.target import BACKENDS, unknown
+from edgegen.strict_json import is_text
 from edgegen.verify import Report, is_whole
 
-FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
+SLUG = 60  # bytes of a picture's name that come from its prompt
 Advance = Callable[[int, int], None]  # steps done, of how many
 
 
 @dataclass(frozen=True)
-class Request:
+class PictureRequest:
     """A picture to draw; what is None is the bundle's own."""
 
     prompt: str
@@ -61,18 +64,26 @@ class Drawn:
     seconds: float
     previews: tuple[str, ...]
 
+    def open(self) -> Image.Image:
+        """The picture, read from its file."""
+        with Image.open(self.picture) as image:
+            return image.copy()
+
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def generate(request: Request, report: Report = lambda line: None, advance: Advance = lambda done, of: None) -> Drawn:
+def generate(
+    request: PictureRequest, report: Report = lambda line: None, advance: Advance = lambda done, of: None
+) -> Drawn:
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
+    check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
     with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
         return draw_and_save(bundle, request, report, advance)
 
 
-def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Advance) -> Drawn:
+def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
     """Draws with the back end asked for, and saves the picture and, if asked, what each step aims at."""
     backend = choose_backend(bundle, request.backend)
     sampler = sampler_of(bundle, request)
@@ -122,18 +133,19 @@ def newest_bundle(root: Path) -> Path:
 def choose_backend(bundle: Bundle, name: str | None) -> str:
     """The back end asked for, or the fastest that has all it takes."""
     if name is None:
-        whole = [b for b in FASTEST if is_whole(bundle, b)]
+        whole = [b for b in fastest_first() if is_whole(bundle, b)]
         if not whole:
             raise InputError(
                 f"{bundle.root} has no back end with all three components.", "Export without --components."
             )
         return whole[0]
-    if name not in (*BACKENDS, "torch"):
-        raise unknown("back end", name, (*BACKENDS, "torch"))
+    known = (*backend_names(), "torch")
+    if name not in known:
+        raise unknown("back end", name, known)
     return name
 
 
-def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
+def sampler_of(bundle: Bundle, request: PictureRequest) -> SamplerConfig:
     """The bundle's sampler with what the request changes; out of range is an error."""
     m = bundle.manifest
     steps = m.steps if request.steps is None else request.steps
@@ -153,29 +165,47 @@ def checkpoint_of(bundle: Bundle, folder: Path | None) -> Checkpoint:
     return load_checkpoint(folder) if folder else reopen(bundle.manifest.checkpoint)
 
 
+def check_prompt(prompt: str) -> str:
+    """Refuses a prompt that is no text, such as one typed in another encoding than the terminal's."""
+    if not is_text(prompt):
+        raise InputError(f"the prompt {brief(prompt)} is not UTF-8 text.", "Type it in UTF-8.")
+    return prompt
+
+
 def check_out(path: Path) -> Path:
     """Refuses a file that cannot be a picture or has nowhere to go, before any work."""
+    path = user_path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} has no picture's suffix.", f"Use one of {', '.join(SUFFIXES)}.")
     if path.is_dir():
         raise InputError(f"{path} is a folder.", "Give a file with --out.")
-    if not path.absolute().parent.is_dir():
+    if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
+        raise InputError(f"{path} is no file.", "Give another file with --out.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise InputError(f"folder {path.parent} does not exist.", "Make it, or choose another --out.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"folder {path.parent} cannot be written to.", "Choose another --out.")
     return path
 
 
 def slug(prompt: str) -> str:
-    """A file name that resembles a prompt."""
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
-    return "-".join(words)[:60].strip("-") or "picture"
+    """A file name that resembles a prompt, in any script; of one that is cut or has no letters, with a digest, so that
+    two prompts do not become one picture.
+    """
+    words = "".join(c if c.isalnum() else " " for c in unicodedata.normalize("NFC", prompt.lower())).split()
+    name, cut = "-".join(words), ""
+    for letter in name:
+        if len((cut + letter).encode()) > SLUG:
+            break
+        cut += letter
+    if cut == name and name:
+        return name
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{cut.strip('-') or 'picture'}-{digest}" if prompt else "picture"
 
 
 def save(image: Image.Image, path: Path) -> None:
     """Writes an image beside its name and renames it."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with disk_errors(path.absolute()):
-            image.save(partial)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        image.save(partial)

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_tier
 
 from edgegen import export as export_module
+from edgegen.bundle import load_bundle
 from edgegen.cli import run
-from edgegen.emit.bundle import load_bundle
+from edgegen.emit import onnx as emit_onnx
 from edgegen.files import digest
 
 COMMANDS = ("export", "generate", "verify", "inspect", "tiers", "devices", "doctor")
@@ -288,7 +289,7 @@ def test_an_unknown_preset_and_device(capfd, tmp_path):
 @pytest.mark.parametrize("old, new, expected", [
     ("width = 0.5", "widht = 0.5", "width"),
     ("width = 0.5", "width = 'half'", "a number"),
-    ("bits = 16", "bites = 16", "Did you mean bits?"),
+    ("width = 0.5", "widths = 0.5", "width"),
 ])  # fmt: skip
 def test_a_wrong_tier_file(copy, capfd, old, new, expected):
     tier = copy / "tiny-tier.toml"
@@ -300,19 +301,22 @@ def test_an_occupied_folder(copy, capfd):
     before = digest(copy / "bundle")
     refused(capfd, export_line(copy, copy / "bundle"), "is not empty", "--overwrite")
     assert digest(copy / "bundle") == before
-    refused(capfd, export_line(copy, copy / "checkpoint", "--overwrite"), "replaces only what was made here")
+    refused(capfd, export_line(copy, copy / "checkpoint", "--overwrite"), "is the checkpoint")
+    (copy / "mine").mkdir()
+    (copy / "mine" / "manifest.json").write_text("{}")
+    refused(capfd, export_line(copy, copy / "mine", "--overwrite"), "replaces only what was made here")
     refused(capfd, export_line(copy, copy / "tiny-tier.toml"), "is a file")
 
 
 def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
     before = sorted(os.listdir(copy))
 
-    def fail(component, path, target, weights):
+    def fail(component, path, *rest):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setitem(export_module.WRITERS, "onnx", fail)
+        patch.setattr(emit_onnx, "write", fail)
         refused(capfd, export_line(copy, copy / "new"), "disk", "full")
     with monkeypatch.context() as patch:
         patch.setattr(export_module, "free_bytes", lambda path: 10)
@@ -321,11 +325,11 @@ def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
 
 
 def test_a_converter_that_fails_is_one_line(copy, capfd, monkeypatch):
-    def fail(component, path, target, weights):
+    def fail(component, path, *rest):
         os.write(1, b"chatter " * 100)
         raise RuntimeError("no such operation\nand a long story")
 
-    monkeypatch.setitem(export_module.WRITERS, "onnx", fail)
+    monkeypatch.setattr(emit_onnx, "write", fail)
     refused(capfd, export_line(copy, copy / "new"), "onnx cannot take the text_encoder", "no such operation", code=1)
     assert not (copy / "new").exists()
 

@@ -69,7 +69,7 @@ def test_a_stamped_program_is_the_plainly_converted_one_operation_for_operation(
     assert stamped == plain
 
 
-@pytest.mark.parametrize("form", [Form("split"), Form("batched"), Form("batched", norm="fused")])
+@pytest.mark.parametrize("form", [Form("split"), Form("batched"), Form("batched", operations="fused")])
 def test_segments_compute_what_the_whole_does(form):
     component = component_of(SMALL, form)
     feed = {spec.name: torch.randn(spec.shape) for spec in component.inputs}

@@ -17,6 +17,7 @@ from edgegen.errors import EdgegenError, InputError
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import euler, flow_sigmas, guide, initial_noise
+from edgegen.strict_json import read_text
 
 PROMPTS = (
     "a red heart", "a yellow star", "a cat face", "a bicycle", "two dogs on a green background", "a blue car",
@@ -50,16 +51,7 @@ class Batch:
 
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a text file, one a line; empty lines and those that begin with # are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"calibration prompts {path} cannot be read: {error.strerror}.", "Give a text file with one prompt a line."
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"calibration prompts {path} are not UTF-8 text.", "Give a text file with one prompt a line."
-        ) from None
+    lines = read_text(path, "Give a text file with one prompt a line.").splitlines()
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise InputError(f"calibration prompts {path} hold no prompt.", "Write one prompt a line.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
@@ -18,7 +17,8 @@ from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable
 from edgegen.quantize.calibration import calibrate, spread
 from edgegen.quantize.palette import BITS, check_bits, palette_bytes
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
-from edgegen.target import unknown
+from edgegen.quantize.stages import AGAIN
+from edgegen.strict_json import read_json
 
 CURVE_POINTS = 17  # budgets at which the best plan's error is told
 VELOCITY_ROWS = 32  # points on which a layer's effect on the velocity is measured: a forward pass a layer and candidate
@@ -129,7 +129,7 @@ def read_layers(path: Path) -> list[Sensitivity]:
             {bits: int(size) for bits, size in by_bits(entry["bytes"]).items()},
             by_bits(entry["velocity"]),
         )
-        for entry in json.loads(path.read_text(encoding="utf-8"))
+        for entry in read_json(path, AGAIN)
     ]
 
 

@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.dit import DiT
-from edgegen.model.states import write_tensors
+from edgegen.model.states import open_safetensors, write_tensors
+from edgegen.quantize.stages import AGAIN, reading_stage
 from edgegen.quantize.trajectories import Conditions, Points, Sampling, draw_points, mixed_seed, velocity_error
+from edgegen.strict_json import parse_json
 
 Advance = Callable[[int, int], None]
 
@@ -100,8 +101,9 @@ class TuneState:
     @classmethod
     def load(cls, path: Path, names: Iterable[str], settings: dict) -> TuneState:
         """Reads a state back; one of other settings is an error."""
-        with safe_open(path, "pt") as file:
-            note = json.loads(file.metadata()["state"])
+        with reading_stage(path):
+            file = open_safetensors(path, AGAIN)
+            note = parse_json(file.metadata()["state"], str(path), AGAIN)
             if note["settings"] != json.loads(json.dumps(settings)):
                 raise InputError(
                     f"{path} belongs to a tuning with other settings.",
@@ -110,8 +112,10 @@ class TuneState:
             groups = {
                 group: {name: file.get_tensor(f"{group}.{name}").clone() for name in names} for group in cls.GROUPS
             }
-        curve = [(int(step), float(error)) for step, error in note["curve"]]
-        return cls(note["step"], best_error=note["best_error"], first_error=note["first_error"], curve=curve, **groups)
+            curve = [(int(step), float(error)) for step, error in note["curve"]]
+            return cls(
+                int(note["step"]), best_error=note["best_error"], first_error=note["first_error"], curve=curve, **groups
+            )
 
 
 @dataclass(frozen=True)

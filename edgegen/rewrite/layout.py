@@ -162,7 +162,7 @@ class FusedNorm(nn.Module):
 
 def channel_norm(source: RMSNorm, size: int, form: Form) -> nn.Module:
     """The norm of `size` channels in a form."""
-    if form.norm == "fused":
+    if form.operations == "fused":
         return FusedNorm(source, size)
     return DeployedNorm(source, size, layout_of(form.attention))
 
@@ -184,7 +184,7 @@ class DeployedLayerNorm(nn.Module):
 
 def layer_norm(source: nn.LayerNorm, form: Form) -> nn.Module:
     """A layer norm in a form."""
-    return source if form.norm == "fused" else DeployedLayerNorm(source, layout_of(form.attention))
+    return source if form.operations == "fused" else DeployedLayerNorm(source, layout_of(form.attention))
 
 
 def stride_conv(source: nn.Linear, channels: int, patch: int) -> nn.Module:

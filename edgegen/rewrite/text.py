@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.model.text import PAD, TextBlock, TextEncoder, TextEncoders
-from edgegen.rewrite.attention import MASKED, attend_heads, attend_in
+from edgegen.rewrite.attention import MASKED
+from edgegen.rewrite.batched import attend_in
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.layout import ChannelsFirst, ChannelsLast, Layout, layer_norm, layout_of
+from edgegen.rewrite.split import attend_heads
 
 
 class DeployedTextBlock(nn.Module):
