@@ -8,6 +8,7 @@ from edgegen.emit.coreml_convert import convert, half_specs
 from edgegen.emit.coreml_stamp import save_stamped
 from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
+from edgegen.emit.provenance import brief_provenance
 from edgegen.errors import InputError
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -31,7 +32,7 @@ def write(component: Component, path: Path, target: str = "iOS17", weights: Stor
         raise InputError(f"Core ML target {target!r} is not one of {', '.join(TARGETS)}.")
     check(weights or {}, target)
     description = f"edgegen {component.name}, {component.form} form"
-    with quiet():
+    with quiet(), brief_provenance():
         if component.segments:
             save_stamped(component, path, target, weights or {}, description)
         else:

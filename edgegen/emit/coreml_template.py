@@ -12,14 +12,10 @@ import torch
 
 from edgegen.emit.coreml_convert import convert
 from edgegen.emit.fingerprint import fingerprinted, key, keys_of
-from edgegen.errors import EdgegenError
+from edgegen.emit.template_error import TemplateError
 from edgegen.rewrite.component import TensorSpec
 from edgegen.rewrite.segments import Segment
 from edgegen.runtime.mil_file import Constant, Weights, tensor_info
-
-
-class TemplateError(EdgegenError):
-    """A segment whose converted form does not show where each weight goes."""
 
 
 @dataclass(frozen=True)
