@@ -28,21 +28,22 @@ from edgegen.bundle import (
     write_tokenizer,
 )
 from edgegen.errors import EdgegenError, InputError, unknown
-from edgegen.files import free_bytes, is_disk_full
+from edgegen.files import free_bytes, is_disk_full, user_path
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
 from edgegen.meter import Meter, Stage
 from edgegen.model.checkpoint import Checkpoint
+from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
-from edgegen.quantize.stored import stored_weights
+from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
-from edgegen.target import Tier
+from edgegen.target import BackendTarget, Tier, list_tiers
 from edgegen.verify import (
     PICTURE,
     Report,
@@ -57,6 +58,8 @@ from edgegen.verify import (
 
 PLAIN_BITS = 16  # a weight, as checkpoints store those that are not quantized
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
+LONGEST_SIDE = 8192  # pixels of a picture
+SCORE_FACTOR = 2.5  # copies of a layer's attention scores at the peak
 MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
 
 
@@ -106,7 +109,8 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters)
+        scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
+        return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores)
 
     def to_dict(self) -> dict:
         return {
@@ -187,36 +191,75 @@ def make_plan(
 ) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
-    checkpoint.check_width(tier.width)
-    backends = tuple(dict.fromkeys(backends)) or tuple(tier.backends)
+    check_width(checkpoint, tier)
+    backends = tuple(dict.fromkeys(backends)) or tier.default_backends
     components = tuple(dict.fromkeys(components)) or COMPONENTS
     for name in components:
         if name not in COMPONENTS:
             raise unknown("component", name, COMPONENTS)
     components = tuple(name for name in COMPONENTS if name in components)
     resolution = resolution or tier.resolution or config.resolution
+    check_resolution(resolution)
     config.latent_size(resolution)
     sizes = parameter_counts(checkpoint, tier.width)
     weights = stored_weights(checkpoint) if "transformer" in components else {}
     for backend in backends:
         find_backend(backend).check(weights, tier.backend(backend))
+    tables = position_elements(config.transformer.at(tier.width), config.latent_size(resolution))
     parts = tuple(
-        Part(
-            name,
-            backend,
-            f"{backend}/{name}",
-            sizes[name],
-            find_backend(backend).predicted_bytes(
-                sizes[name], weights if name == "transformer" else {}, tier.backend(backend)
-            ),
-        )
+        predicted_part(name, tier.backend(backend), sizes[name], *((weights, tables) if name == "transformer" else ()))
         for backend in backends
         for name in components
     )
-    out = checked_target(out or Path("out") / config.name / tier.name)
+    for part in parts:
+        check_largest(part, backends)
+    out = user_path(out or Path("out") / config.name / tier.name)
+    checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
+
+
+def predicted_part(
+    name: str, target: BackendTarget, parameters: int, weights: StoredWeights | None = None, tables: int = 0
+) -> Part:
+    """An artifact to be; `tables` are numbers that it holds beside its parameters."""
+    backend = find_backend(target.name)
+    size = backend.predicted_bytes(parameters, weights or {}, target) + tables * backend.precision_bytes
+    return Part(name, target.name, f"{target.name}/{name}", parameters, size)
+
+
+def check_width(checkpoint: Checkpoint, tier: Tier) -> None:
+    """Refuses a tier of a width that the checkpoint does not have, and names the tiers that would do."""
+    try:
+        checkpoint.check_width(tier.width)
+    except InputError as error:
+        quantized = checkpoint.config.quantization
+        widths = (quantized.width,) if quantized else checkpoint.config.transformer.widths
+        fitting = [other.name for other in list_tiers() if other.width in widths]
+        told = f"Tiers that fit: {', '.join(fitting)}." if fitting else "No tier that ships has one of its widths."
+        raise InputError(f"tier {tier.name}: {error.message}", told) from None
+
+
+def check_resolution(resolution: tuple[int, int]) -> None:
+    """Refuses pictures that no phone draws, before their sizes are multiplied."""
+    if max(resolution) > LONGEST_SIDE:
+        raise InputError(
+            f"resolution {resolution[0]}x{resolution[1]} has a side of more than {LONGEST_SIDE} pixels.",
+            "Choose a smaller --resolution.",
+        )
+
+
+def check_largest(part: Part, backends: Sequence[str]) -> None:
+    """Refuses an artifact that its file format cannot hold."""
+    largest = find_backend(part.backend).largest_bytes
+    if largest is not None and part.bytes > largest:
+        others = ", ".join(name for name in backends if name != part.backend)
+        raise InputError(
+            f"the {part.component} for {part.backend} would have {part.bytes / 1e9:.1f} GB; its file holds "
+            f"{largest / 1e9:.1f}.",
+            f"Leave it out{f': --backend {others}' if others else ''}, or quantize first with --bits 4.3.",
+        )
 
 
 def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:

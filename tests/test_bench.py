@@ -479,7 +479,7 @@ def test_a_connected_phone_is_found_by_its_model():
 def test_what_is_not_here_is_predicted_and_says_so(made, tmp_path, capfd):
     line = ["bench", "--device", "pixel8", "--bundle", str(made / "bundle")]
     assert run([*line, "--report", str(tmp_path / "page.html")]) == 0
-    told = capfd.readouterr().err.splitlines()
+    told = capfd.readouterr().out.splitlines()
     assert "predicted" in told[0] and "nothing here was measured" in told[0]
     rows = [
         text

@@ -27,8 +27,9 @@ from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokeniz
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.outcome.assemble import add_adapters, assemble
 from edgegen.train.outcome.card import commands, unfinished_note
-from edgegen.train.recipe import Assembly, Recipe, load_recipe
-from edgegen.train.run.kdmd_data import base_checkpoint, prepare_kdmd, read_prompts
+from edgegen.train.run import kdmd_stage
+from edgegen.train.run.kdmd_data import base_checkpoint, read_prompts
+from edgegen.train.run.recipe import Assembly, Recipe, load_recipe
 from edgegen.train.run.run import write_note
 from edgegen.train.stages import kdmd_run
 from edgegen.train.stages.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
@@ -446,7 +447,7 @@ def test_a_user_s_checkpoint_is_distilled_from_a_file_of_prompts(tmp_path):
 
     def start(training):
         runs = tmp_path / "runs"
-        return prepare_kdmd(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
+        return kdmd_stage.prepare(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
 
     start(training)()
     assert not (tmp_path / "data").exists()

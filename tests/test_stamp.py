@@ -33,6 +33,10 @@ SMALL = DiTConfig(
 def component_of(config: DiTConfig, form: Form, latent: tuple[int, int] = (16, 16)):
     torch.manual_seed(0)
     model = DiT(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.uniform_(
+            -0.5, 0.5
+        )  # values that coincide, as of norms of ones, let a whole conversion drop operations
     return transformer_component(model, latent, 16, form)
 
 

@@ -128,6 +128,7 @@ BACKEND = Backend(
     examine=examine,
     runs_here=lambda: True,
     warm=warm,
+    largest_bytes=2**31 - 2**20,  # of a protobuf, less what a graph takes
     options=options,
     known_options=known_options,
     check_file=check_file,

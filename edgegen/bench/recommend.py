@@ -180,7 +180,8 @@ def options_of_config(
     for tier in tiers:
         if tier.width not in config.transformer.widths:
             continue
-        for backend, target in tier.backends.items():
+        for backend in tier.default_backends:
+            target = tier.backend(backend)
             report(f"counting {tier.name} for {backend}")
             programs = {part.name: program_of_component(part) for part in components(config, tier, target)}
             for storage in storages(target):

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from edgegen.bench.compare import Comparison
 from edgegen.bench.profile import TimedOperation, shares
-from edgegen.show import marked, table
+from edgegen.show import Cell, marked, table
 
 MOST = 24  # lines of a profile's table
 
@@ -27,9 +27,9 @@ def show_measured(to: Console, rows: Sequence[dict]) -> None:
     for row in rows:
         latency, memory = row["latency_ms"], row["memory"] or {}
         name = Text(row["component"]) + (marked(" (partial)", "yellow") if row["partial"] else "")
-        spread = (
-            marked(f"{latency['cv_trimmed']:.2f} noisy", "yellow") if row["noisy"] else f"{latency['cv_trimmed']:.2f}"
-        )
+        spread: Cell = f"{latency['cv_trimmed']:.2f}"
+        if row["noisy"]:
+            spread = marked(f"{spread} noisy", "yellow")
         times = (latency[key] for key in ("min", "p50", "p90", "p95", "max", "trimmed_mean"))
         cells.append(
             (

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import EdgegenError, InputError
+from edgegen.train.run.registry import STAGES
 
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="One folder a stage: state, log, recipe.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")]
@@ -25,30 +26,13 @@ Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is saved, or refuse it.")]
 RUNS = Path("runs")
 
-STAGE_HELP = {
-    "autoencoder": "Trains the picture autoencoder, or resumes it.",
-    "decoder": "Distils a small decoder from the autoencoder's, or resumes it.",
-    "text": "Distils the text encoders, or resumes them.",
-    "elastic": "Trains the transformer at all widths, or resumes it; data parallel under torchrun.",
-    "kd": "Distils a larger teacher into the transformer at all widths, or resumes it; data parallel under torchrun.",
-    "kdmd": "Distils four-step adapters of one width or all, or resumes them.",
-}
-STAGE_EXAMPLE = {
-    "autoencoder": "edgegen train autoencoder --set steps=2000",
-    "decoder": "edgegen train decoder --set model.widths=[128,64,32]",
-    "text": "edgegen train text --set model.width=192",
-    "elastic": "torchrun --nproc-per-node 2 -m edgegen train elastic --data data --runs runs",
-    "kd": "edgegen train kd --set teacher=big --set feature_weight=0.5",
-    "kdmd": "edgegen train kdmd --runs runs --set width=0.375 --set guidance=3",
-}
-
 
 class RecipeGroup(TyperGroup):
     """Takes a .toml file where a stage is expected: the stage is the one it names."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0].endswith(".toml"):
-            from edgegen.train.recipe import stage_of
+            from edgegen.train.run.recipe import stage_of
 
             args = [stage_of(args[0]), "--recipe", *args]
         return super().resolve_command(ctx, args)
@@ -67,8 +51,8 @@ def train_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.command(epilog="Example: edgegen train fetch --data data")(fetch)
-    for stage in STAGE_HELP:
-        app.command(stage, help=STAGE_HELP[stage], epilog=f"Example: {STAGE_EXAMPLE[stage]}")(stage_command(stage))
+    for stage in STAGES.values():
+        app.command(stage.name, help=stage.help, epilog=f"Example: {stage.example}")(stage_command(stage.name))
     app.command("all", epilog="Example: edgegen train all --set elastic.steps=2000 --set text.steps=500")(train_all)
     app.command(epilog="Example: edgegen train assemble --runs runs --out emoji --set guidance=3")(assemble)
     app.command(epilog="Example: edgegen train sheet --checkpoint emoji --out sheet.png --width 0.375,1.0")(sheet)
@@ -113,7 +97,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         resume: Resume = True,
         as_json: Json = False,
     ) -> None:
-        from edgegen.train.recipe import load_recipe
+        from edgegen.train.run.recipe import load_recipe
         from edgegen.train.run.run import train
 
         source, changes = recipe or stage, settings or []
@@ -185,7 +169,7 @@ def assemble(
     from edgegen import show
     from edgegen.train.outcome.assemble import add_adapters
     from edgegen.train.outcome.assemble import assemble as work
-    from edgegen.train.recipe import load_assembly
+    from edgegen.train.run.recipe import load_assembly
 
     if checkpoint and (settings or recipe):
         raise InputError("--checkpoint keeps that checkpoint's settings.", "Leave out --set and --recipe.")

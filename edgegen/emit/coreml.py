@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgegen.emit.coreml_convert import convert, half_specs
 from edgegen.emit.coreml_stamp import save_stamped
+from edgegen.emit.mlpackage import settle_
 from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
 from edgegen.emit.provenance import brief_provenance
@@ -15,7 +16,6 @@ from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component, TensorSpec
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
-DEBUG_HANDLES = "executorch_debug_handle_mapping.json"  # coremltools leaves it in a package: half of a small program
 
 
 def signature(component: Component) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -37,7 +37,7 @@ def write(component: Component, path: Path, target: str = "iOS17", weights: Stor
             save_stamped(component, path, target, weights or {}, description)
         else:
             save_whole(component, path, target, weights or {}, description)
-        (path / DEBUG_HANDLES).unlink(missing_ok=True)
+        settle_(path)
 
 
 def save_whole(component: Component, path: Path, target: str, weights: StoredWeights, description: str) -> None:

@@ -17,7 +17,6 @@ from PIL import Image
 from edgegen.errors import InputError
 
 SIZE = 128  # rendered width and height, pixels
-SKIN_TONES = {f"{code:x}" for code in range(0x1F3FB, 0x1F400)}
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,26 @@ class DiTConfig:
         return from_values(cls, values)
 
 
+def score_elements(config: DiTConfig, latent_size: tuple[int, int]) -> int:
+    """Attention scores of the self-attention layer that has most, at a latent (height, width)."""
+    rows, columns = config.grid_of(latent_size)
+    tokens = rows * columns
+    if len(config.depths) == 1:
+        return config.heads * tokens**2
+    middle = (tokens // 4) ** 2
+    compressed = tokens * (tokens // 4) if config.sparse else tokens**2
+    return config.heads * max(middle, compressed)
+
+
+def position_elements(config: DiTConfig, latent_size: tuple[int, int]) -> int:
+    """Numbers of the tables of cosines and sines that a deployed transformer holds at a latent (height, width)."""
+    rows, columns = config.grid_of(latent_size)
+    per_stage = 2 * config.head_dim * rows * columns
+    if len(config.depths) == 1:
+        return per_stage
+    return round(per_stage * (2 * (1 + 1 / 4) + 2 / 4))  # down and up, their compressed keys, and the middle
+
+
 PAPER = DiTConfig(widths=(0.375, 0.5, 1.0))
 
 PRESETS: dict[str, DiTConfig] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def state_folders(run_dir: Path) -> list[Path]:
 class RunState:
     """Saves and restores a module, its optimizer and the step, at most once every `every_s` seconds unless told.
 
-    `modernised` makes the settings of states saved by earlier versions comparable. `sharded` writes from all processes.
+    `sharded` writes from all processes.
     """
 
     def __init__(
@@ -103,13 +103,12 @@ class RunState:
         optimizer: torch.optim.Optimizer,
         settings: dict,
         every_s=60.0,
-        modernised: Callable[[dict], dict] = lambda settings: settings,
         sharded: bool = False,
         scalars: Scalars | None = None,
     ):
         self.folder, self.module, self.optimizer, self.every_s = folder, module, optimizer, every_s
         self.settings = json.dumps(settings, sort_keys=True, default=str)
-        self.modernised, self.sharded, self.scalars = modernised, sharded, scalars
+        self.sharded, self.scalars = sharded, scalars
         self.saved_at = time.monotonic()
         self.report = StepReport(folder.name, shown=parallel.rank() == 0)
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +123,7 @@ class RunState:
         if path is None:
             return 0
         metadata = read_metadata(path)
-        saved = json.dumps(self.modernised(json.loads(metadata["settings"])), sort_keys=True, default=str)
+        saved = json.dumps(json.loads(metadata["settings"]), sort_keys=True)
         if saved != self.settings:
             raise InputError(
                 f"{path} belongs to a run with other settings: {differences(saved, self.settings)}.",

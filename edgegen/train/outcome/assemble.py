@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from edgegen.errors import InputError
 from edgegen.model.adapters import without_adapters
-from edgegen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.outcome.card import model_card, saved_recipe, total_bytes
 from edgegen.train.outcome.own_card import own_card
-from edgegen.train.recipe import Assembly
-from edgegen.train.stages.frozen import encoders_of, load_frozen
+from edgegen.train.run.collect import Collected, collect_base, in_memory
+from edgegen.train.run.recipe import Assembly
 from edgegen.train.stages.kdmd_run import kdmd_results
-from edgegen.train.stages.results import decoder_result, elastic_result
 
 CARD = "MODEL_CARD.md"
 FEW_STEPS = "\n## Few steps\n\n"
@@ -59,9 +56,6 @@ def written(out: Path) -> Assembled:
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
 
 
-Collected = tuple[CheckpointConfig, dict[str, dict[str, Tensor]], dict[str, bytes]]
-
-
 def collect(runs_dir: Path, assembly: Assembly) -> Collected:
     """What `collect_base` gives, with the few-step adapters of the widths that have a run."""
     config, states, tokenizer_files = collect_base(runs_dir, assembly)
@@ -71,14 +65,6 @@ def collect(runs_dir: Path, assembly: Assembly) -> Collected:
     found.check_base(in_memory(config, states, tokenizer_files))
     states["transformer"] = states["transformer"] | found.factors
     return replace(config, adapters=found.config, sampler=found.sampler), states, tokenizer_files
-
-
-def in_memory(config: CheckpointConfig, states: dict[str, dict[str, Tensor]], files: dict[str, bytes]) -> Checkpoint:
-    """The checkpoint as it would be read back, in fp16."""
-    rounded = {
-        part: {name: tensor.detach().half().float() for name, tensor in state.items()} for part, state in states.items()
-    }
-    return Checkpoint(config, rounded, files, {"kind": "runs", "name": config.name})
 
 
 def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = False) -> Assembled:
@@ -117,22 +103,3 @@ def adapters_note(config: CheckpointConfig) -> str:
         f"`edgegen train kdmd`: {config.sampler.steps} Euler steps at shift {config.sampler.shift:g}, without "
         "guidance.\n"
     )
-
-
-def collect_base(runs_dir: Path, assembly: Assembly) -> Collected:
-    """The configuration, the weights of each part by name, and the tokenizer files; a small decoder if there is one."""
-    transformer_config, transformer = elastic_result(runs_dir / "elastic")
-    frozen = load_frozen(runs_dir, encoders_of(runs_dir / "elastic"))
-    picture_config, decoder = frozen.autoencoder_config, frozen.autoencoder.decoder
-    if (runs_dir / "decoder" / "state.safetensors").is_file():
-        picture_config, decoder = decoder_result(runs_dir / "decoder")
-    config = CheckpointConfig(
-        assembly.name, transformer_config, frozen.text_config, picture_config, assembly.sampler, assembly.prompts
-    )
-    states = {
-        "transformer": transformer,
-        "text_encoder": frozen.text.state_dict(),
-        "decoder": decoder.state_dict(),
-        "encoder": frozen.autoencoder.encoder.state_dict(),
-    }
-    return config, states, frozen.tokenizer_files

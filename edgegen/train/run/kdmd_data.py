@@ -5,9 +5,7 @@ Shapes: K prompts, L text tokens, T text channels, B batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,7 @@ from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.dataset import DataConfig
 from edgegen.train.data.elastic_data import captioned_latents, scene_latents
 from edgegen.train.data.encoded import cache_text
-from edgegen.train.outcome.assemble import collect_base, in_memory
-from edgegen.train.recipe import Recipe, load_assembly
+from edgegen.train.run.collect import checkpoint_of_runs
 from edgegen.train.run.own_data import prepare_own_data
 from edgegen.train.stages.adapters import LoraConfig
 from edgegen.train.stages.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
@@ -52,15 +49,6 @@ class Prompts:
         rows = slice(rank * count // world, (rank + 1) * count // world)
         whole = (torch.zeros_like(noise), noise, t, text, mask, masked_mean(text, mask))
         return tuple(part[rows] for part in whole)
-
-
-def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[..., Any]:
-    """Opens what is needed and returns the work: one width in `run_dir`/<width>, or all, one after the other."""
-    training = recipe.training
-    checkpoint = base_checkpoint(training.checkpoint, runs_dir)
-    widths = chosen_widths(checkpoint, training)
-    data, validation = prompt_data(checkpoint, training, recipe.data, data_dir, runs_dir)
-    return partial(distil, checkpoint, widths, data, validation, run_dir, recipe.model, training)
 
 
 def distil(
@@ -108,11 +96,6 @@ def base_checkpoint(folder: str, runs_dir: Path) -> Checkpoint:
     if getattr(checkpoint.config, "quantization", None) is not None:
         raise InputError(f"checkpoint {checkpoint.config.name} is quantized.", "Distil the one it was made of.")
     return checkpoint
-
-
-def checkpoint_of_runs(runs_dir: Path) -> Checkpoint:
-    """The checkpoint that `edgegen train assemble` would write now, in memory and without adapters."""
-    return in_memory(*collect_base(runs_dir, load_assembly()))
 
 
 def empty_condition(checkpoint: Checkpoint) -> Condition:

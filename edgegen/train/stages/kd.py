@@ -24,9 +24,10 @@ from edgegen.model.blocks import double
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import ElasticDiT, key
 from edgegen.runs import parallel
+from edgegen.runs.ranges import check_choice
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.stages.blockwise import BlockwiseElastic
-from edgegen.train.stages.loop import Batch, Draw, ElasticRun, ElasticTraining, TrainingData, check_choice, train_run
+from edgegen.train.stages.loop import Batch, Draw, ElasticRun, ElasticTraining, TrainingData, train_run
 
 if TYPE_CHECKING:
     from edgegen.train.stages.frozen import Frozen

@@ -10,36 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import InputError, unknown
-from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint_config import PROMPTS
 from edgegen.model.config import PRESETS, DiTConfig
 from edgegen.model.sampler import SamplerConfig
-from edgegen.model.text import TextConfig
 from edgegen.schema import from_values
 from edgegen.train.data.dataset import DataConfig
-from edgegen.train.stages.adapters import LoraConfig
-from edgegen.train.stages.autoencoder import AutoencoderTraining
-from edgegen.train.stages.decoder import DecoderConfig, DecoderTraining
-from edgegen.train.stages.kd import KDTraining, Start
-from edgegen.train.stages.kdmd_run import KdmdTraining
-from edgegen.train.stages.loop import ElasticTraining
-from edgegen.train.stages.text import TextTraining
-
-STAGES = ("autoencoder", "decoder", "text", "elastic", "kdmd")  # of the bundled model, in the order they are trained
-KINDS: dict[str, tuple[type, type]] = {
-    "autoencoder": (AutoencoderConfig, AutoencoderTraining),
-    "decoder": (DecoderConfig, DecoderTraining),
-    "text": (TextConfig, TextTraining),
-    "elastic": (DiTConfig, ElasticTraining),
-    "kd": (Start, KDTraining),
-    "kdmd": (LoraConfig, KdmdTraining),
-}
-WITH_DATA = ("elastic", "kd", "kdmd")  # stages whose recipe may have a [data] table
+from edgegen.train.run.registry import STAGES, find_stage
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage: the network's configuration and the training's, of the kinds that KINDS lists, and the user's data."""
+    """One stage: the network's configuration and the training's, of the kinds its stage names, and the user's data."""
 
     stage: str
     model: Any
@@ -48,7 +29,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         values = {"stage": self.stage, "model": asdict(self.model), "training": asdict(self.training)}
-        return values | {"data": asdict(self.data)} if self.stage in WITH_DATA else values
+        return values | {"data": asdict(self.data)} if STAGES[self.stage].takes_data else values
 
 
 @dataclass(frozen=True)
@@ -67,18 +48,14 @@ class Assembly:
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A stage's recipe by name or from a .toml file, with `overrides` of the form `key=value` or `model.key=value`."""
-    path, values = read_toml(source, tuple(KINDS))
-    if values.get("stage") not in KINDS:
-        raise unknown(f"stage in {path}", str(values.get("stage")), KINDS)
+    path, values = read_toml(source, tuple(STAGES))
+    find_stage(str(values.get("stage")), path)
     return make_recipe(path, override(values, overrides, "training"))
 
 
 def stage_of(path: str) -> str:
     """The stage that a recipe file is for."""
-    stage = read_toml(path, ())[1].get("stage")
-    if stage not in KINDS:
-        raise unknown(f"stage in {path}", str(stage), KINDS)
-    return stage
+    return find_stage(str(read_toml(path, ())[1].get("stage")), path).name
 
 
 def load_assembly(source: str | Path = "assemble", overrides: Sequence[str] = ()) -> Assembly:
@@ -91,14 +68,15 @@ def load_assembly(source: str | Path = "assemble", overrides: Sequence[str] = ()
 
 def make_recipe(path: str, values: dict[str, Any]) -> Recipe:
     """Checks every key and type of a parsed recipe; `preset` in an elastic model is a start for the rest."""
-    tables = ("stage", "model", "training", "data")[: 4 if values["stage"] in WITH_DATA else 3]
+    stage = STAGES[values["stage"]]
+    tables = ("stage", "model", "training", "data")[: 4 if stage.takes_data else 3]
     for key in values:
         if key not in tables:
             raise unknown(f"key in {path}", key, tables)
-    config, training = KINDS[values["stage"]]
+    config, training = stage.settings()
     model = with_preset(path, values.get("model", {})) if config is DiTConfig else values.get("model", {})
     return Recipe(
-        values["stage"],
+        stage.name,
         checked(path, config, model, "model"),
         checked(path, training, values.get("training", {}), "training"),
         checked(path, DataConfig, values.get("data", {}), "data"),
