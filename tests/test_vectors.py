@@ -1,20 +1,25 @@
 """The vectors that the apps are tested with: what edgegen computes today, and what it refuses."""
 
+import ctypes
+import ctypes.util
 import hashlib
 import json
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from make_vectors import FOLDER, MAKERS, text_of
 
-from edgegen.emit.bundle import load_bundle
+from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
 
 LIMIT = 400_000  # bytes of all files together
+FDLIBM_INPUT, FDLIBM_BITS = 887_598, 3_177_096_250  # log1pf(-input / 2^24), where correct rounding gives one bit less
 KINDS = {"no_manifest", "unreadable_manifest", "unknown_version", "bad_field", "bad_value", "bad_sigmas", "bad_shape",
          "incomplete", "path_outside", "missing_file", "changed_file"}  # fmt: skip
+APPS_ALONE = {"sigmas that end early"}
 BROKEN = json.loads((FOLDER / "broken_bundles.json").read_text("ascii"))["cases"]
 
 
@@ -22,8 +27,17 @@ def read(name: str) -> dict:
     return json.loads((FOLDER / name).read_text("ascii"))
 
 
+def is_fdlibm() -> bool:
+    """Whether the C library's log1pf, which NumPy's noise depends on, rounds as fdlibm's does."""
+    log1pf = ctypes.CDLL(ctypes.util.find_library("m")).log1pf
+    log1pf.restype, log1pf.argtypes = ctypes.c_float, [ctypes.c_float]
+    return struct.pack("<f", log1pf(-FDLIBM_INPUT / 2**24)) == struct.pack("<I", FDLIBM_BITS)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_file_is_what_edgegen_gives(name):
+    if name == "noise.json" and not is_fdlibm():
+        pytest.skip("NumPy's noise differs here in the last place of rare values: see tests/vectors/README.md")
     fresh = text_of(MAKERS[name]())
     assert (FOLDER / name).read_text("ascii") == fresh, "run: python tests/make_vectors.py"
 
@@ -55,14 +69,14 @@ def test_the_unbroken_bundle_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=[case["name"] for case in BROKEN])
-def test_a_broken_bundle_is_refused_where_edgegen_looks(tmp_path, case):
+def test_a_broken_bundle_is_refused_by_edgegen_too(tmp_path, case):
     assert case["kind"] in KINDS
     root = write_bundle(tmp_path, case)
-    if case["edgegen"]:
+    if case["name"] in APPS_ALONE:
+        load_bundle(root)  # the day this fails, the case is no longer the apps' alone
+    else:
         with pytest.raises(InputError):
             load_bundle(root)
-    else:
-        load_bundle(root)  # the day this fails, `edgegen` in the case becomes true
 
 
 def test_every_kind_of_error_has_a_case():

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgegen.emit.bundle import Manifest, describe, timestep_definition, write_tokenizer
+from edgegen.bundle import describe, timestep_definition, write_tokenizer
 from edgegen.files import digest
+from edgegen.manifest import Artifact, Manifest
 from edgegen.model.sampler import flow_sigmas
 from edgegen.rewrite.component import TensorSpec
 
@@ -29,7 +31,12 @@ SIGNATURES = {
 }  # fmt: skip
 SUFFIXES = {"onnx": ".onnx", "executorch": ".pte", "coreml": ".mlpackage"}
 OPTIONS = {"session.qdq_matmulnbits_accuracy_level": "4"}
-TOKENIZER = {"byte.json": b'{"length": 20, "offset": 2, "begin": 1}', "word.json": b"{}"}
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "heart", "##s")
+WORD_PIECE = {"model": {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {word: i for i, word in enumerate(WORDS)}}}
+TOKENIZER = {
+    "byte.json": b'{"length": 20, "offset": 2, "begin": 1}',
+    "word.json": json.dumps(WORD_PIECE).encode(),
+}
 
 Case = dict[str, Any]
 
@@ -48,12 +55,7 @@ def bundle_vectors() -> dict[str, Any]:
 
 def small_bundle(root: Path) -> Manifest:
     """Writes the files of a bundle and returns its manifest."""
-    artifacts = tuple(
-        describe(root, backend, name, "batched", *signature, OPTIONS if (backend, name) == marked(backend) else None)
-        for backend in SUFFIXES
-        for name, signature in SIGNATURES.items()
-        if write_artifact(root, backend, name)
-    )
+    artifacts = tuple(artifact(root, backend, name) for backend in SUFFIXES for name in SIGNATURES)
     tokenizer = write_tokenizer(root, TOKENIZER, {"byte": 20, "word": 8})
     return Manifest(
         model="tiny", tier="low-android", width=0.375, resolution=(24, 16), steps=4, sigmas=tuple(flow_sigmas(4, 3.0)),
@@ -63,28 +65,29 @@ def small_bundle(root: Path) -> Manifest:
         tool_versions={"edgegen": "0.1.0"}, components=artifacts)  # fmt: skip
 
 
-def marked(backend: str) -> tuple[str, str]:
-    """The artifact whose entry has options."""
-    return backend, "transformer" if backend == "executorch" else ""
+def artifact(root: Path, backend: str, name: str) -> Artifact:
+    """Writes any bytes under the name of an artifact, and describes it; one of them has options."""
+    write_artifact(root, backend, name)
+    described = describe(root, backend, name, "batched", *SIGNATURES[name])
+    return replace(described, options=OPTIONS) if (backend, name) == ("onnx", "transformer") else described
 
 
-def write_artifact(root: Path, backend: str, name: str) -> bool:
-    """Any bytes under the name of an artifact; a package of Core ML is a folder."""
+def write_artifact(root: Path, backend: str, name: str) -> None:
+    """A file, or for Core ML a folder with two."""
     path = root / backend / f"{name}{SUFFIXES[backend]}"
-    path.parent.mkdir(exist_ok=True)
     if backend != "coreml":
+        path.parent.mkdir(exist_ok=True)
         path.write_text(f"{name} of {backend}\n", "utf-8")
-        return True
+        return
     weights = path / "Data" / "com.apple.CoreML" / "weights"
     weights.mkdir(parents=True)
     (path / "Manifest.json").write_text("{}", "utf-8")
     (weights / "weight.bin").write_text(name, "utf-8")
-    return True
 
 
-def changed(name: str, old: str, new: str, kind: str, edgegen: bool = True) -> Case:
+def changed(name: str, old: str, new: str, kind: str) -> Case:
     """A case whose manifest has `new` at the one place of `old`."""
-    return {"name": name, "replace": [old, new], "kind": kind, "edgegen": edgegen}
+    return {"name": name, "replace": [old, new], "kind": kind}
 
 
 def field_cases() -> list[Case]:
@@ -110,33 +113,29 @@ def field_cases() -> list[Case]:
 
 
 def value_cases() -> list[Case]:
-    """Values that cannot be drawn with; edgegen, which wrote them, does not look for all of these."""
+    """Values that cannot be drawn with, although each has the right type."""
     image = json.dumps({"name": "image", "shape": IMAGE, "dtype": "float32"})
     velocity = json.dumps({"name": "velocity", "shape": LATENT, "dtype": "float32"})
-    onnx_transformer = f'{velocity}], "options": {{}}}}, {{"name": "decoder", "backend": "onnx"'
+    onnx_transformer = f'{velocity}], "options": {json.dumps(OPTIONS)}}}, {{"name": "decoder", "backend": "onnx"'
     onnx_decoder = f'"outputs": [{image}], "options": {{}}}}, {{"name": "text_encoder", "backend": "executorch"'
-    refuse = {"edgegen": False}
     return [
-        changed("too few sigmas", "0.75, 0.5, 0.0]", "0.5, 0.0]", "bad_sigmas", **refuse),
-        changed("sigmas that rise", "0.75, 0.5, 0.0]", "0.5, 0.75, 0.0]", "bad_sigmas", **refuse),
-        changed("sigmas that end early", "0.75, 0.5, 0.0]", "0.75, 0.5, 0.25]", "bad_sigmas", **refuse),
-        changed("no steps to take", '"steps": 4', '"steps": 0', "bad_value", **refuse),
-        changed("a shift of zero", '"shift": 3.0', '"shift": 0.0', "bad_value", **refuse),
-        changed("a guidance below zero", '"guidance": 2.5', '"guidance": -1', "bad_value", **refuse),
-        changed("a latent of three axes", '"latent_shape": [1, 4, 2, 3]', '"latent_shape": [4, 2, 3]', "bad_shape",
-                **refuse),
-        changed("a huge latent", '"latent_shape": [1, 4, 2, 3]', '"latent_shape": [1, 4, 200000, 300000]', "bad_shape",
-                **refuse),
-        changed("a negative latent", '"latent_shape": [1, 4, 2, 3]', '"latent_shape": [1, 4, -2, -3]', "bad_shape",
-                **refuse),
-        changed("a decoder for another picture", onnx_decoder, onnx_decoder.replace("16, 24", "24, 16"), "bad_shape",
-                **refuse),
+        changed("too few sigmas", "0.75, 0.5, 0.0]", "0.5, 0.0]", "bad_sigmas"),
+        changed("sigmas that rise", "0.75, 0.5, 0.0]", "0.5, 0.75, 0.0]", "bad_sigmas"),
+        changed("sigmas that end early", "0.75, 0.5, 0.0]", "0.75, 0.5, 0.25]", "bad_sigmas"),
+        changed("no steps to take", '"steps": 4', '"steps": 0', "bad_value"),
+        changed("a shift of zero", '"shift": 3.0', '"shift": 0.0', "bad_value"),
+        changed("a guidance below zero", '"guidance": 2.5', '"guidance": -1', "bad_value"),
+        changed("a latent of three axes", '"latent_shape": [1, 4, 2, 3]', '"latent_shape": [4, 2, 3]', "bad_shape"),
+        changed("a huge latent", '"latent_shape": [1, 4, 2, 3]', '"latent_shape": [1, 4, 200000, 300000]', "bad_shape"),
+        changed("a negative latent", '"latent_shape": [1, 4, 2, 3]', '"latent_shape": [1, 4, -2, -3]', "bad_shape"),
+        changed("a decoder for another picture", onnx_decoder, onnx_decoder.replace("16, 24", "24, 16"), "bad_shape"),
         changed("a transformer for another latent", onnx_transformer, onnx_transformer.replace("4, 2, 3", "4, 3, 2"),
-                "bad_shape", **refuse),
-        changed("no back end that is whole", '"components": [', '"components": [], "unread": [', "incomplete",
-                **refuse),
+                "bad_shape"),
+        changed("an option that edgegen never sets", json.dumps(OPTIONS), '{"session.load_model_format": "ORT"}',
+                "bad_value"),
+        changed("no back end that is whole", '"components": [', '"components": [], "unread": [', "incomplete"),
         changed("an id length that the encoder has not", '"name": "word", "path": "tokenizer/word.json"',
-                '"name": "text", "path": "tokenizer/word.json"', "bad_shape", **refuse),
+                '"name": "text", "path": "tokenizer/word.json"', "bad_shape"),
     ]  # fmt: skip
 
 
@@ -152,17 +151,14 @@ def path_cases() -> list[Case]:
 def file_cases() -> list[Case]:
     """Files that are missing or differ: `delete` and `write` change the bundle's files by path."""
     return [
-        {"name": "no manifest", "delete": "manifest.json", "kind": "no_manifest", "edgegen": True},
-        {"name": "a missing file", "delete": "onnx/decoder.onnx", "kind": "missing_file", "edgegen": True},
-        {"name": "a missing tokenizer", "delete": "tokenizer/word.json", "kind": "missing_file", "edgegen": True},
-        {"name": "a longer file", "write": {"onnx/decoder.onnx": "decoder of onnx\n\n"}, "kind": "changed_file",
-         "edgegen": True},
+        {"name": "no manifest", "delete": "manifest.json", "kind": "no_manifest"},
+        {"name": "a missing file", "delete": "onnx/decoder.onnx", "kind": "missing_file"},
+        {"name": "a missing tokenizer", "delete": "tokenizer/word.json", "kind": "missing_file"},
+        {"name": "a longer file", "write": {"onnx/decoder.onnx": "decoder of onnx\n\n"}, "kind": "changed_file"},
         {"name": "other bytes of the same length", "write": {"onnx/decoder.onnx": "Decoder of onnx\n"},
-         "kind": "changed_file", "edgegen": True},
-        {"name": "a file more in a package", "write": {"coreml/decoder.mlpackage/more": "x"}, "kind": "changed_file",
-         "edgegen": True},
-        {"name": "a wrong sha256", "replace": [first_hash(), f'"sha256": "{"0" * 64}"'], "kind": "changed_file",
-         "edgegen": True},
+         "kind": "changed_file"},
+        {"name": "a file more in a package", "write": {"coreml/decoder.mlpackage/more": "x"}, "kind": "changed_file"},
+        {"name": "a wrong sha256", "replace": [first_hash(), f'"sha256": "{"0" * 64}"'], "kind": "changed_file"},
     ]  # fmt: skip
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from edgegen.bench.measure import NOISE_LIMIT
 from edgegen.bench.statistics import summarize
 from edgegen.model.sampler import euler, flow_sigmas, guide, initial_noise
-from edgegen.runtime.networks import features
-from edgegen.runtime.pipeline import to_image
+from edgegen.pipeline.draw import to_image
+from edgegen.pipeline.networks import features
 
 SEEDS = [*range(40), 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 5, 2**53 + 1, 2**62, 2**63 - 1]
 NOISE_SHAPE = (1, 8, 16, 16)

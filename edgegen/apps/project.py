@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import edgegen
 from edgegen.bundle import MANIFEST, VERIFY, Bundle
@@ -44,10 +45,13 @@ class AppProject:
         return asdict(self)
 
 
-def write_project(kind: AppKind, bundles: Sequence[Bundle], out: Path, overwrite: bool = False) -> AppProject:
+def write_project(
+    kind: AppKind, bundles: Sequence[Bundle], out: Path, overwrite: bool = False, more: Mapping[str, Any] | None = None
+) -> AppProject:
     """Writes a project that its tool opens and builds as it is; it appears whole or not at all.
 
-    Refuses bundles that the app cannot run, and two of the same model and tier.
+    `more` are values by the path of a JSON file in the project. Refuses bundles that the app cannot run, and two of the
+    same model and tier.
     """
     check_bundles(kind, bundles)
     source = app_folder(kind)
@@ -58,6 +62,9 @@ def write_project(kind: AppKind, bundles: Sequence[Bundle], out: Path, overwrite
         copy_sources(kind, source, folder)
         for bundle in bundles:
             copy_bundle(kind, bundle, folder / kind.bundles / folder_name(bundle))
+        for path, values in (more or {}).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_json(folder / path, values)
         sizes = [sum(a.bytes for a in runnable(kind, bundle)) for bundle in bundles]
         titles = tuple(title(bundle) for bundle in bundles)
         write_json(folder / MARKER, {"app": kind.name, "edgegen": edgegen.__version__, "bundles": titles})
@@ -110,7 +117,7 @@ def copy_sources(kind: AppKind, source: Path, target: Path) -> None:
         if (source / part).is_dir():
             shutil.copytree(source / part, target / part)
         else:
-            shutil.copyfile(source / part, target / part)
+            shutil.copy(source / part, target / part)  # with its mode: gradlew is run
 
 
 def copy_bundle(kind: AppKind, bundle: Bundle, target: Path) -> None:

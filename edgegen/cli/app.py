@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +13,7 @@ from edgegen.cli.options import Json
 
 if TYPE_CHECKING:
     from edgegen.apps.project import AppKind, AppProject
+    from edgegen.bundle import Bundle
 
 Bundles = Annotated[
     list[Path] | None,
@@ -24,6 +26,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a project 
 def app_app() -> typer.Typer:
     """The group of commands."""
     group = typer.Typer(help="Writes a phone app's project with bundles inside.", no_args_is_help=True)
+    group.command(epilog="Example: edgegen app android --bundle out/emoji/low-android --out my_app")(android)
     group.command(epilog="Example: edgegen app ios --bundle out/emoji/high-phone --out my_app")(ios)
     return group
 
@@ -32,18 +35,43 @@ def ios(bundle: Bundles = None, out: Out = Path("my_app"), overwrite: Overwrite 
     """Writes an Xcode project for iPhone, iPad and Mac that opens and builds as it is."""
     from edgegen.apps.ios import IOS
 
-    write(IOS, bundle or [], out, overwrite, as_json)
+    write(IOS, opened(bundle), out, overwrite, as_json)
 
 
-def write(kind: AppKind, folders: list[Path], out: Path, overwrite: bool, as_json: bool) -> None:
-    """Writes a project and shows what to do with it."""
-    from edgegen import show
-    from edgegen.apps.project import write_project
+def android(
+    bundle: Bundles = None, out: Out = Path("my_app"), overwrite: Overwrite = False, as_json: Json = False
+) -> None:
+    """Writes an Android Studio project that opens and builds as it is, with what is predicted for each phone."""
+    from edgegen.apps.android import ANDROID, PREDICTIONS
+    from edgegen.apps.project import check_bundles
+    from edgegen.bench.app_predictions import app_predictions
+
+    bundles = opened(bundle)
+    check_bundles(ANDROID, bundles)
+    write(ANDROID, bundles, out, overwrite, as_json, {PREDICTIONS: app_predictions(bundles, ANDROID.backends)})
+
+
+def opened(folders: list[Path] | None) -> list[Bundle]:
+    """The bundles given, or the newest."""
     from edgegen.bundle import load_bundle
     from edgegen.generate import newest_bundle
 
-    bundles = [load_bundle(folder) for folder in folders or [newest_bundle(Path("out"))]]
-    project = write_project(kind, bundles, out, overwrite)
+    return [load_bundle(folder) for folder in folders or [newest_bundle(Path("out"))]]
+
+
+def write(
+    kind: AppKind,
+    bundles: list[Bundle],
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a project and shows what to do with it."""
+    from edgegen import show
+    from edgegen.apps.project import write_project
+
+    project = write_project(kind, bundles, out, overwrite, more)
     show.print_json(project.to_dict()) if as_json else show_project(show.console(), project)
 
 

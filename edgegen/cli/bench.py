@@ -50,6 +50,12 @@ def bench(
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
         "out/measurements.jsonl"
     ),
+    import_file: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Show and keep what a phone's app measured.")
+    ] = None,
+    by_adb: Annotated[
+        bool, typer.Option("--adb", help="With an Android --device: its app measures, on the phone plugged in.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""
@@ -68,7 +74,11 @@ def bench(
     )
     check_files(report, trace, profile)
     console = show.console()
-    if device == MAC:
+    if import_file or by_adb:
+        from edgegen.cli.bench_phone import by_app
+
+        document = by_app(console, device, request, import_file, by_adb, report, as_json)
+    elif device == MAC:
         document = on_mac(console, request, report, as_json)
     elif device != HOST:
         document = on_device(console, device, request, report, as_json)
