@@ -131,7 +131,7 @@ def test_what_a_file_format_cannot_hold_is_refused_in_the_plan(capfd, tmp_path):
 def test_a_plan_knows_the_resolution(made):
     checkpoint, tier = load_checkpoint(made / "checkpoint"), load_tier(str(made / "tier.toml"))
     small, large = (make_plan(checkpoint, tier, resolution=(side, side)) for side in (64, 1024))
-    assert large.memory_bytes > 1.5 * small.memory_bytes and large.bytes > small.bytes
+    assert large.memory_bytes > small.memory_bytes + 5e7 and large.bytes > small.bytes
 
 
 # ---- folders, names and text
@@ -222,7 +222,7 @@ def test_a_table_of_a_narrow_terminal_breaks_no_word():
     from edgegen.show import marked, table
 
     sheet = table(("component", ">bytes"), [("transformer", marked("1,234,567", "red")), ("decoder", "")], "A title")
-    narrow, wide = (Console(width=width, record=True, file=open(os.devnull, "w")) for width in (20, 80))
+    narrow, wide = (Console(width=width, record=True, file=open(os.devnull, "w")) for width in (24, 80))
     for console in (narrow, wide):
         console.print(sheet)
     told = narrow.export_text()
@@ -275,10 +275,10 @@ def test_a_crash_of_a_runtime_is_one_line(made, tmp_path):
     """The process that opens an artifact dies, and the command tells of it."""
     script = (
         "import os, signal, sys\n"
-        "from edgegen.cli import main as cli\n"
+        "from edgegen.cli import main\n"
         "import edgegen.pipeline.artifact as artifact\n"
         "artifact.open_component = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "cli.main()\n"
+        "main()\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     arguments = ["generate", "a cat", "--bundle", str(made / "bundle"), "--out", str(tmp_path / "p.png"), "--json"]
@@ -325,7 +325,8 @@ def test_colours_are_those_of_the_profile(mode):
 
     from edgegen.train.data.dataset_picture import decode_picture
 
-    picture, data = Image.new("RGB", (4, 4), (230, 40, 30)).convert(mode), BytesIO()
+    picture, data = Image.new("RGB", (4, 4), (230, 40, 30)), BytesIO()
+    picture = picture.quantize(4) if mode == "P" else picture.convert(mode)
     picture.save(data, "PNG", icc_profile=p3_profile())
     assert np.abs(np.subtract(decode_picture(data.getvalue()).getpixel((0, 0)), (40, 230, 30))).max() <= 3
     broken = BytesIO()
@@ -405,7 +406,7 @@ def test_a_child_ends_with_its_parent():
     script = (
         "import subprocess, sys, time\n"
         "from edgegen.process import of_this_process\n"
-        "code = 'from edgegen.process import end_with_parent_; end_with_parent_(); print(1, flush=True)\\nwhile True: pass'\n"
+        "code = 'from edgegen.process import *; end_with_parent_(); print(1, flush=True)\\nwhile True: pass'\n"
         "child = subprocess.Popen([sys.executable, '-c', code], env=of_this_process(), stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"
