@@ -221,13 +221,17 @@ def test_a_table_of_a_narrow_terminal_breaks_no_word():
 
     from edgegen.show import marked, table
 
-    sheet = table(("component", ">bytes"), [("transformer", marked("1,234,567", "red")), ("decoder", "")], "A title")
+    rows = [("transformer", "onnx", marked("1,234,567", "red")), ("decoder", "onnx", "")]
+    sheet = table(("component", "back end", ">bytes"), rows, "A title")
     narrow, wide = (Console(width=width, record=True, file=open(os.devnull, "w")) for width in (24, 80))
     for console in (narrow, wide):
         console.print(sheet)
     told = narrow.export_text()
-    assert "component: transformer\nbytes: 1,234,567" in told and "bytes: \n" not in told
-    assert re.search(r"transformer +1,234,567", wide.export_text())
+    assert (
+        "component: transformer\nback end: onnx\nbytes: 1,234,567" in told.replace(" \n", "\n")
+        and "bytes: \n" not in told
+    )
+    assert re.search(r"transformer +onnx +1,234,567", wide.export_text())
 
 
 # ---- artifacts of others
