@@ -25,6 +25,7 @@ REMEDIES = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
     errno.EBUSY: "Something else uses it: choose another folder.",
 }
+PARTIAL = ".edgegen-"  # begins the names of files that are being written
 NEARLY_FULL = 2**20  # bytes free below which a failed write is put down to a full disk
 
 
@@ -101,7 +102,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     fails. A link in its place is replaced, not followed.
     """
     with disk_errors(path.absolute()):
-        handle, name = tempfile.mkstemp(path.suffix, ".edgegen-", path.absolute().parent)
+        handle, name = tempfile.mkstemp(path.suffix, PARTIAL, path.absolute().parent)
         partial = Path(name)
         try:
             os.fchmod(handle, 0o666 & ~umask())
@@ -129,13 +130,18 @@ def disk_errors(target: Path) -> Iterator[None]:
     except Exception as error:
         refused = next((e for e in chain(error) if isinstance(e, OSError) and e.errno is not None), None)
         if is_disk_full(error, target):
-            raise InputError(
-                f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
-                "Free some space, or choose another folder with --out.",
-            ) from error
+            raise disk_full(target) from error
         if refused is not None:
             raise system_error(refused, target) from error
         raise
+
+
+def disk_full(target: Path) -> InputError:
+    """The error of a disk that has no room for `target`."""
+    return InputError(
+        f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
+        "Free some space, or choose another folder with --out.",
+    )
 
 
 def system_error(error: OSError, target: Path | None = None) -> InputError:

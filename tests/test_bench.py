@@ -23,13 +23,13 @@ from edgegen.bench.compare import compare
 from edgegen.bench.host import Candidate, ChildRunner
 from edgegen.bench.measure import NOISE_LIMIT, Measurement, Opened, Settings, measure_
 from edgegen.bench.memory import Memory
-from edgegen.bench.plot import lines
 from edgegen.bench.predict import Prediction
 from edgegen.bench.predict_bundle import PredictedPart
 from edgegen.bench.row import predicted_row
 from edgegen.bench.session import BenchRequest, measure_host
 from edgegen.bench.statistics import ratio_of_medians, summarize
 from edgegen.bundle import load_bundle
+from edgegen.charts import lines
 from edgegen.cli import run
 from edgegen.errors import EdgegenError, InputError
 from edgegen.graph.attribution import Node, attribute, meet

@@ -75,7 +75,7 @@ class CoreAIProcess:
         """The process's next answer, within so many seconds."""
         assert self.process.stdout is not None
         late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), self.process.kill()))
+        timer = threading.Timer(seconds, self.give_up, (late,))
         timer.start()
         try:
             arrays = read_arrays(self.process.stdout)
@@ -86,6 +86,11 @@ class CoreAIProcess:
             self._end()
             raise error
         return arrays
+
+    def give_up(self, late: threading.Event) -> None:
+        """Ends the process, which took too long."""
+        late.set()
+        self.process.kill()
 
     def failure(self, doing: str, seconds: float | None) -> EdgegenError:
         """Why there is no answer: the time, the signal that ended the process, or the last line it wrote."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import IO
+from typing import IO, Any
 
 from edgegen.process import end_with_parent_
 from edgegen.runtime.frames import read_arrays, write_arrays
@@ -36,7 +36,7 @@ async def serve(path: str, requests: IO[bytes], answers: IO[bytes]) -> None:
         function = model.load_function("main")
         write_arrays(answers, {})
         while (feed := read_arrays(requests)) is not None:
-            made = await function({name: NDArray(value) for name, value in feed.items()})
+            made: Any = await function({name: NDArray(value) for name, value in feed.items()})
             write_arrays(answers, {name: value.numpy() for name, value in made.items()})
 
 
