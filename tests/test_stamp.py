@@ -36,7 +36,7 @@ def component_of(config: DiTConfig, form: Form, latent: tuple[int, int] = (16, 1
     for parameter in model.parameters():
         parameter.uniform_(
             -0.5, 0.5
-        )  # values that coincide, as of norms of ones, let a whole conversion drop operations
+        )  # in whole conversions, values that coincide drop operations
     return transformer_component(model, latent, 16, form)
 
 
