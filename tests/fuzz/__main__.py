@@ -33,7 +33,8 @@ def main() -> int:
             findings = fuzz(chosen, fixtures, seed, options.seconds)
     total = sum(findings.counts.values())
     print(f"seed {seed}: {total} inputs, {len(findings.wrong)} wrong, slowest {findings.slowest:.1f} s")
-    print(", ".join(f"{name} {count}" for name, count in findings.counts.items()))
+    for name, count in findings.counts.items():
+        print(f"  {name}: {count} inputs, {findings.seconds[name] / count:.2f} s each")
     print("exit codes: " + ", ".join(f"{code}: {count}" for code, count in findings.codes.most_common()))
     return 1 if findings.wrong or not total else 0
 

@@ -45,6 +45,7 @@ class Findings:
     """What was run and what was wrong."""
 
     counts: Counter = field(default_factory=Counter)
+    seconds: Counter = field(default_factory=Counter)
     codes: Counter = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     slowest: float = 0.0
@@ -202,6 +203,7 @@ def run_one(
         ended = run_case(case, folder)
         wrong = judge(case, ended, before, contents(folder))
         findings.counts[name] += 1
+        findings.seconds[name] += ended[3]
         findings.codes[ended[0]] += 1
         findings.slowest = max(findings.slowest, ended[3])
         for what in wrong:
