@@ -169,7 +169,7 @@ def import_coremltools() -> Any:
 
 
 def _load_spec(path: Path) -> Any:
-    """The model's protobuf. coremltools' own reader makes a package anew where its Manifest.json is broken: not ours."""
+    """The model's protobuf. coremltools' own reader makes a package anew where its Manifest.json is broken."""
     file = _model_file(path)
     spec = import_coremltools().proto.Model_pb2.Model()
     try:
