@@ -342,7 +342,7 @@ def test_the_command_names_the_best_the_runner_up_and_why_not(capfd, tmp_path):
     tiny_checkpoint(tmp_path / "checkpoint", config)
     line = ["recommend", "--device", "pixel8", "--checkpoint", str(tmp_path / "checkpoint")]
     assert run([*line, "--budget", "3s", "--memory", "1.5GB"]) == 0
-    told = capfd.readouterr().err
+    told = capfd.readouterr().out
     assert "best:" in told and "runner-up:" in told and "no Core ML" in told
     figures = re.findall(r"[^;:]*?[\d.]+ (?:m?s|MB|GB) \([\d.]+ ", told)
     assert len(figures) > 8 and all("predicted" in figure for figure in figures)
@@ -369,7 +369,7 @@ def test_the_limit_is_what_one_app_may_use_or_the_assumption_is_told(tmp_path, c
         document = json.loads(capfd.readouterr().out)
         assert document["memory_bytes"] == limit and all(part in document["memory_note"] for part in parts)
         run(["recommend", "--device", name, "--preset", "emoji"])
-        told = capfd.readouterr().err
+        told = capfd.readouterr().out
         assert all(part in told for part in parts) and ("unknown" in told) == (limit is None)
     advice = advise([], unknown, None, 1e9)
     assert (advice.memory, advice.memory_note) == (1e9, "as asked")

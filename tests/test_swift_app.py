@@ -1,6 +1,6 @@
 """The Swift app's command draws what edgegen draws, and its records are edgegen's.
 
-Where edgegen-swift was built `EDGEGEN_SWIFT` holds the words that run it (.ci/swift sets it); elsewhere this is skipped.
+Where edgegen-swift was built, `EDGEGEN_SWIFT` holds the words that run it (.ci/swift sets it); elsewhere it is skipped.
 """
 
 import hashlib
@@ -8,16 +8,19 @@ import json
 import os
 import shlex
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgegen.cli.main import run
+from edgegen.bench import records
+from edgegen.bench.statistics import summarize
 from edgegen.bundle import load_bundle
-from edgegen.model.checkpoint import make_tokenizers
+from edgegen.cli.main import run
 from edgegen.model.sampler import initial_noise
+from edgegen.model.text import make_tokenizers
 
 COMMAND = shlex.split(os.environ.get("EDGEGEN_SWIFT", ""))
 pytestmark = pytest.mark.skipif(not COMMAND, reason="EDGEGEN_SWIFT does not name a built edgegen-swift (.ci/swift)")
@@ -98,3 +101,28 @@ def test_a_changed_bundle_is_one_line(bundle, tmp_path):
     drawn = swift("generate", "a dog", "--bundle", broken, "--out", tmp_path / "none.png")
     assert drawn.returncode == 2 and drawn.stdout == "" and not (tmp_path / "none.png").exists()
     assert drawn.stderr.count("\n") == 1 and "onnx/decoder.onnx has changed" in drawn.stderr
+
+
+def test_a_record_is_read_back_and_shown_as_measured(bundle, tmp_path, monkeypatch, capfd):
+    """`--device mac` runs the command, whatever machine that is on; here with its ONNX back end."""
+    monkeypatch.setenv("EDGEGEN_SWIFT", shlex.join(COMMAND))
+    record, page = tmp_path / "rows.jsonl", tmp_path / "rows.html"
+    line = ["bench", "--device", "mac", "--bundle", bundle, "--backend", "onnx", "--runs", 5, "--seconds", 2]
+    assert run([*map(str, line), "--record", str(record), "--report", str(page)]) == 0
+    rows = records.read(record)
+    assert [row["component"] for row in rows] == ["text_encoder", "transformer", "decoder", "picture"]
+    for row in rows:
+        same_summary(row)
+        assert row["memory"]["peak_bytes"] > 2**20 and row["machine"]["processor"]
+    shown = capfd.readouterr().out
+    assert shown.count("measured") >= 4 and "picture on onnx" in page.read_text()
+    assert run(["bench", "--import", str(record), "--record", str(tmp_path / "kept.jsonl"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"] == rows == records.read(tmp_path / "kept.jsonl")
+
+
+def same_summary(row: dict) -> None:
+    """The statistics of a row are those of its runs."""
+    expected = asdict(summarize(row["latency_ms"]["runs"]))
+    for key, value in expected.items():
+        assert row["latency_ms"][key] == pytest.approx(value, rel=1e-3, abs=2e-4), key
+    assert row["source"] == "measured" and row["load_ms"] > 0 and row["first_ms"] > 0

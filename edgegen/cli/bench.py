@@ -181,7 +181,7 @@ def on_device(console: Console, name: str, request: BenchRequest, report: Path |
         if request.compare:
             raise InputError(f"--compare measures; {target.title} is not here.", "Compare on --device host.")
         rows = api.predict_latency(request.bundles, target, request.backends, request.components).rows
-        console.print(
+        (console if as_json else show.results()).print(
             f"[bold]{escape(target.title)}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
             "here was measured."
         )

@@ -95,6 +95,7 @@ def naming_converter(names: Mapping[str, str]) -> Any:
         def _handle_placeholder_op(self, node: torch.fx.Node) -> None:
             super()._handle_placeholder_op(node)
             if node.name in names:
-                self._values_map[node.name].owner.attributes[WEIGHT] = StringAttr.get(names[node.name])
+                made: Any = self._values_map[node.name].owner
+                made.attributes[WEIGHT] = StringAttr.get(names[node.name])
 
     return NamingConverter(mode=TorchConverter.Mode.RELEASE)  # the other mode keeps paths of source files

@@ -19,16 +19,18 @@ def numpy_name(kind: str) -> str:
     return NUMPY.get(kind) or kind.replace("si", "int").replace("ui", "uint")
 
 
-def constant(value: np.ndarray, kind: str, shape: tuple[int, ...]) -> Any:
+def constant(value: np.ndarray | np.generic, kind: str, shape: tuple[int, ...]) -> Any:
     """A constant of a type and shape at the current place; of packed integers `value` holds the bytes."""
     from coreai._compiler._mlir_libs._coreaiIR import _bindings
     from coreai._compiler.dialects import coreai
     from coreai._compiler.ir import Location, RankedTensorType, Type
 
+    here: Any = Location.current
+
     tensor = RankedTensorType.get(shape, Type.parse(kind))
     value = np.require(np.atleast_1d(value), requirements=["C"])
     make = _bindings.mlir.dialects.coreai.create_elements_attr
-    return coreai.ConstantOp(value=make(Location.current, tensor, value)).result
+    return coreai.ConstantOp(value=make(here, tensor, value)).result
 
 
 def array_of(operation: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -24,7 +25,7 @@ def to_half_(program: ExportedProgram) -> None:
         node.args = fx.node.map_aggregate(node.args, halved_type)
         node.kwargs = fx.node.map_aggregate(node.kwargs, halved_type)
     inputs = [halved_value(node.meta["val"]) for node in graph.nodes if node.op == "placeholder"]
-    mode = next(value.fake_mode for value in inputs if isinstance(value, Tensor))
+    mode = next(value.fake_mode for value in inputs if isinstance(value, FakeTensor))
     FakeTensorProp(program.graph_module, mode).propagate_dont_convert_inputs(*inputs)
 
 
@@ -40,7 +41,7 @@ def halved_type(argument: Any) -> Any:
 
 def halved_value(value: Any) -> Any:
     """A fake tensor of float32 as one of float16."""
-    if isinstance(value, Tensor) and value.dtype == torch.float32:
+    if isinstance(value, FakeTensor) and value.dtype == torch.float32:
         with value.fake_mode:
             return value.half()
     return value

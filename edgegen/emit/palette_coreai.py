@@ -81,7 +81,7 @@ def place(name: str) -> Any:
     return DebugInfo.file(name, 0)._to_mlir()
 
 
-def part(name: str, value: np.ndarray, kind: str, shape: tuple[int, ...]) -> Any:
+def part(name: str, value: np.ndarray | np.generic, kind: str, shape: tuple[int, ...]) -> Any:
     """A constant of a name."""
     with place(name):
         return constant(value, kind, shape)

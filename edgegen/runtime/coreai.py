@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 
 from edgegen.errors import EdgegenError
+from edgegen.process import of_this_process
 from edgegen.runtime.frames import read_arrays, write_arrays
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -74,7 +75,7 @@ class CoreAIProcess:
         """The process's next answer, within so many seconds."""
         assert self.process.stdout is not None
         late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), self.process.kill()))
+        timer = threading.Timer(seconds, self.give_up, (late,))
         timer.start()
         try:
             arrays = read_arrays(self.process.stdout)
@@ -85,6 +86,11 @@ class CoreAIProcess:
             self._end()
             raise error
         return arrays
+
+    def give_up(self, late: threading.Event) -> None:
+        """Ends the process, which took too long."""
+        late.set()
+        self.process.kill()
 
     def failure(self, doing: str, seconds: float | None) -> EdgegenError:
         """Why there is no answer: the time, the signal that ended the process, or the last line it wrote."""
@@ -107,7 +113,7 @@ def environment(folder: str) -> dict[str, str]:
     """This process's environment, with its temporary folder, and this edgegen first on the path."""
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
-    return os.environ | {"TMPDIR": folder, "PYTHONPATH": path}
+    return of_this_process() | {"TMPDIR": folder, "PYTHONPATH": path}
 
 
 def stop(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:

@@ -110,19 +110,19 @@ class CoreAIProgram:
         infos = tensors(record["inputs"])
         kind, parameters = SHARED.get(record["type"], (record["type"], ()))
         names = [*parameters, *(f"input{index}" for index in range(len(parameters), len(infos)))]
-        inputs = {name: (info,) for name, info in zip(names, infos, strict=False)}
+        inputs: dict[str, tuple[TensorInfo, ...]] = {n: (info,) for n, info in zip(names, infos, strict=False)}
         held = frozenset(name for name, (info,) in inputs.items() if info.name in constant)
         values = {name: self._arrays[info.name] for name, (info,) in inputs.items() if info.name in self._arrays}
         if kind == "matmul":
-            kind = product_kind(inputs["x"][0], held)
+            kind = product_kind(inputs["y"][0], held)
         return CoreAIOperation(kind, record["type"], record["name"], inputs, tensors(record["outputs"]), held, values)
 
 
-def product_kind(x: TensorInfo, constants: frozenset[str]) -> str:
+def product_kind(y: TensorInfo, constants: frozenset[str]) -> str:
     """A product with a constant is a linear layer; of computed tensors, one of one head is what an einsum becomes."""
     if constants & {"x", "y"}:
         return "linear"
-    return "einsum" if all(size == 1 for size in x.shape[:-2]) else "matmul"
+    return "einsum" if all(size == 1 for size in y.shape[:-2]) else "matmul"
 
 
 def tensors(records: list[dict]) -> tuple[TensorInfo, ...]:

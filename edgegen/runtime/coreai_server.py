@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import IO
+from typing import IO, Any
 
+from edgegen.process import end_with_parent_
 from edgegen.runtime.frames import read_arrays, write_arrays
 
 
@@ -35,12 +36,13 @@ async def serve(path: str, requests: IO[bytes], answers: IO[bytes]) -> None:
         function = model.load_function("main")
         write_arrays(answers, {})
         while (feed := read_arrays(requests)) is not None:
-            made = await function({name: NDArray(value) for name, value in feed.items()})
+            made: Any = await function({name: NDArray(value) for name, value in feed.items()})
             write_arrays(answers, {name: value.numpy() for name, value in made.items()})
 
 
 def main() -> None:
-    """Keeps stdout for answers."""
+    """Keeps stdout for answers; ends with its parent."""
+    end_with_parent_()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     limit_memory(int(sys.argv[2]))

@@ -199,10 +199,6 @@ def changed_settings(folder: Path, stage: str) -> list[str]:
     """Settings of a run that differ from the bundled recipe, as `key=value`."""
     bundled = json.loads(json.dumps(load_recipe(stage).to_dict()))  # tuples become lists, as in the saved ones
     saved = recipe_of(folder) or read_state(folder, NOTHING).settings
-    training = dict(saved["training"])
-    if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
-        training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
-    saved = saved | {"training": training}
     return [
         f"{'' if part == 'training' else f'{part}.'}{name}={as_setting(value)}"
         for part in ("model", "training", "data")

@@ -17,15 +17,15 @@ final class AppModel {
     let loaders = AppleLoaders(), battery = Battery(), device = DeviceFacts.current()
     let settings = SettingsModel(file: AppFolders.support.appendingPathComponent("settings.json"))
     let history = HistoryModel(HistoryStore(folder: AppFolders.history), settings: settings)
-    drawer = PictureDrawer(loaders)
-    library = LibraryModel(
+    let drawer = PictureDrawer(loaders)
+    let library = LibraryModel(
       BundleLibrary(imported: AppFolders.bundles, carried: AppFolders.carried), settings: settings,
       backends: loaders.backends, availableBytes: MemoryMeter.availableBytes(), deviceModel: device.model)
-    generator = GeneratorModel(drawer) { history.add($0, of: $1) }
+    generator = GeneratorModel(drawer, onDrawn: { history.add($0, of: $1) })
     let measurer = BundleMeasurer(
       loaders, settings: .standard, versions: ["app": AppVersion.current], conditions: { battery.conditions() })
     bench = BenchModel(measurer, settings: settings, record: RecordFile(AppFolders.record))
-    (self.settings, self.history) = (settings, history)
+    (self.settings, self.library, self.history, self.drawer) = (settings, library, history, drawer)
     AppleLoaders.prune(keeping: library.bundles)
   }
 

@@ -11,7 +11,8 @@ struct EdgegenApp: App {
       RootView()
         .environment(model)
         #if os(iOS)
-          .onReceive(NotificationCenter.default.publisher(for: UIApplication.didReceiveMemoryWarningNotification)) { _ in
+          .onReceive(NotificationCenter.default.publisher(for: UIApplication.didReceiveMemoryWarningNotification)) {
+            _ in
             model.freeMemory()
           }
         #endif

@@ -27,7 +27,9 @@ struct PNGFile: Transferable, FileDocument {
 
   init(configuration: ReadConfiguration) throws { data = configuration.file.regularFileContents ?? Data() }
 
-  func fileWrapper(configuration: WriteConfiguration) throws -> FileWrapper { FileWrapper(regularFileWithContents: data) }
+  func fileWrapper(configuration: WriteConfiguration) throws -> FileWrapper {
+    FileWrapper(regularFileWithContents: data)
+  }
 
   static var transferRepresentation: some TransferRepresentation {
     DataRepresentation(exportedContentType: .png) { $0.data }

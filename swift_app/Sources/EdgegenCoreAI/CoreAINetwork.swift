@@ -44,7 +44,9 @@
     }
 
     private static func tensor(_ array: NDArray?, _ spec: TensorSpec) throws -> Tensor {
-      guard let array else { throw EdgegenError(.badShape, "output \(spec.name) is missing.", "Export the bundle again.") }
+      guard let array else {
+        throw EdgegenError(.badShape, "output \(spec.name) is missing.", "Export the bundle again.")
+      }
       let values = array.rawView().withUnsafeBytes { pointer, shape, strides -> [Float] in
         let offsets = StridedOffsets(
           shape: (0..<shape.count).map { shape[$0] }, strides: (0..<strides.count).map { strides[$0] })

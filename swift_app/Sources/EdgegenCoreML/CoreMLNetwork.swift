@@ -18,7 +18,9 @@
     }
 
     /// Loads on the first unit that takes the model; `onLoaded` is told which.
-    init(_ component: Component, _ compiled: URL, units: [ComputeUnit], onLoaded: @escaping (ComputeUnit) -> Void) throws {
+    init(_ component: Component, _ compiled: URL, units: [ComputeUnit], onLoaded: @escaping (ComputeUnit) -> Void)
+      throws
+    {
       self.component = component
       self.compiled = compiled
       self.onLoaded = onLoaded

@@ -47,7 +47,8 @@
       case "float32": return .float32
       case "int32": return .int32
       default:
-        throw EdgegenError(.badField, "\(spec.name) is of type \(spec.dtype), which Core ML has not.", "Update the app.")
+        throw EdgegenError(
+          .badField, "\(spec.name) is of type \(spec.dtype), which Core ML has not.", "Update the app.")
       }
     }
   }

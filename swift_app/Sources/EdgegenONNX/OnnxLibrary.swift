@@ -60,7 +60,9 @@ public final class OnnxLibrary: @unchecked Sendable {  // immutable, and the C A
   private static func open(_ path: String?) throws -> UnsafePointer<OrtApiBase> {
     let named = path ?? ProcessInfo.processInfo.environment[variable]
     for name in named.map({ [$0] }) ?? systemNames {
-      guard let handle = dlopen(name, RTLD_NOW | RTLD_LOCAL), let symbol = dlsym(handle, "OrtGetApiBase") else { continue }
+      guard let handle = dlopen(name, RTLD_NOW | RTLD_LOCAL), let symbol = dlsym(handle, "OrtGetApiBase") else {
+        continue
+      }
       if let base = unsafeBitCast(symbol, to: GetApiBase.self)() { return base }
     }
     throw EdgegenError(

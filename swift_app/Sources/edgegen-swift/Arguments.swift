@@ -34,7 +34,8 @@ struct Arguments {
   func number<Value: LosslessStringConvertible>(_ name: String, as type: Value.Type = Value.self) throws -> Value? {
     guard let text = options[name] else { return nil }
     guard let value = Value(text) else {
-      throw EdgegenError(.badInput, "--\(name) is \(text).", "Give a \(type == Double.self ? "number" : "whole number").")
+      throw EdgegenError(
+        .badInput, "--\(name) is \(text).", "Give a \(type == Double.self ? "number" : "whole number").")
     }
     return value
   }

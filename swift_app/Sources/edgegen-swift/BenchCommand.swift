@@ -1,7 +1,7 @@
 import EdgegenCore
 import Foundation
 
-/// `edgegen-swift bench`: measures a bundle's components and picture, one after the other, as rows of edgegen's records.
+/// `edgegen-swift bench`: measures a bundle's components and picture in order, as rows of edgegen's records.
 struct BenchCommand {
   private let bundle: ModelBundle
   private let backend: String?
@@ -33,7 +33,9 @@ struct BenchCommand {
     let measurer = BundleMeasurer(loaders, settings: settings, versions: try loaders.versions(backend: name))
     for subject in try BenchSubject.all(of: bundle, on: name, named: component) {
       Console.tell("measuring \(subject.name) on \(name)")
-      guard let row = try measurer.measure(subject, bundle, try loaders.loader(backend: name, unit: unit)) else { continue }
+      guard let row = try measurer.measure(subject, bundle, try loaders.loader(backend: name, unit: unit)) else {
+        continue
+      }
       try record.append(row)
       print(isJSON ? try row.line() : summary(row))
     }

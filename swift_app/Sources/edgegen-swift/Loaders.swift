@@ -30,7 +30,8 @@ struct Loaders: LoaderProvider {
     #if WITH_ONNX
       if backend == OnnxLoader.backendName { return OnnxLoader(try OnnxLibrary(), threads: threads) }
     #endif
-    throw EdgegenError(.badInput, "this edgegen-swift has no \(backend).", "It has: \(backends.joined(separator: ", ")).")
+    throw EdgegenError(
+      .badInput, "this edgegen-swift has no \(backend).", "It has: \(backends.joined(separator: ", ")).")
   }
 
   /// Versions of what runs the networks, for a record.

@@ -43,7 +43,9 @@
       if refusesToLoad.contains(units) || brokenForms.contains(form) { throw Refusal() }
     }
 
-    private func predict(_ url: URL, _ units: MLComputeUnits, _ input: any MLFeatureProvider) throws -> any MLFeatureProvider {
+    private func predict(_ url: URL, _ units: MLComputeUnits, _ input: any MLFeatureProvider) throws
+      -> any MLFeatureProvider
+    {
       if refusesToPredict.contains(units) { throw Refusal() }
       for name in input.featureNames { inputs[name] = input.featureValue(for: name)?.multiArrayValue }
       let output = MLMultiArray(shape: [1, 3, 16, 24], dataType: .float16, padding: padding)

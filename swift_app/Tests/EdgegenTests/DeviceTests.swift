@@ -6,7 +6,9 @@ import Testing
 struct DeviceTests {
   @Test func namesAreThoseOfTheDevicesThatShip() throws {
     let folder = Vectors.repository.appendingPathComponent("targets/devices")
-    let names = try FileManager.default.contentsOfDirectory(atPath: folder.path).map { $0.replacingOccurrences(of: ".toml", with: "") }
+    let names = try FileManager.default.contentsOfDirectory(atPath: folder.path).map {
+      $0.replacingOccurrences(of: ".toml", with: "")
+    }
     for model in ["iPhone13,2", "iPhone16,1", "iPhone18,2", "iPad14,5", "iPad16,3"] {
       #expect(names.contains(AppleDevices.name(of: model)), "\(model)")
       #expect(AppleDevices.chip(of: model) != nil)

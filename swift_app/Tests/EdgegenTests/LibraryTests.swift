@@ -68,8 +68,10 @@ struct LibraryTests {
     #expect(both.bundles().count == 1)
   }
 
-  @Test(arguments: [("../../etc", "etc"), ("", "bundle"), ("...", "bundle"), (".hidden", "hidden"),
-    ("A b/C", "a-b-c"), ("лиса", "bundle")])
+  @Test(arguments: [
+    ("../../etc", "etc"), ("", "bundle"), ("...", "bundle"), (".hidden", "hidden"),
+    ("A b/C", "a-b-c"), ("лиса", "bundle"),
+  ])
   func namesOfFoldersAreSafe(_ text: String, _ expected: String) {
     #expect(FileNames.safe(text) == expected)
   }

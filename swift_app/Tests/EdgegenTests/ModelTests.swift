@@ -10,7 +10,11 @@ import Testing
   private func model(availableBytes: Int? = nil) -> GeneratorModel {
     let drawer = PictureDrawer(FakeProvider(fake: fake), availableBytes: { availableBytes })
     var next: UInt64 = 6
-    return GeneratorModel(drawer, nextSeed: { next += 1; return next })
+    return GeneratorModel(
+      drawer,
+      nextSeed: {
+        next += 1; return next
+      })
   }
 
   @Test func aPromptBecomesAPicture() async throws {
@@ -55,7 +59,9 @@ import Testing
   @Test func stoppingHalfWayLeavesNoPictureAndNoError() async throws {
     let bundle = try TinyBundle.make(in: folder), model = model()
     let reached = DispatchSemaphore(value: 0), go = DispatchSemaphore(value: 0)
-    fake.onStep = { reached.signal(); go.wait() }
+    fake.onStep = {
+      reached.signal(); go.wait()
+    }
     model.prompt = "red"
     model.generate(with: bundle, unit: .all)
     await wait(for: reached)
@@ -69,7 +75,9 @@ import Testing
 
   private func wait(for semaphore: DispatchSemaphore) async {
     await withCheckedContinuation { continuation in
-      DispatchQueue.global().async { semaphore.wait(); continuation.resume() }
+      DispatchQueue.global().async {
+        semaphore.wait(); continuation.resume()
+      }
     }
   }
 

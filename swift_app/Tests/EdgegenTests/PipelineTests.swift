@@ -76,9 +76,11 @@ struct PipelineTests {
     }
   }
 
-  @Test(arguments: [DrawRequest(prompt: "", steps: 0), DrawRequest(prompt: "", steps: 1001),
+  @Test(arguments: [
+    DrawRequest(prompt: "", steps: 0), DrawRequest(prompt: "", steps: 1001),
     DrawRequest(prompt: "", guidance: -1), DrawRequest(prompt: "", guidance: .nan),
-    DrawRequest(prompt: "", seed: .max)])
+    DrawRequest(prompt: "", seed: .max),
+  ])
   func aRequestOutOfRangeIsRefusedBeforeAnythingIsOpened(_ request: DrawRequest) throws {
     let bundle = try TinyBundle.make(in: folder)
     expectError(.badInput) { _ = try Pipeline(try BundleNetworks(bundle, loader: loader)).draw(request) }

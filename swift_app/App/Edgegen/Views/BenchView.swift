@@ -11,9 +11,9 @@ struct BenchView: View {
         Section {
           if model.bench.isRunning {
             ProgressView("Measuring. Leave the device alone.")
-            Button("Stop", role: .cancel, action: model.bench.stop)
+            Button("Stop", role: .cancel) { model.bench.stop() }
           } else {
-            Button("Measure", systemImage: "stopwatch", action: model.measure)
+            Button("Measure", systemImage: "stopwatch") { model.measure() }
               .disabled(model.library.choice == nil)
           }
         }

@@ -23,7 +23,7 @@ struct BundlesView: View {
         if let share = model.library.importProgress {
           Section {
             ProgressView("Copying and checking", value: share)
-            Button("Stop", role: .cancel, action: model.library.stopImport)
+            Button("Stop", role: .cancel) { model.library.stopImport() }
           }
         }
         Section("Models") {
@@ -35,7 +35,7 @@ struct BundlesView: View {
         Button("Import", systemImage: "plus") { isPicking = true }
           .disabled(model.library.importProgress != nil)
       }
-      .fileImporter(isPresented: $isPicking, allowedContentTypes: [.folder], onCompletion: take)
+      .fileImporter(isPresented: $isPicking, allowedContentTypes: [.folder]) { take($0) }
     }
   }
 
@@ -80,9 +80,11 @@ struct BundleRow: View {
   var body: some View {
     VStack(alignment: .leading) {
       Text(verbatim: bundle.title)
-      Text("\(bundle.manifest.resolution[0]) × \(bundle.manifest.resolution[1]), \(bundle.manifest.bits.formatted()) bits")
-        .font(.caption)
-        .foregroundStyle(.secondary)
+      Text(
+        "\(bundle.manifest.resolution[0]) × \(bundle.manifest.resolution[1]), \(bundle.manifest.bits.formatted()) bits"
+      )
+      .font(.caption)
+      .foregroundStyle(.secondary)
     }
     .accessibilityElement(children: .combine)
     .swipeActions {

@@ -12,7 +12,7 @@ struct GenerateView: View {
         Section {
           TextField("What to draw", text: $generator.prompt, axis: .vertical)
             .lineLimit(1...4)
-            .onSubmit(model.generate)
+            .onSubmit { model.generate() }
           SuggestionsView()
           buttons
         }
@@ -32,11 +32,11 @@ struct GenerateView: View {
 
   private var buttons: some View {
     HStack {
-      Button("Generate", systemImage: "sparkles", action: model.generate)
+      Button("Generate", systemImage: "sparkles") { model.generate() }
         .buttonStyle(.borderedProminent)
         .disabled(!model.generator.canGenerate || model.library.choice == nil)
       if model.generator.isRunning {
-        Button("Stop", systemImage: "stop.fill", role: .cancel, action: model.generator.stop)
+        Button("Stop", systemImage: "stop.fill", role: .cancel) { model.generator.stop() }
           .buttonStyle(.bordered)
       }
     }

@@ -38,7 +38,7 @@ struct HistoryView: View {
       }
       .navigationTitle("History")
       .toolbar {
-        Button("Delete all", systemImage: "trash", role: .destructive, action: model.history.removeAll)
+        Button("Delete all", systemImage: "trash", role: .destructive) { model.history.removeAll() }
           .disabled(model.history.entries.isEmpty)
       }
     }
@@ -53,10 +53,14 @@ struct HistoryRow: View {
 
   var body: some View {
     HStack {
-      AsyncImage(url: url) { $0.resizable().aspectRatio(contentMode: .fit) } placeholder: { ProgressView() }
-        .frame(width: side, height: side)
-        .clipShape(.rect(cornerRadius: 8))
-        .accessibilityHidden(true)
+      AsyncImage(url: url) {
+        $0.resizable().aspectRatio(contentMode: .fit)
+      } placeholder: {
+        ProgressView()
+      }
+      .frame(width: side, height: side)
+      .clipShape(.rect(cornerRadius: 8))
+      .accessibilityHidden(true)
       VStack(alignment: .leading) {
         Text(verbatim: entry.prompt)
         Text("Seed \(String(entry.seed)), \(entry.bundle)").font(.caption).foregroundStyle(.secondary)

@@ -13,7 +13,8 @@ struct PictureSection: View {
         if drawing.isTruncated {
           Label("The prompt was too long; its end was left out.", systemImage: "scissors")
         }
-        LabeledContent("Time", value: Duration.seconds(drawing.seconds), format: .units(fractionalPart: .show(length: 1)))
+        LabeledContent(
+          "Time", value: Duration.seconds(drawing.seconds), format: .units(fractionalPart: .show(length: 1)))
         LabeledContent("Seed", value: drawing.seed, format: .number.grouping(.never))
         if let png = model.generator.png { sharing(PNGFile(data: png)) }
       }

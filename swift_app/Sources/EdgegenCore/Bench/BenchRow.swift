@@ -21,11 +21,13 @@ public enum BenchRow {
       "load_ms": rounded(timing.loadMilliseconds), "first_ms": rounded(timing.firstMilliseconds),
       "latency_ms": latency(summary, timing.runs), "memory": memory(timing),
     ]
-    return .object(facts.merging(identity(subject, bundle, loader.backend)) { _, new in new }.merging(times) { _, new in new })
+    return .object(
+      facts.merging(identity(subject, bundle, loader.backend)) { _, new in new }.merging(times) { _, new in new })
   }
 
   /// Which artifact a row is about; the picture is about all of a back end's.
-  private static func identity(_ subject: BenchSubject, _ bundle: ModelBundle, _ backend: String) -> [String: JSONValue] {
+  private static func identity(_ subject: BenchSubject, _ bundle: ModelBundle, _ backend: String) -> [String: JSONValue]
+  {
     let m = bundle.manifest
     let components: [Component] =
       switch subject {

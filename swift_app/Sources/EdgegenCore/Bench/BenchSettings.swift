@@ -7,7 +7,8 @@ public struct BenchSettings: Equatable, Sendable {
 
   /// Fewer than one run, warm-up below 0, no thread or no time is an error.
   public init(runs: Int = 20, seconds: Double = 10, warmup: Int = 3, threads: Int = 1) throws {
-    for (name, value, least) in [("runs", runs, 1), ("warmup", warmup, 0), ("threads", threads, 1)] where value < least {
+    for (name, value, least) in [("runs", runs, 1), ("warmup", warmup, 0), ("threads", threads, 1)] where value < least
+    {
       throw EdgegenError(.badInput, "\(name) is \(value).", "Give \(least) or more.")
     }
     guard seconds.isFinite, seconds > 0 else {

@@ -13,7 +13,8 @@ public enum BenchSubject: Equatable, Sendable {
   }
 
   /// All that a bundle has to measure on a back end, or the one of a name; an unknown name is an error.
-  public static func all(of bundle: ModelBundle, on backend: String, named name: String? = nil) throws -> [BenchSubject] {
+  public static func all(of bundle: ModelBundle, on backend: String, named name: String? = nil) throws -> [BenchSubject]
+  {
     let components = bundle.manifest.components(of: backend)
     let all = components.map(BenchSubject.component) + (ManifestChecks.isWhole(components) ? [.picture] : [])
     guard let name else { return all }

@@ -54,11 +54,13 @@ public struct Timing: Equatable, Sendable {
 
   static func blockLength(_ settings: BenchSettings, fastest: Double) -> Int {
     let wanted = fastest > 0 ? (BenchSettings.blockMilliseconds / fastest).rounded(.up) : .infinity
-    return max(1, min(settings.runs, wanted < Double(BenchSettings.longestBlock) ? Int(wanted) : BenchSettings.longestBlock))
+    return max(
+      1, min(settings.runs, wanted < Double(BenchSettings.longestBlock) ? Int(wanted) : BenchSettings.longestBlock))
   }
 
   static func isEnough(_ runs: [Double], rounds: Int, _ settings: BenchSettings) -> Bool {
-    let enough = runs.count >= settings.runs && (rounds >= BenchSettings.leastRounds || settings.runs < BenchSettings.leastRounds)
+    let enough =
+      runs.count >= settings.runs && (rounds >= BenchSettings.leastRounds || settings.runs < BenchSettings.leastRounds)
     let least = min(BenchSettings.leastRuns, settings.runs)
     return enough || (runs.count >= least && runs.reduce(0, +) >= 1e3 * settings.seconds)
   }

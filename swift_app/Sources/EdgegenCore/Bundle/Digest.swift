@@ -48,7 +48,9 @@ enum FolderFiles {
   /// Paths with forward slashes, relative to the folder, in the order of their code points.
   static func relativePaths(in folder: URL) throws -> [String] {
     let names = try FileManager.default.subpathsOfDirectory(atPath: folder.path)
-    return names.filter { isFile(folder.appendingPathComponent($0)) }.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    return names.filter { isFile(folder.appendingPathComponent($0)) }.sorted {
+      $0.utf8.lexicographicallyPrecedes($1.utf8)
+    }
   }
 
   static func isFile(_ url: URL) -> Bool {

@@ -79,7 +79,8 @@ public struct Manifest: Codable, Equatable, Sendable {
   public let components: [Component]
 
   enum CodingKeys: String, CodingKey {
-    case model, tier, width, resolution, steps, sigmas, shift, guidance, bits, tokenizer, prompts, checkpoint, components
+    case model, tier, width, resolution, steps, sigmas, shift, guidance, bits, tokenizer, prompts, checkpoint,
+      components
     case formatVersion = "format_version"
     case latentShape = "latent_shape"
     case timestepFeatures = "timestep_features"

@@ -3,6 +3,8 @@ enum ManifestChecks {
   static let backends = ["coreml", "coreai", "onnx", "executorch"]
   static let guidanceLimit = 100.0
   static let stepsLimit = 1000
+  /// Options of a runtime's session that edgegen sets; others could make it read or write where it should not.
+  static let options = ["session.qdq_matmulnbits_accuracy_level": "4"]
   static let elementLimit = 1 << 28  // of a tensor: far above any picture, far below what overflows
 
   static func check(_ manifest: Manifest) throws {
@@ -36,7 +38,8 @@ enum ManifestChecks {
   }
 
   private static func checkShapes(_ m: Manifest) throws {
-    try checkShape(m.latentShape.count == 4 && m.latentShape.first == 1, "latent_shape \(m.latentShape) is not (1, C, h, w).")
+    try checkShape(
+      m.latentShape.count == 4 && m.latentShape.first == 1, "latent_shape \(m.latentShape) is not (1, C, h, w).")
     try checkShape(m.resolution.allSatisfy { $0 > 0 }, "resolution \(m.resolution) is not positive.")
     try checkSize(m.latentShape, "latent_shape")
     try checkSize([3] + m.resolution, "resolution")
@@ -49,9 +52,14 @@ enum ManifestChecks {
       guard backends.contains(component.backend) else {
         throw EdgegenError(.badField, "back end \(component.backend) is not known to this app.", "Update the app.")
       }
+      for (key, value) in component.options ?? [:] {
+        try check(options[key] == value, "\(component.name) sets \(key) to \(value), which edgegen never does.")
+      }
       for spec in component.inputs + component.outputs {
         try checkSize(spec.shape, "\(component.name)'s \(spec.name)")
-        try checkShape(expected(spec, of: component, in: m), "\(component.name)'s \(spec.name) is \(spec.shape), the bundle's is another.")
+        try checkShape(
+          expected(spec, of: component, in: m),
+          "\(component.name)'s \(spec.name) is \(spec.shape), the bundle's is another.")
       }
     }
     let whole = m.backends.contains { backend in isWhole(m.components(of: backend)) }

@@ -39,7 +39,8 @@ public struct ModelBundle: Sendable, Equatable {
   public func backend(among wanted: [String]) throws -> String {
     guard let found = wanted.first(where: { ManifestChecks.isWhole(manifest.components(of: $0)) }) else {
       throw EdgegenError(
-        .incomplete, "\(title) has \(manifest.backends.joined(separator: ", ")) and nothing whole for "
+        .incomplete,
+        "\(title) has \(manifest.backends.joined(separator: ", ")) and nothing whole for "
           + "\(wanted.joined(separator: " or ")).", "Export it with --backend \(wanted.first ?? "").")
     }
     return found
@@ -66,7 +67,8 @@ public struct ModelBundle: Sendable, Equatable {
     let found = try Digest(of: url, isFolder: FolderFiles.isFolder(url))
     guard found.sha256 == file.sha256, found.bytes == file.bytes else {
       throw EdgegenError(
-        .changedFile, "\(file.path) has changed: sha256 \(found.sha256.prefix(12)), \(found.bytes) bytes; the manifest "
+        .changedFile,
+        "\(file.path) has changed: sha256 \(found.sha256.prefix(12)), \(found.bytes) bytes; the manifest "
           + "says \(file.sha256.prefix(12)), \(file.bytes).", "Export or copy the bundle again.")
     }
   }

@@ -30,7 +30,8 @@ public struct Sha256 {
   public mutating func hexDigest() -> String {
     let bits = count * 8
     let zeros = (Self.block + 55 - pending.count) % Self.block
-    update([0x80] + [UInt8](repeating: 0, count: zeros) + (0..<8).map { UInt8(truncatingIfNeeded: bits >> (56 - 8 * $0)) })
+    update(
+      [0x80] + [UInt8](repeating: 0, count: zeros) + (0..<8).map { UInt8(truncatingIfNeeded: bits >> (56 - 8 * $0)) })
     return state.map { word in
       let digits = String(word, radix: 16)
       return String(repeating: "0", count: 8 - digits.count) + digits
@@ -46,10 +47,12 @@ public struct Sha256 {
   }
 
   /// The message schedule of a block: its 16 words, and 48 made of them.
-  private func expand(_ message: UnsafeBufferPointer<UInt8>, at start: Int, into w: UnsafeMutableBufferPointer<UInt32>) {
+  private func expand(_ message: UnsafeBufferPointer<UInt8>, at start: Int, into w: UnsafeMutableBufferPointer<UInt32>)
+  {
     for i in 0..<16 {
       let at = start &+ 4 &* i
-      w[i] = UInt32(message[at]) << 24 | UInt32(message[at &+ 1]) << 16 | UInt32(message[at &+ 2]) << 8
+      w[i] =
+        UInt32(message[at]) << 24 | UInt32(message[at &+ 1]) << 16 | UInt32(message[at &+ 2]) << 8
         | UInt32(message[at &+ 3])
     }
     for i in 16..<64 {

@@ -29,7 +29,8 @@ public struct MemoryCheck: Equatable, Sendable {
     guard let availableBytes, !fits else { return }
     throw EdgegenError(
       .notEnoughMemory,
-      "\(bundle.title) needs about \(Self.megabytes(neededBytes)) of memory, \(Self.megabytes(availableBytes)) are free.",
+      "\(bundle.title) needs about \(Self.megabytes(neededBytes)) of memory, "
+        + "\(Self.megabytes(availableBytes)) are free.",
       "Close other apps, or choose a smaller tier.")
   }
 

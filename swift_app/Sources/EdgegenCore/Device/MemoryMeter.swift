@@ -9,7 +9,9 @@ public enum MemoryMeter {
   /// Starts the kernel's record of the peak anew; where that cannot be done the peak is that of the whole run.
   public static func resetPeak() {
     #if os(Linux)
-      if let file = FileHandle(forWritingAtPath: "/proc/self/clear_refs") { try? file.write(contentsOf: Data("5".utf8)) }
+      if let file = FileHandle(forWritingAtPath: "/proc/self/clear_refs") {
+        try? file.write(contentsOf: Data("5".utf8))
+      }
     #endif
   }
 

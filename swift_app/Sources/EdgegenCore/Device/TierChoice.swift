@@ -27,7 +27,9 @@ public struct TierChoice: Equatable, Sendable {
     guard let smallest = ordered.last else { return nil }
     if isWeak(model) { return TierChoice(bundle: smallest, reason: .smallestOfAll) }
     for bundle in ordered where fits(bundle, backends, availableBytes) {
-      guard let seconds = measuredSeconds[bundle.title] else { return TierChoice(bundle: bundle, reason: .widestThatFits) }
+      guard let seconds = measuredSeconds[bundle.title] else {
+        return TierChoice(bundle: bundle, reason: .widestThatFits)
+      }
       if seconds <= patienceSeconds { return TierChoice(bundle: bundle, reason: .measuredQuickEnough) }
     }
     return TierChoice(bundle: smallest, reason: .smallestOfAll)

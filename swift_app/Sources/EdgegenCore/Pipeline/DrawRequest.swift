@@ -6,7 +6,8 @@ public struct DrawRequest: Equatable, Sendable {
   public var guidance: Double?
   public var wantsPreviews: Bool
 
-  public init(prompt: String, seed: UInt64 = 0, steps: Int? = nil, guidance: Double? = nil, wantsPreviews: Bool = false) {
+  public init(prompt: String, seed: UInt64 = 0, steps: Int? = nil, guidance: Double? = nil, wantsPreviews: Bool = false)
+  {
     self.prompt = prompt
     self.seed = seed
     self.steps = steps

@@ -33,7 +33,7 @@ public struct Pipeline {
     self.freesTextEncoder = freesTextEncoder
   }
 
-  /// Draws a picture. `onEvent` is told of each step; `isStopped` is asked before each, and ends with CancellationError.
+  /// Draws a picture. `onEvent` is told of each step; `isStopped` is asked before each and ends with CancellationError.
   public func draw(
     _ request: DrawRequest, isStopped: () -> Bool = { false }, onEvent: (DrawEvent) -> Void = { _ in }
   ) throws -> Drawing {
@@ -70,7 +70,9 @@ public struct Pipeline {
     return encoded
   }
 
-  private func velocity(_ latent: Tensor, _ sigma: Double, _ conditions: [Condition], _ guidance: Double) throws -> [Float] {
+  private func velocity(_ latent: Tensor, _ sigma: Double, _ conditions: [Condition], _ guidance: Double) throws
+    -> [Float]
+  {
     let conditional = try networks.velocity(latent, sigma: sigma, conditions[0])
     guard conditions.count > 1 else { return conditional }
     let unconditional = try networks.velocity(latent, sigma: sigma, conditions[1])

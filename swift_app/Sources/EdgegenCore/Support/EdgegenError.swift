@@ -1,6 +1,8 @@
 import Foundation
 
-/// An expected failure: one line for people. `message` names the value and the limit it broke, `remedy` what to do next.
+/// An expected failure: one line for people.
+///
+/// `message` names the value and the limit it broke, `remedy` what to do next.
 public struct EdgegenError: Error, Equatable, Sendable, CustomStringConvertible, LocalizedError {
   /// What went wrong, for callers that decide and for the app's translations.
   public enum Kind: String, Sendable, CaseIterable, Codable {

@@ -7,7 +7,7 @@ enum PromptNormalizer {
     let decomposed = String(cleaned).decomposedStringWithCanonicalMapping
     var result = String.UnicodeScalarView()
     for scalar in decomposed.unicodeScalars where !UnicodeRules.isNonspacingMark(scalar) {
-      result.append(contentsOf: lowered(scalar))
+      for low in lowered(scalar) { result.append(low) }  // one by one: appending a sequence copies what is there
     }
     return result
   }
@@ -19,7 +19,7 @@ enum PromptNormalizer {
       if UnicodeRules.isSpace(scalar) {
         result.append(" ")
       } else if UnicodeRules.isChinese(scalar) {
-        result.append(contentsOf: [" ", scalar, " "])
+        for each in [" ", scalar, " "] { result.append(each) }
       } else {
         result.append(scalar)
       }
@@ -28,11 +28,9 @@ enum PromptNormalizer {
   }
 
   /// By code point, without regard to what stands beside it: a sigma at a word's end is no other sigma.
-  private static func lowered(_ scalar: Unicode.Scalar) -> String.UnicodeScalarView {
-    if scalar.isASCII {
-      let isCapital = (0x41...0x5A).contains(scalar.value)
-      return String.UnicodeScalarView([isCapital ? Unicode.Scalar(UInt8(scalar.value) + 0x20) : scalar])
-    }
-    return scalar.properties.lowercaseMapping.unicodeScalars
+  private static func lowered(_ scalar: Unicode.Scalar) -> [Unicode.Scalar] {
+    guard scalar.isASCII else { return Array(scalar.properties.lowercaseMapping.unicodeScalars) }
+    let isCapital = (0x41...0x5A).contains(scalar.value)
+    return [isCapital ? Unicode.Scalar(UInt8(scalar.value) + 0x20) : scalar]
   }
 }

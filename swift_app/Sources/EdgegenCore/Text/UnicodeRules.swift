@@ -44,7 +44,9 @@ enum UnicodeRules {
   }
 
   private static func category(of scalar: Unicode.Scalar) -> Unicode.GeneralCategory {
-    guard let age = scalar.properties.age else { return scalar.properties.generalCategory == .privateUse ? .privateUse : .unassigned }
+    guard let age = scalar.properties.age else {
+      return scalar.properties.generalCategory == .privateUse ? .privateUse : .unassigned
+    }
     return age <= categoriesVersion ? scalar.properties.generalCategory : .unassigned
   }
 }

@@ -11,7 +11,9 @@ public struct WordTokenizer: Sendable {
   public init(json: Data) throws {
     do {
       let file = try JSONDecoder().decode(WordFile.self, from: json)
-      guard file.model.type == "WordPiece", file.normalizer.type == "BertNormalizer", file.pre_tokenizer.type == "BertPreTokenizer" else {
+      guard file.model.type == "WordPiece", file.normalizer.type == "BertNormalizer",
+        file.pre_tokenizer.type == "BertPreTokenizer"
+      else {
         throw Self.unreadable("it is \(file.model.type) behind \(file.normalizer.type)")
       }
       guard let opening = file.model.vocab["[CLS]"], let closing = file.model.vocab["[SEP]"] else {
