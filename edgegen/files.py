@@ -25,20 +25,34 @@ REMEDIES = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
     errno.EBUSY: "Something else uses it: choose another folder.",
 }
+PARTIAL = ".edgegen-"  # begins the names of files that are being written
 NEARLY_FULL = 2**20  # bytes free below which a failed write is put down to a full disk
 
 
 def digest(path: Path) -> tuple[str, int]:
-    """sha256 and bytes of a file; of a folder, sha256 over the lines `<sha256>  <relative path>` sorted by path."""
-    if path.is_file():
+    """sha256 and bytes of a file; of a folder, or of a file with its weights beside it, sha256 over the lines
+    `<sha256>  <relative path>` sorted by path.
+    """
+    weights = data_beside(path)
+    if path.is_file() and not weights.exists():
         return file_digest(path)
     lines, total = [], 0
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    files = [(p.name, p) for p in (path, weights)] if path.is_file() else below(path)
     for name, file in files:
         sha, size = file_digest(file)
         lines.append(f"{sha}  {name}\n")
         total += size
     return hashlib.sha256("".join(lines).encode()).hexdigest(), total
+
+
+def below(folder: Path) -> list[tuple[str, Path]]:
+    """The files in a folder by their relative paths, sorted."""
+    return sorted((p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file())
+
+
+def data_beside(path: Path) -> Path:
+    """Where the weights of a file go that cannot hold them."""
+    return path.with_name(f"{path.name}.data")
 
 
 def file_digest(path: Path) -> tuple[str, int]:
@@ -101,7 +115,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     fails. A link in its place is replaced, not followed.
     """
     with disk_errors(path.absolute()):
-        handle, name = tempfile.mkstemp(path.suffix, ".edgegen-", path.absolute().parent)
+        handle, name = tempfile.mkstemp(path.suffix, PARTIAL, path.absolute().parent)
         partial = Path(name)
         try:
             os.fchmod(handle, 0o666 & ~umask())
@@ -129,13 +143,18 @@ def disk_errors(target: Path) -> Iterator[None]:
     except Exception as error:
         refused = next((e for e in chain(error) if isinstance(e, OSError) and e.errno is not None), None)
         if is_disk_full(error, target):
-            raise InputError(
-                f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
-                "Free some space, or choose another folder with --out.",
-            ) from error
+            raise disk_full(target) from error
         if refused is not None:
             raise system_error(refused, target) from error
         raise
+
+
+def disk_full(target: Path) -> InputError:
+    """The error of a disk that has no room for `target`."""
+    return InputError(
+        f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
+        "Free some space, or choose another folder with --out.",
+    )
 
 
 def system_error(error: OSError, target: Path | None = None) -> InputError:

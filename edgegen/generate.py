@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 import unicodedata
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,22 +13,23 @@ from PIL import Image
 
 from edgegen.backends.registry import backend_names, fastest_first
 from edgegen.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError, brief, unknown
-from edgegen.files import user_path, whole_file
+from edgegen.files import user_path
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
+from edgegen.pictures import save_picture
 from edgegen.pipeline.draw import denoise, to_image
 from edgegen.pipeline.networks import ArtifactNetworks, Networks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import threads_for
 from edgegen.strict_json import is_text
-from edgegen.verify import Report, is_whole
+from edgegen.verify import is_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
 SLUG = 60  # bytes of a picture's name that come from its prompt
-Advance = Callable[[int, int], None]  # steps done, of how many
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
         advance(step.index, step.count)
         if request.preview and step.index < step.count:
             path = out.with_name(f"{out.stem}-step{step.index:02d}{out.suffix}")
-            save(to_image(networks.decode(step.predicted)), path)
+            save_picture(to_image(networks.decode(step.predicted)), path)
             previews.append(str(path))
     report("decoding")
-    save(to_image(networks.decode(step.latent)), out)
+    save_picture(to_image(networks.decode(step.latent)), out)
     return Drawn(
         str(out),
         request.prompt,
@@ -203,9 +203,3 @@ def slug(prompt: str) -> str:
         return name
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
     return f"{cut.strip('-') or 'picture'}-{digest}" if prompt else "picture"
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Writes an image beside its name and renames it."""
-    with whole_file(path) as partial:
-        image.save(partial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
+from edgegen.callbacks import Report
 from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint import load_checkpoint
@@ -27,7 +28,6 @@ MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
 HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
 
-Report = Callable[[str], None]
 Call = tuple[np.ndarray, float, Condition, np.ndarray]  # latent, sigma, condition, velocity
 
 

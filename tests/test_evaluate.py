@@ -40,7 +40,7 @@ from edgegen.evaluate.detector_training import (
     save_detector,
     train_detector,
 )
-from edgegen.evaluate.distances import frechet_distance, kernel_distance, principal_axes
+from edgegen.evaluate.distances import frechet_distance, kernel_distance
 from edgegen.evaluate.drawing import Condition, draw_all, draw_batch, draw_into, noises, torch_draw
 from edgegen.evaluate.evaluation import Settings, evaluate_transformers
 from edgegen.evaluate.layouts import grid, read_dpg, read_geneval, write_dpg, write_geneval
@@ -48,6 +48,7 @@ from edgegen.evaluate.neighbours import precision_recall
 from edgegen.evaluate.retrieval import HeadTraining, pools, retrieval, train_head
 from edgegen.evaluate.scorer import bundled_detector, composition_scores, open_detector
 from edgegen.evaluate.scorer_run import other_scenes, parse_settings
+from edgegen.frechet import principal_axes
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.random_checkpoint import random_checkpoint
@@ -885,7 +886,7 @@ def test_dpg_grids_are_in_reading_order_and_alone_in_their_folder(tmp_path):
     assert picture.shape == (16, 16, 3)
     assert [picture[y, x, 0] for y in (0, 8) for x in (0, 8)] == [4, 5, 6, 7]
     assert np.array_equal(grid(numbered(range(4)))[:8, 8:], numbered([1])[0])
-    (out / ".7.png.partial").write_bytes(b"half")
+    (out / ".edgegen-7.png").write_bytes(b"half")
     write_dpg(out, items, numbered)
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "COCOval2014_1.png"]
     (out / "notes.txt").write_text("mine")
@@ -932,7 +933,7 @@ def test_bad_dpg_lines_are_named(text, says, tmp_path):
 
 
 def test_missing_and_foreign_files_of_outside_benchmarks(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is missing"):
         read_geneval(tmp_path / "none.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):

@@ -23,6 +23,7 @@ from edgegen.emoji import fetch, teacher
 from edgegen.emoji.captions import Saying, captions, common_concepts
 from edgegen.emoji.scenes import SceneSource, plural
 from edgegen.errors import EdgegenError, InputError
+from edgegen.model import states
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
@@ -31,7 +32,7 @@ from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
 from edgegen.pipeline import draw as pipeline
 from edgegen.pipeline.torch import TorchNetworks
-from edgegen.runs import precision, run_state
+from edgegen.runs import precision
 from edgegen.runs.device import pick_device
 from edgegen.runs.precision import choose_precision
 from edgegen.train.data.captioned_latents import CaptionedLatents
@@ -444,7 +445,7 @@ def test_a_full_disk_keeps_the_last_state_and_leaves_no_half_written_one(tmp_pat
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_state, "save_file", full)
+    monkeypatch.setattr(states, "save_file", full)
     with pytest.raises(EdgegenError, match="is full .* The state of step 2 is kept"):
         train_elastic(data, data, tmp_path, CONFIG, FAST)
     assert state_bytes(tmp_path) == before and not list(tmp_path.glob("*.tmp"))

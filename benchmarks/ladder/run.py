@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from edgegen.bench import study
 from edgegen.bench.count_module import program_of_component
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import lines
 from edgegen.bench.predict import predict, readable
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.charts import lines
 from edgegen.graph.operations import Totals
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder

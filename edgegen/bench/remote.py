@@ -6,11 +6,12 @@ from edgegen.backends.registry import find_backend
 from edgegen.bench import records
 from edgegen.bench.apple import RemoteRunner, connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
-from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
+from edgegen.bench.measure import Measurement, measure_, require_quiet
 from edgegen.bench.predict_bundle import predict_bundle
 from edgegen.bench.row import measured_row, predicted_row
 from edgegen.bench.session import BenchRequest, open_bundles
 from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError, unknown
 from edgegen.target import Device, load_device
 from edgegen.verify import is_whole

@@ -47,7 +47,7 @@ def quantize(
 ) -> None:
     """Measures sensitivity, gives each weight its bits, clusters, tunes, verifies and writes a quantized checkpoint."""
     from edgegen import api, show
-    from edgegen.quantize.calibration import read_prompts
+    from edgegen.prompts import read_prompts
 
     prompts = read_prompts(calibration) if calibration else ()
     console = show.console()

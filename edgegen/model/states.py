@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenError, InputError
+from edgegen.files import disk_full, is_disk_full
 from edgegen.model.adapters import AdapterConfig, adapter_shapes
 from edgegen.model.autoencoder import AutoencoderConfig, Decoder, Encoder
 from edgegen.model.config import DiTConfig
@@ -216,14 +217,28 @@ def check_header(path: Path, file: IO[bytes]) -> None:
         ) from None
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes safetensors so that a reader sees the old file or the whole new one."""
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    full: Callable[[Path], EdgegenError] = disk_full,
+) -> None:
+    """Writes safetensors so that a reader sees the old file or the whole new one; `full` makes the error of a full
+    disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        no_room = is_disk_full(error, path)  # before the part that was written is removed
+        temporary.unlink(missing_ok=True)
+        if no_room:
+            raise full(path) from error
+        raise
 
 
 def is_pickle(start: bytes) -> bool:

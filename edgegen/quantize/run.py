@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgegen.callbacks import Advance, Report
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import disk_errors, write_json
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
@@ -62,9 +63,6 @@ MARKER, REPORT, PAGE, PLAN = "config.json", "report.json", "report.html", "plan.
 REPORT_POINTS, FEW_POINTS = 64, 4  # points that neither tuning nor its choice of an average saw
 LARGE = 100_000_000  # parameters: above, a forward pass takes a minute here; few points, and no pictures
 BITS = 4.3
-
-Say = Callable[[str], None]
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,9 @@ class Models:
     sampling: Sampling
 
 
-def quantize(request: QuantizeRequest, say: Say = lambda line: None, advance: Advance = lambda done, of: None) -> dict:
+def quantize(
+    request: QuantizeRequest, say: Report = lambda line: None, advance: Advance = lambda done, of: None
+) -> dict:
     """Makes the quantized checkpoint of a request in its folder; returns the report that lies there as report.json."""
     check_stages(request.work)
     if request.resume and is_finished(request):
@@ -237,7 +237,7 @@ def write_stage(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def find_bits(request: QuantizeRequest, models: Models, say: Say, advance: Advance) -> BitPlan:
+def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Advance) -> BitPlan:
     """The bits of every weight."""
     path, measured = request.work / "bits.json", request.work / "sensitivity.json"
     if not path.is_file():
@@ -273,7 +273,7 @@ def integer_bits(request: QuantizeRequest, models: Models) -> BitPlan:
     return BitPlan(bits, round(asked, 6))
 
 
-def cluster(request: QuantizeRequest, models: Models, plan: BitPlan, say: Say, advance: Advance) -> StoredWeights:
+def cluster(request: QuantizeRequest, models: Models, plan: BitPlan, say: Report, advance: Advance) -> StoredWeights:
     """The quantized weights, as a file of their own."""
     path = request.work / "weights.safetensors"
     if not path.is_file():
@@ -293,7 +293,7 @@ def cluster(request: QuantizeRequest, models: Models, plan: BitPlan, say: Say, a
 
 
 def tune(
-    request: QuantizeRequest, models: Models, weights: StoredWeights, say: Say, advance: Advance
+    request: QuantizeRequest, models: Models, weights: StoredWeights, say: Report, advance: Advance
 ) -> tuple[DiT, DiT, Tuned]:
     """The quantized model before tuning, after it, and what tuning measured."""
     before = deepcopy(models.teacher)

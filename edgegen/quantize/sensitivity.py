@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError
 from edgegen.quantize.calibration import Batch
 from edgegen.quantize.layers import quantizable
@@ -20,8 +21,6 @@ from edgegen.quantize.moments import Moments
 from edgegen.quantize.palette import Palette, palette_bytes, palettize
 
 MEMORY = 2**30  # bytes of second moments held at once; a model that needs more takes more passes
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 @torch.no_grad()
 def moments(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Progress = lambda done, of: None
+    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Advance = lambda done, of: None
 ) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
@@ -92,7 +91,7 @@ def measure(
     int8: bool = True,
     weighted: bool = False,
     memory: int = MEMORY,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> list[Sensitivity]:
     """The sensitivity of every quantizable layer of a model, in its order; memory grows with `memory`, not the model.
 
@@ -157,7 +156,7 @@ def velocity_errors(
     batches: Sequence[Batch],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> dict[str, dict[int, float]]:
     """Name to bits to error of the velocity with that layer alone quantized: a pass a layer and candidate."""
     weights = quantizable(model)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.dit import DiT
 from edgegen.model.states import open_safetensors, write_tensors
@@ -23,8 +24,6 @@ from edgegen.quantize.trajectories import Conditions, Points, Sampling, draw_poi
 from edgegen.runs.average import follow_
 from edgegen.runs.schedule import cosine_rate
 from edgegen.strict_json import parse_json
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ MASKED = -1e4  # finite in fp16, unlike -inf
 
 def self_attention(source: SelfAttention, grid: tuple[int, int], form: Form) -> nn.Module:
     """A self-attention layer in the given form; only ASSA of both branches is deployed."""
-    sparse = isinstance(source, SparseSelfAttention)
-    if sparse and source.config.assa != "both":
+    split = form.attention == "split"
+    if not isinstance(source, SparseSelfAttention):
+        return (SplitSelfAttention if split else BatchedSelfAttention)(source, grid, form)
+    if source.config.assa != "both":
         raise InputError(
             f"assa {source.config.assa!r} is for studies and has no deployed form.",
             "Export a model trained with assa both.",
         )
-    if form.attention == "split":
-        return (SplitSparseSelfAttention if sparse else SplitSelfAttention)(source, grid, form)
-    return (BatchedSparseSelfAttention if sparse else BatchedSelfAttention)(source, grid, form)
+    return (SplitSparseSelfAttention if split else BatchedSparseSelfAttention)(source, grid, form)
 
 
 def cross_attention(source: CrossAttention, form: Form) -> nn.Module:

@@ -26,7 +26,7 @@ from edgegen.model.attention import (
 )
 from edgegen.rewrite.bna import block_groups
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import ChannelsLast, FusedNorm
+from edgegen.rewrite.layout import ChannelsLast, FusedNorm, scale_of
 from edgegen.rewrite.rotary import BatchedRope, FusedRope
 
 SPARE_SCORES = 2**15  # of BNA over all tokens at once that cost less than the slices and products of its groups
@@ -35,12 +35,14 @@ SPARE_SCORES = 2**15  # of BNA over all tokens at once that cost less than the s
 class BatchedHeadNorm(nn.Module):
     """RMS norm over the last axis of (..., E), with a scale folded into its weight."""
 
+    mean: Tensor
+
     def __init__(self, source: RMSNorm, scale: float = 1.0):
         super().__init__()
         self.eps = source.eps
-        size = source.weight.shape[0]
+        size = len(scale_of(source))
         self.register_buffer("mean", torch.full((1, size), 1 / size))  # XNNPACK multiplies, but takes no mean here
-        self.weight = nn.Parameter(source.weight.detach() * scale, requires_grad=False)
+        self.weight = nn.Parameter(scale_of(source) * scale, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(F.linear(x * x, self.mean) + self.eps) * self.weight
@@ -49,7 +51,7 @@ class BatchedHeadNorm(nn.Module):
 def batched_head_norm(source: RMSNorm, form: Form, scale: float = 1.0) -> nn.Module:
     """The norm of each head of (..., E) in a form."""
     if form.operations == "fused":
-        return FusedNorm(source, source.weight.shape[0], scale)
+        return FusedNorm(source, len(scale_of(source)), scale)
     return BatchedHeadNorm(source, scale)
 
 

@@ -109,15 +109,18 @@ class ChannelsLast:
 
 
 Layout = type[ChannelsFirst] | type[ChannelsLast]
+LAYOUTS: dict[str, Layout] = {"split": ChannelsFirst, "batched": ChannelsLast}
 
 
 def layout_of(attention: str) -> Layout:
     """The layout an attention form is written in."""
-    return {"split": ChannelsFirst, "batched": ChannelsLast}[attention]
+    return LAYOUTS[attention]
 
 
 class ChannelMean(nn.Module):
     """Mean over the channel axis, kept; channels-last as a product, since XNNPACK takes no mean there."""
+
+    weights: Tensor | None
 
     def __init__(self, size: int, layout: Layout):
         super().__init__()
@@ -126,6 +129,13 @@ class ChannelMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(1, keepdim=True) if self.weights is None else F.linear(x, self.weights)
+
+
+def scale_of(source: RMSNorm) -> Tensor:
+    """The scale (C,) of a norm that has one."""
+    if source.weight is None:
+        raise ValueError("this norm has no scale")
+    return source.weight.detach()
 
 
 class DeployedNorm(nn.Module):

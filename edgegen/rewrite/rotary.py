@@ -33,6 +33,10 @@ def quarter_turn(size: int) -> Tensor:
 class SplitRope(nn.Module):
     """Rotates channel pairs (i, i + E/2) of every head of (B, H*E, 1, S) by constant angles (S, E/2)."""
 
+    cos: Tensor
+    sin: Tensor
+    turn: Tensor
+
     def __init__(self, angles: Tensor, heads: int):
         super().__init__()
         half = angles.shape[1]
@@ -49,6 +53,10 @@ class SplitRope(nn.Module):
 class BatchedRope(nn.Module):
     """Rotates channel pairs (i, i + E/2) of (B, S, n, E) by constant angles (S, E/2) -> (B, S, n*E)."""
 
+    cos: Tensor
+    sin: Tensor
+    turn: Tensor
+
     def __init__(self, angles: Tensor):
         super().__init__()
         spread = angles.repeat(1, 2)[None, :, None]  # (1, S, 1, E)
@@ -62,6 +70,9 @@ class BatchedRope(nn.Module):
 
 class FusedRope(nn.Module):
     """What BatchedRope does, as one operation."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, angles: Tensor):
         super().__init__()

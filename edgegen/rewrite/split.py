@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention
 from edgegen.rewrite.bna import cut, windows
 from edgegen.rewrite.component import Form
-from edgegen.rewrite.layout import PRESCALE, ChannelsFirst
+from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, scale_of
 from edgegen.rewrite.rotary import SplitRope, angles_of
 
 
@@ -26,12 +26,14 @@ class SplitHeadNorm(nn.Module):
     product behind a convolution would be fused into its weight, which would lose its name.
     """
 
+    mean: Tensor
+
     def __init__(self, source: RMSNorm, heads: int, scale: float = 1.0):
         super().__init__()
-        size = source.weight.shape[0]
+        size = len(scale_of(source))
         self.heads, self.eps = heads, source.eps * PRESCALE**2
         self.register_buffer("mean", torch.full((heads, size, 1, 1), 1 / size))
-        weight = (source.weight.detach() * scale * PRESCALE).repeat(heads)
+        weight = (scale_of(source) * scale * PRESCALE).repeat(heads)
         self.weight = nn.Parameter(weight[:, None, None, None], requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,6 +94,8 @@ class SplitSelfAttention(nn.Module):
 class SplitSparseSelfAttention(SplitSelfAttention):
     """ASSA, (B, D, 1, S) to the same: a loop over BNA blocks, and every query over the compressed keys."""
 
+    spread: Tensor
+
     def __init__(self, source: SparseSelfAttention, grid: tuple[int, int], form: Form):
         super().__init__(source, grid, form)
         self.compress_k, self.compress_v = source.compress_k, source.compress_v
@@ -114,7 +118,7 @@ class SplitSparseSelfAttention(SplitSelfAttention):
         both = ChannelsFirst.unflatten(torch.cat([k, v], 1), self.grid)  # (B, 2*G*E, H, W)
         k, v = both.chunk(2, 1)
         small = torch.cat([self.compress_k(k), self.compress_v(v)], 1)  # (B, 2*G*E, H/2, W/2)
-        return ChannelsFirst.flatten(small).chunk(2, 1)
+        return list(ChannelsFirst.flatten(small).chunk(2, 1))
 
     def attend_blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """BNA: each block of queries over its own window of keys."""

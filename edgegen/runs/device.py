@@ -22,7 +22,7 @@ def pick_device(name: str) -> str:
         raise InputError("device mps is not available here.", "Use --device cpu.")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        wanted = int(index or os.environ.get("LOCAL_RANK", 0))
+        wanted = int(index or os.environ.get("LOCAL_RANK", "0"))
         if wanted >= count:
             raise InputError(f"device {name} is not available: {count} CUDA devices are there.", "Use --device cpu.")
         return f"cuda:{wanted}"

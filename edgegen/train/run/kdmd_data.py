@@ -18,6 +18,7 @@ from edgegen.errors import InputError
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.config import DiTConfig
 from edgegen.model.text import masked_mean
+from edgegen.prompts import read_prompts
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.dataset import DataConfig
 from edgegen.train.data.elastic_data import captioned_latents, scene_latents
@@ -128,15 +129,3 @@ def prompt_data(
 def latent_shape(config: DiTConfig) -> tuple[int, ...]:
     """(C, h, w) of the latents a model was trained on."""
     return config.in_channels, config.grid[0] * config.patch, config.grid[1] * config.patch
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}.", "Give a text file, one prompt a line.") from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise InputError(f"{path} has no prompts.", "Write one prompt a line.")
-    return prompts

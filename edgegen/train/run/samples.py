@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class PromptGrid:
         grids = {}
         for width in model.config.widths:
             sigmas = flow_sigmas(self.sampler.steps, self.sampler.shift)
-            *_, (latent, _) = euler(lambda x, s, w=width: velocity(x, s, w), noise, sigmas)
+            *_, (latent, _) = euler(partial(velocity, width=width), noise, sigmas)
             pictures = self.decoder(torch.from_numpy(latent)).clamp(0, 1)  # (P, 3, H, W)
             row = torch.cat(list(pictures), -1).permute(1, 2, 0)  # (H, P*W, 3)
             grids[f"prompts/{width}"] = (row * 255).round().to(torch.uint8).numpy()

@@ -32,7 +32,8 @@ def training_latents(
 def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> Draw:
     """Draws fixed prompts, some of them never seen, as the frozen encoders read and show them."""
     frozen = load_frozen(runs_dir, encoders)
-    latent = (config.in_channels, *(side * config.patch for side in config.grid))
+    height, width = (side * config.patch for side in config.grid)
+    latent = (config.in_channels, height, width)
     return PromptGrid(GRID_PROMPTS, frozen.tokenizers, frozen.text, frozen.autoencoder.decoder, latent)
 
 

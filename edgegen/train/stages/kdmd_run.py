@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
+from edgegen.frechet import gaussian_distance
 from edgegen.model.adapters import AdapterConfig
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
@@ -48,7 +49,7 @@ from edgegen.train.stages.kdmd import (
     simulate,
     trajectory,
 )
-from edgegen.train.stages.latent_distance import Components, frechet_distance
+from edgegen.train.stages.latent_distance import Components
 from edgegen.train.stages.results import NOTHING, read_state
 
 STUDENT, CRITIC, FEW_STEP, AVERAGE = "student", "critic", "few_step", "average"
@@ -433,7 +434,7 @@ class Watch:
         """Of an adapter's few-step samples: the distance, and how their spread compares with that of real latents."""
         drawn = work.sample(name, self.noise, self.condition).cpu()
         return {
-            f"frechet_{name}": frechet_distance(self.components.of(drawn), self.real),
+            f"frechet_{name}": gaussian_distance(self.components.of(drawn), self.real),
             f"spread_{name}": float(drawn.std()) / self.spread,
         }
 

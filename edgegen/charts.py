@@ -1,9 +1,9 @@
-"""Plots as SVG text: bars and lines, nothing fetched, nothing installed."""
+"""Charts as SVG text: bars, lines and a curve; nothing fetched, nothing installed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -37,21 +37,30 @@ def svg(height: float, body: Sequence[str], title: str) -> str:
     )
 
 
-def bars(entries: Sequence[Bar], title: str) -> str:
-    """Horizontal bars from 0, on one scale."""
-    scale = (WIDTH - LABEL - 200) / (max((bar.reach for bar in entries), default=1) or 1)
-    body = []
+def bars(entries: Sequence[Bar], title: str, log: bool = False) -> str:
+    """Horizontal bars on one scale, from 0, or with `log` from half a decade below the least value above 0."""
+    place, body = bar_scale(entries, log), []
     for i, bar in enumerate(entries):
         y = i * LINE
         body.append(
             f'<text x="{LABEL - 6}" y="{y + 14}" text-anchor="end">{escape(bar.label)}</text>'
-            f'<rect x="{LABEL}" y="{y + 4}" width="{bar.value * scale:.1f}" height="12" fill="{bar.colour}"/>'
+            f'<rect x="{LABEL}" y="{y + 4}" width="{place(bar.value):.1f}" height="12" fill="{bar.colour}"/>'
         )
         if bar.whisker:
-            low, high = (LABEL + end * scale for end in bar.whisker)
+            low, high = (LABEL + place(end) for end in bar.whisker)
             body.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y + 10}" y2="{y + 10}" stroke="#111"/>')
-        body.append(f'<text x="{LABEL + bar.reach * scale + 6:.1f}" y="{y + 14}">{escape(bar.text)}</text>')
+        body.append(f'<text x="{LABEL + place(bar.reach) + 6:.1f}" y="{y + 14}">{escape(bar.text)}</text>')
     return svg(len(entries) * LINE + 6, body, title)
+
+
+def bar_scale(entries: Sequence[Bar], log: bool) -> Callable[[float], float]:
+    """The length in pixels of a value; the longest bar leaves room for its text."""
+    space, longest = WIDTH - LABEL - 200, max((bar.reach for bar in entries), default=1) or 1
+    shown = [bar.value for bar in entries if bar.value > 0]
+    if not log or not shown:
+        return lambda value: value * space / longest
+    low, high = math.log10(min(shown)) - 0.5, math.log10(longest)
+    return lambda value: space * (math.log10(value) - low) / (high - low) if value > 0 else 0.0
 
 
 def lines(
@@ -93,4 +102,44 @@ def lines(
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         body += [f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="3" fill="{colour}"/>' for x, y in some]
         body.append(f'<text x="{WIDTH - RIGHT + 12}" y="{TOP + 16 * i + 10}" fill="{colour}">{escape(name)}</text>')
+    return svg(height, body, title)
+
+
+def curve(
+    points: Sequence[tuple[float, float]],
+    title: str,
+    x_label: str,
+    y_label: str,
+    mark: tuple[float, float] | None = None,
+    log: bool = False,
+) -> str:
+    """A curve of (x, y) with its axes' ends written out, and one point marked; `log` takes y above 0 by its order."""
+    shown = [(x, math.log10(y) if log else y) for x, y in points if y > 0 or not log]
+    if len(shown) < 2:
+        return svg(LINE, ['<text x="0" y="14">too few points for a curve</text>'], title)
+    height, right, bottom = 300, WIDTH - 20, 300 - BOTTOM
+    lows, highs = ([f(axis) for axis in zip(*shown, strict=True)] for f in (min, max))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = ((v - low) / (high - low or 1) for v, low, high in zip((x, y), lows, highs, strict=True))
+        return LEFT + across * (right - LEFT), bottom - up * (bottom - TOP)
+
+    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in shown))
+    ends = [10**v if log else v for v in (lows[1], highs[1])]
+    body = [
+        f'<path d="M{LEFT} {TOP} V{bottom} H{right}" fill="none" stroke="#999"/>',
+        f'<polyline points="{path}" fill="none" stroke="{BLUE}" stroke-width="2"/>',
+        f'<text x="{LEFT - 6}" y="{bottom}" text-anchor="end">{ends[0]:.3g}</text>',
+        f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{ends[1]:.3g}</text>',
+        f'<text x="{LEFT}" y="{bottom + 16}">{lows[0]:g}</text>',
+        f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{highs[0]:g}</text>',
+        f'<text x="{WIDTH / 2:g}" y="{bottom + 34}" text-anchor="middle">{escape(x_label)}</text>',
+        f'<text x="{LEFT}" y="14">{escape(y_label)}</text>',
+    ]
+    if mark is not None:
+        x, y = place(mark[0], math.log10(mark[1]) if log and mark[1] > 0 else mark[1])
+        body.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{AMBER}"/>'
+            f'<text x="{x + 8:.1f}" y="{y - 8:.1f}">{mark[0]:.3g}: {mark[1]:.3g}</text>'
+        )
     return svg(height, body, title)
