@@ -315,6 +315,8 @@ def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report
 
     def work(job: int) -> dict:
         own, tell = Meter(), report if os.getpid() == here else silent
+        if tell is silent:
+            torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
         artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
         return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
 
