@@ -1,0 +1,97 @@
+"""From a recording to a component: traced to plain operations, simplified, and written in a back end's form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+import edgegen.capture.elementwise  # noqa: F401  (enters its operations in the table)
+import edgegen.capture.layers  # noqa: F401
+import edgegen.capture.movement  # noqa: F401
+import edgegen.capture.products  # noqa: F401
+from edgegen.capture.lowering import Lowering
+from edgegen.capture.passes import Graph, is_end, simplify
+from edgegen.capture.specialize import Recording
+from edgegen.capture.values import Value, plain
+from edgegen.capture.writer import Writer
+from edgegen.rewrite.component import Component, Form, TensorSpec
+
+DTYPES = {torch.bool: "int32", torch.int64: "int32", torch.int32: "int32"}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A recording in plain operations: the rewritten graph, its constants by node, the names of its own tensors."""
+
+    graph: Graph
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    names: dict[int, str]
+
+
+def trace(recording: Recording) -> Traced:
+    """torch.export, without decomposition, then the rewrites every back end shares."""
+    with torch.no_grad():
+        program = torch.export.export(recording.graph, recording.examples, strict=False).run_decompositions({})
+    signature, constants, names = program.graph_signature, {}, {}
+    lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    for node, target in lifted.items():
+        found = program.state_dict.get(target, program.constants.get(target))
+        constants[node] = found.detach()
+        if not target.startswith("constants."):
+            names[id(constants[node])] = target
+    graph = Graph(program.graph, constants)
+    simplify(graph)
+    inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name not in lifted]
+    results = next(n for n in program.graph.nodes if n.op == "output").args[0]
+    specs = tuple(spec(name, node.meta["val"]) for name, node in zip(recording.names, inputs, strict=True))
+    made = tuple(TensorSpec(name, tuple(node.meta["val"].shape)) for name, node in zip(recording.outputs, results, strict=True))
+    return Traced(graph, specs, made, names)
+
+
+def spec(name: str, value: Tensor) -> TensorSpec:
+    return TensorSpec(name, tuple(value.shape), DTYPES.get(value.dtype, "float32"))
+
+
+class Deployed(fx.GraphModule):
+    """A network in deployable form; `moves` tells every time it moves data, `unknown` what has no layout of its own."""
+
+    moves: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def deploy(traced: Traced, form: Form, name: str = "network") -> Component:
+    """A component of a traced network in a form."""
+    writer = Writer(traced.names)
+    lowering = Lowering(writer, form)
+    values: dict[fx.Node, Any] = {}
+    specs = iter(traced.inputs)
+    for node in traced.graph.graph.nodes:
+        if node.op == "output":
+            data = [lowering.read(lowering.whole(values[n])) for n in node.args[0]]
+            writer.graph.output(tuple(data))
+        elif node.name in traced.graph.constants:
+            tensor = traced.graph.constants[node.name]
+            values[node] = plain(tensor, tensor.shape)
+        elif node.op == "placeholder":
+            values[node] = accepted(lowering, next(specs), node)
+        else:
+            args, kwargs = (fx.node.map_aggregate(a, lambda x: values[x] if isinstance(x, fx.Node) else x) for a in (node.args, node.kwargs))
+            values[node] = lowering.lower(node, args, kwargs)
+    writer.graph.eliminate_dead_code(is_impure_node=is_end)
+    module = Deployed(writer.root, writer.graph)
+    module.moves, module.unknown = tuple(writer.moves), tuple(lowering.unknown)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return Component(name, module.eval(), traced.inputs, traced.outputs, form.attention)
+
+
+def accepted(lowering: Lowering, given: TensorSpec, node: fx.Node) -> Value:
+    """An input; a program has no booleans among its inputs, so that those come as numbers."""
+    value = plain(lowering.writer.input(given.name), given.shape)
+    if node.meta["val"].dtype is torch.bool:
+        return Value(lowering.writer.call(torch.ne, value.data, 0), value.dims, value.axes)
+    return value
