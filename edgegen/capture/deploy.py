@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 import edgegen.capture.elementwise  # noqa: F401  (enters its operations in the table)
 import edgegen.capture.layers  # noqa: F401
@@ -15,6 +16,7 @@ import edgegen.capture.products  # noqa: F401
 from edgegen.capture.lowering import Lowering
 from edgegen.capture.passes import Graph, is_end, simplify
 from edgegen.capture.specialize import Recording
+from edgegen.capture.timesteps import Sinusoids, cut_sinusoids
 from edgegen.capture.values import Value, plain
 from edgegen.capture.writer import Writer
 from edgegen.rewrite.component import Component, Form, TensorSpec
@@ -27,9 +29,17 @@ class Traced:
     """A recording in plain operations: the rewritten graph, its constants by node, the names of its own tensors."""
 
     graph: Graph
-    inputs: tuple[TensorSpec, ...]
+    inputs: dict[str, TensorSpec]  # by node, in call order
     outputs: tuple[TensorSpec, ...]
     names: dict[int, str]
+    sinusoids: tuple[Sinusoids, ...]
+
+    def feed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A program's inputs of the module's own: timesteps become their sinusoids, booleans numbers."""
+        made = {s.name: s(values[s.source]) for s in self.sinusoids}
+        kinds = {"int32": torch.int32, "float32": torch.float32}
+        found = {spec.name: made.get(spec.name, values.get(spec.name)) for spec in self.inputs.values()}
+        return {s.name: found[s.name].reshape(s.shape).to(kinds[s.dtype]) for s in self.inputs.values()}
 
 
 def trace(recording: Recording) -> Traced:
@@ -45,15 +55,19 @@ def trace(recording: Recording) -> Traced:
             names[id(constants[node])] = target
     graph = Graph(program.graph, constants)
     simplify(graph)
-    inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name not in lifted]
+    own = [n for n in program.graph.nodes if n.op == "placeholder" and n.name not in lifted]
+    cut = cut_sinusoids(graph, dict(zip(own, recording.names, strict=True)))
+    inputs = {n.name: spec(name, n.meta["val"]) for name, n in zip(recording.names, own, strict=True) if n.users}
+    inputs |= {node.name: spec(made.name, node.meta["val"], apart=True) for node, made in cut}
     results = next(n for n in program.graph.nodes if n.op == "output").args[0]
-    specs = tuple(spec(name, node.meta["val"]) for name, node in zip(recording.names, inputs, strict=True))
-    made = tuple(TensorSpec(name, tuple(node.meta["val"].shape)) for name, node in zip(recording.outputs, results, strict=True))
-    return Traced(graph, specs, made, names)
+    made = tuple(spec(name, node.meta["val"]) for name, node in zip(recording.outputs, results, strict=True))
+    return Traced(graph, inputs, made, names, tuple(made for _, made in cut))
 
 
-def spec(name: str, value: Tensor) -> TensorSpec:
-    return TensorSpec(name, tuple(value.shape), DTYPES.get(value.dtype, "float32"))
+def spec(name: str, value: Tensor, apart: bool = False) -> TensorSpec:
+    """What a tensor is; features (B, F) stand `apart` as (B, F, 1, 1), as in every network of this project."""
+    shape = tuple(value.shape)
+    return TensorSpec(name, (*shape, 1, 1) if apart and len(shape) == 2 else shape, DTYPES.get(value.dtype, "float32"))
 
 
 class Deployed(fx.GraphModule):
@@ -68,7 +82,6 @@ def deploy(traced: Traced, form: Form, name: str = "network") -> Component:
     writer = Writer(traced.names)
     lowering = Lowering(writer, form)
     values: dict[fx.Node, Any] = {}
-    specs = iter(traced.inputs)
     for node in traced.graph.graph.nodes:
         if node.op == "output":
             data = [lowering.read(lowering.whole(values[n])) for n in node.args[0]]
@@ -77,7 +90,8 @@ def deploy(traced: Traced, form: Form, name: str = "network") -> Component:
             tensor = traced.graph.constants[node.name]
             values[node] = plain(tensor, tensor.shape)
         elif node.op == "placeholder":
-            values[node] = accepted(lowering, next(specs), node)
+            if node.name in traced.inputs:
+                values[node] = accepted(lowering, traced.inputs[node.name], node)
         else:
             args, kwargs = (fx.node.map_aggregate(a, lambda x: values[x] if isinstance(x, fx.Node) else x) for a in (node.args, node.kwargs))
             values[node] = lowering.lower(node, args, kwargs)
@@ -86,12 +100,13 @@ def deploy(traced: Traced, form: Form, name: str = "network") -> Component:
     module.moves, module.unknown = tuple(writer.moves), tuple(lowering.unknown)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return Component(name, module.eval(), traced.inputs, traced.outputs, form.attention)
+    return Component(name, module.eval(), tuple(traced.inputs.values()), traced.outputs, form.attention)
 
 
 def accepted(lowering: Lowering, given: TensorSpec, node: fx.Node) -> Value:
     """An input; a program has no booleans among its inputs, so that those come as numbers."""
     value = plain(lowering.writer.input(given.name), given.shape)
+    value = value.with_dims(value.dims[: len(node.meta["val"].shape)])
     if node.meta["val"].dtype is torch.bool:
         return Value(lowering.writer.call(torch.ne, value.data, 0), value.dims, value.axes)
     return value

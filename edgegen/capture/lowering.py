@@ -143,10 +143,12 @@ class Lowering:
     def aligned(self, values: Sequence[Value]) -> tuple[list[Value], Axes, Axes]:
         """Values that one elementwise operation can take: their new dimensions and axes too."""
         values, dims = self.unified(values)
-        lead = max((v for v in values if not v.is_constant), key=lambda v: (v.elements, self.is_channels_first(v)))
+        lead = max((v for v in values if not v.is_constant), key=lambda v: (v.elements, not is_scattered(v), self.is_channels_first(v)))
         held = {a for v in values for a in v.held}
         axes = lead.axes
-        if held - lead.held:
+        if is_scattered(lead):
+            axes = self.gathered(lead, dims)
+        elif held - lead.held:
             axes = self.placed(lead, dims, held)
         axes = self.divided(axes, values)
         made = [self.fitted(v, axes) for v in values]
@@ -154,6 +156,12 @@ class Lowering:
 
     def is_channels_first(self, value: Value) -> bool:
         return self.split and len(value.axes) == 4 and bool(value.dims[-1]) and value.axes[1] == value.dims[-1]
+
+    def gathered(self, lead: Value, dims: Axes) -> Axes:
+        """Axes in which no dimension lies over several."""
+        if self.split and len(dims) > 2 and len(lead.axes) == 4:
+            return (dims[0], dims[-1], (), tuple(a for dim in dims[1:-1] for a in dim))
+        return dims
 
     def placed(self, lead: Value, dims: Axes, held: set) -> Axes:
         """Axes for everything that some operand holds."""
@@ -195,6 +203,12 @@ class Lowering:
         held = value.held
         target = tuple(axis if any(a in held for a in axis) else () for axis in axes)
         return self.writer.moved(value, target)
+
+
+def is_scattered(value: Value) -> bool:
+    """Whether a dimension lies over several axes, such as tokens over a grid."""
+    places = {atom: i for i, axis in enumerate(value.axes) for atom in axis}
+    return any(len({places.get(atom) for atom in row}) > 1 for row in value.dims)
 
 
 def cut_out(axes: Axes, row: Row) -> Axes | None:

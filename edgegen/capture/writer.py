@@ -95,10 +95,13 @@ class Writer:
         wanted = [run for axis in present for run in runs(axis, value.axes)]
         data = value.data
         if [id(u[0]) for u in units] != [id(u[0]) for u in wanted]:
+            if all(len(runs(axis, present)) < 2 for axis in value.axes):  # whole axes: no reshape before
+                units = list(value.axes)
             data = self.reshape(data, sizes(units), value.stored)
-            data = self.call(torch.permute, data, tuple(index_of(units, run) for run in wanted))
+            order = [index_of(units, run) for run in wanted]
+            data = self.call(torch.permute, data, (*(i for i, u in enumerate(units) if not u), *order))
+            current = [1] * (len(units) - len(order)) + sizes(wanted)
             self._note(value, axes, True)
-            current = sizes(wanted)
         else:
             current = value.stored
         if present != axes:
@@ -147,7 +150,7 @@ def as_permutation(current: Axes, wanted: Axes) -> list[int] | None:
 
 
 def index_of(rows: Sequence[Row], row: Row) -> int:
-    return next(i for i, other in enumerate(rows) if other[0] is row[0])
+    return next(i for i, other in enumerate(rows) if other and other[0] is row[0])
 
 
 def leaves(value: Any) -> list[Any]:
