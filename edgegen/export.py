@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgegen.emit.bundle import (
+from edgegen.backends.registry import fastest_first, find_backend
+from edgegen.bundle import (
     COMPONENTS,
     MANIFEST,
     SAMPLE,
@@ -27,22 +27,21 @@ from edgegen.emit.bundle import (
     write_manifest,
     write_tokenizer,
 )
-from edgegen.emit.palette_onnx import ACTIVATIONS as SESSION_OPTIONS
-from edgegen.errors import EdgegenError, InputError
+from edgegen.errors import EdgegenError, InputError, unknown
 from edgegen.files import check_free, free_bytes, is_disk_full, new_folder
 from edgegen.inspection import count_operations
 from edgegen.meter import Meter, Stage
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
-from edgegen.quantize.stored import StoredWeights, stored_weights
-from edgegen.quiet import quietly
-from edgegen.rewrite.component import Component, Form, TensorSpec
-from edgegen.runtime.networks import ArtifactNetworks
-from edgegen.runtime.pipeline import draw, to_image
+from edgegen.pipeline.draw import draw, to_image
+from edgegen.pipeline.networks import ArtifactNetworks
+from edgegen.pipeline.torch import TorchNetworks
+from edgegen.quantize.stored import stored_weights
+from edgegen.quiet import PROCESS, quietly
+from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.target import BackendTarget, Tier, unknown
+from edgegen.target import Tier
 from edgegen.verify import (
     PICTURE,
     Report,
@@ -55,11 +54,8 @@ from edgegen.verify import (
     write_rows,
 )
 
-PRECISION_BYTES = {"float16": 2, "float32": 4}
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
 MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
-DEPLOYMENT_TARGET = "iOS17"  # of Core ML, where a tier says none
-FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
 
 
 @dataclass(frozen=True)
@@ -137,6 +133,10 @@ class Result:
     sample: Path | None
 
     @property
+    def bundle(self) -> Path:
+        return self.plan.out
+
+    @property
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
 
@@ -197,14 +197,16 @@ def make_plan(
     sizes = parameter_counts(checkpoint, tier.width)
     weights = stored_weights(checkpoint) if "transformer" in components else {}
     for backend in backends:
-        check_weights(weights, tier.backend(backend))
+        find_backend(backend).check(weights, tier.backend(backend))
     parts = tuple(
         Part(
             name,
             backend,
             f"{backend}/{name}",
             sizes[name],
-            predicted_bytes(sizes[name], weights if name == "transformer" else {}, tier.backend(backend)),
+            find_backend(backend).predicted_bytes(
+                sizes[name], weights if name == "transformer" else {}, tier.backend(backend)
+            ),
         )
         for backend in backends
         for name in components
@@ -212,28 +214,6 @@ def make_plan(
     out = out or Path("out") / config.name / tier.name
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
-
-
-def check_weights(weights: StoredWeights, target: BackendTarget) -> None:
-    """Refuses quantized weights that a back end has no form for."""
-    from edgegen.emit import palette_coreml, palette_executorch, palette_onnx
-
-    if target.name == "coreml":
-        palette_coreml.check(weights, target.deployment_target or DEPLOYMENT_TARGET)
-    elif target.name == "onnx":
-        palette_onnx.check(weights)
-    else:
-        palette_executorch.check(weights, target.activations)
-
-
-def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
-    """Bytes of an artifact's numbers: quantized weights as the back end stores them, the rest at its precision."""
-    size = PRECISION_BYTES[target.precision]
-    if target.name == "executorch" and target.activations != "int8":
-        weights = {}
-    stored = {name: math.prod(weight.shape) for name, weight in weights.items()}
-    packed = sum(stored[name] if target.name == "executorch" else weight.nbytes for name, weight in weights.items())
-    return (parameters - sum(stored.values())) * size + packed
 
 
 def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
@@ -292,15 +272,19 @@ def check_space(plan: Plan) -> None:
 
 @contextmanager
 def scratch(root: Path) -> Iterator[None]:
-    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed."""
-    kept, folder = tempfile.tempdir, root / ".scratch"
+    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed.
+
+    Python's temporary folder is the whole process's: a second export in another thread waits for the first.
+    """
+    folder = root / ".scratch"
     folder.mkdir()
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = kept
-        shutil.rmtree(folder, ignore_errors=True)
+    with PROCESS:
+        kept, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = kept
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_complete(plan: Plan) -> bool:
@@ -321,12 +305,12 @@ def emit_measured(
 
 def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifact:
     """Rewrites a component in its back end's form and writes its artifact."""
-    target = plan.tier.backend(part.backend)
+    backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
     component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.norm))
     path = artifact_path(root, part.backend, part.component)
     try:
-        inputs, outputs = quietly(lambda: WRITERS[part.backend](component, path, target, weights))
+        quietly(lambda: backend.write(component, path, target, weights))
     except EdgegenError:
         raise
     except Exception as error:
@@ -337,7 +321,8 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
             f"{part.backend} cannot take the {part.component}: {type(error).__name__}: {reason}.",
             "edgegen doctor shows what is installed.",
         ) from error
-    options = SESSION_OPTIONS[target.activations] if weights and part.backend == "onnx" else {}
+    inputs, outputs = backend.signature(component, target)
+    options = backend.options(target, weights)
     return describe(root, part.backend, part.component, component.form, inputs, outputs, options)
 
 
@@ -352,33 +337,6 @@ def build(plan: Plan, networks: TorchNetworks, name: str, form: Form) -> Compone
     if name == "text_encoder":
         return text_component(networks.text_encoders, word, byte, form)
     return decoder_component(networks.decoder, plan.latent_size, form)
-
-
-Signature = tuple[Iterable[TensorSpec], Iterable[TensorSpec]]
-
-
-def write_coreml(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> Signature:
-    from edgegen.emit import coreml
-
-    coreml.write(component, path, target.deployment_target or DEPLOYMENT_TARGET, weights)
-    return coreml.signature(component)
-
-
-def write_onnx(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> Signature:
-    from edgegen.emit import onnx
-
-    onnx.write(component, path, weights, target.activations)
-    return component.inputs, component.outputs
-
-
-def write_executorch(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> Signature:
-    from edgegen.emit import executorch
-
-    executorch.write(component, path, weights, target.activations)
-    return component.inputs, component.outputs
-
-
-WRITERS = {"coreml": write_coreml, "onnx": write_onnx, "executorch": write_executorch}
 
 
 def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Manifest:
@@ -418,7 +376,7 @@ def floors(plan: Plan) -> dict[str, float]:
 
 def draw_sample(plan: Plan, bundle: Bundle, meter: Meter, report: Report) -> Path | None:
     """sample.png: prompts of the manifest side by side, drawn by the artifacts of the fastest back end here."""
-    backend = next((b for b in FASTEST if b in bundle.backends and is_whole(bundle, b)), None)
+    backend = next((b for b in fastest_first() if b in bundle.backends and is_whole(bundle, b)), None)
     if backend is None:
         return None
     report(f"drawing {SAMPLE} with {backend}")

@@ -10,27 +10,26 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgegen.emit.bundle import MANIFEST, Bundle, load_bundle
-from edgegen.errors import InputError
+from edgegen.backends.registry import backend_names, fastest_first
+from edgegen.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.errors import InputError, unknown
 from edgegen.files import disk_errors
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
-from edgegen.runtime.networks import ArtifactNetworks, Networks
-from edgegen.runtime.pipeline import denoise, to_image
+from edgegen.pipeline.draw import denoise, to_image
+from edgegen.pipeline.networks import ArtifactNetworks, Networks
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import threads_for
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.target import BACKENDS, unknown
 from edgegen.verify import Report, is_whole
 
-FASTEST = ("onnx", "executorch", "coreml")  # the order in which back ends draw quickly here
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
 Advance = Callable[[int, int], None]  # steps done, of how many
 
 
 @dataclass(frozen=True)
-class Request:
+class PictureRequest:
     """A picture to draw; what is None is the bundle's own."""
 
     prompt: str
@@ -61,18 +60,25 @@ class Drawn:
     seconds: float
     previews: tuple[str, ...]
 
+    def open(self) -> Image.Image:
+        """The picture, read from its file."""
+        with Image.open(self.picture) as image:
+            return image.copy()
+
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def generate(request: Request, report: Report = lambda line: None, advance: Advance = lambda done, of: None) -> Drawn:
+def generate(
+    request: PictureRequest, report: Report = lambda line: None, advance: Advance = lambda done, of: None
+) -> Drawn:
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
     with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
         return draw_and_save(bundle, request, report, advance)
 
 
-def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Advance) -> Drawn:
+def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
     """Draws with the back end asked for, and saves the picture and, if asked, what each step aims at."""
     backend = choose_backend(bundle, request.backend)
     sampler = sampler_of(bundle, request)
@@ -122,18 +128,19 @@ def newest_bundle(root: Path) -> Path:
 def choose_backend(bundle: Bundle, name: str | None) -> str:
     """The back end asked for, or the fastest that has all it takes."""
     if name is None:
-        whole = [b for b in FASTEST if is_whole(bundle, b)]
+        whole = [b for b in fastest_first() if is_whole(bundle, b)]
         if not whole:
             raise InputError(
                 f"{bundle.root} has no back end with all three components.", "Export without --components."
             )
         return whole[0]
-    if name not in (*BACKENDS, "torch"):
-        raise unknown("back end", name, (*BACKENDS, "torch"))
+    known = (*backend_names(), "torch")
+    if name not in known:
+        raise unknown("back end", name, known)
     return name
 
 
-def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
+def sampler_of(bundle: Bundle, request: PictureRequest) -> SamplerConfig:
     """The bundle's sampler with what the request changes; out of range is an error."""
     m = bundle.manifest
     steps = m.steps if request.steps is None else request.steps

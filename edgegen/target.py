@@ -14,14 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import InputError
+from edgegen.backends.registry import backend_names, find_backend
+from edgegen.errors import InputError, unknown
 
-BACKENDS = ("coreml", "onnx", "executorch")
-PRECISIONS = {"coreml": ("float16",), "onnx": ("float32",), "executorch": ("float32",)}  # what is written
-DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
-ATTENTION_FORMS = ("split", "batched")
 NORM_FORMS = ("composed", "fused")
-ACTIVATIONS = {"coreml": ("float16",), "onnx": ("float32", "int8"), "executorch": ("float32", "int8")}
 INT8_FLOOR_DB = 38.0  # where a tier says nothing else of activations in int8
 UNITS = ("npu", "gpu", "cpu")
 RATE_PRECISIONS = ("int8", "float16", "float32")
@@ -65,8 +61,7 @@ class Tier:
 
     def backend(self, name: str) -> BackendTarget:
         """The target of one back end; an unknown name, or one this tier lacks, is an error that suggests another."""
-        if name not in BACKENDS:
-            raise unknown("back end", name, BACKENDS)
+        find_backend(name)
         if name not in self.backends:
             raise InputError(f"tier {self.name} has no back end {name}.", f"It has: {', '.join(self.backends)}.")
         return self.backends[name]
@@ -137,14 +132,6 @@ class Device:
         return plain | {f"units.{kind}": unit for kind, unit in self.units.items()}
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that does not exist: suggests the closest, and lists all."""
-    known = list(known)
-    close = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.4)
-    hint = f"Did you mean {close[0]}? " if close else ""
-    return InputError(f"unknown {what} {name!r}.", f"{hint}Known: {', '.join(known)}.")
-
-
 def targets_folder() -> Path:
     """targets/ inside an installed package, or beside the package in a checkout."""
     package = Path(__file__).parent
@@ -198,7 +185,7 @@ def read_tier(path: Path) -> Tier:
         width=table.number("width", 0, 1),
         bits=table.integer("bits", 16, 16, default=16),
         picture_floor_db=table.number("picture_floor_db", 0, 200),
-        backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(BACKENDS)},
+        backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(backend_names())},
         resolution=None if resolution is None else (resolution[0], resolution[1]),
     )
     table.refuse_others()
@@ -209,15 +196,16 @@ def read_tier(path: Path) -> Tier:
 
 def read_backend(name: str, table: Table) -> BackendTarget:
     """One `[backends.NAME]` table of a tier file."""
+    backend = find_backend(name)
     target = BackendTarget(
         name=name,
-        attention=table.choice("attention", ATTENTION_FORMS),
+        attention=table.choice("attention", backend.forms),
         query_chunk=table.integer("query_chunk", 1, 2**20, default=512),
         norm=table.choice("norm", NORM_FORMS, default="composed"),
-        precision=table.choice("precision", PRECISIONS[name]),
+        precision=table.choice("precision", backend.precisions),
         floor_db=table.number("floor_db", 0, 200),
-        deployment_target=table.choice("deployment_target", DEPLOYMENT_TARGETS) if name == "coreml" else None,
-        activations=table.choice("activations", ACTIVATIONS[name], default=ACTIVATIONS[name][0]),
+        deployment_target=table.choice("deployment_target", backend.releases) if backend.releases else None,
+        activations=table.choice("activations", backend.activations, default=backend.activations[0]),
         quantized_floor_db=table.number("quantized_floor_db", 0, 200, default=None),
     )
     table.refuse_others()

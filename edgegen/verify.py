@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.emit.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
-from edgegen.errors import EdgegenError, InputError, VerificationError
+from edgegen.backends.backend import Run
+from edgegen.backends.registry import find_backend
+from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
+from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
-from edgegen.runtime.artifact import Run, evaluator, open_artifact
-from edgegen.runtime.networks import ArtifactNetworks, Condition, Networks, features, id_feed
-from edgegen.runtime.pipeline import denoise, draw
+from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.draw import denoise, draw
+from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import LARGE, threads_for
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.target import unknown
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
@@ -187,7 +188,17 @@ def row(
     component: str, backend: str, psnr_db: float, max_abs: float, finite: bool, floor_db: float, inputs: int
 ) -> Row:
     passed = finite and inputs > 0 and psnr_db >= floor_db
-    return Row(component, backend, evaluator(backend), round(psnr_db, 3), max_abs, finite, floor_db, passed, inputs)
+    return Row(
+        component,
+        backend,
+        find_backend(backend).evaluator(),
+        round(psnr_db, 3),
+        max_abs,
+        finite,
+        floor_db,
+        passed,
+        inputs,
+    )
 
 
 def compare_picture(
@@ -217,7 +228,7 @@ def verify_artifact(bundle: Bundle, artifact: Artifact, reference: Reference) ->
     return compare(run, reference.cases[artifact.name], artifact.name, artifact.backend, floor)
 
 
-def verify_bundle(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
+def verify_all(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
     """A row for every artifact, and one for the picture of every back end that has all three networks."""
     rows = []
     for artifact in bundle.manifest.components:
@@ -257,6 +268,25 @@ def require(rows: Iterable[Row], remedy: str) -> None:
         raise VerificationError(f"verification failed: {'; '.join(failed)}.", remedy)
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The rows of a bundle that was verified anew."""
+
+    bundle: str
+    rows: tuple[Row, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.rows) and all(row.passed for row in self.rows)
+
+    def require(self) -> None:
+        """Raises VerificationError that names every row below its floor."""
+        require(self.rows, "Export the bundle again.")
+
+    def to_dict(self) -> dict:
+        return {"bundle": self.bundle, "passed": self.passed, "verify": [asdict(row) for row in self.rows]}
+
+
 def write_rows(root: Path, rows: Iterable[Row]) -> None:
     """verify.json."""
     write_json(root / VERIFY, [asdict(row) for row in rows])
@@ -272,7 +302,7 @@ def read_rows(root: Path) -> list[dict]:
 
 def verify_folder(
     folder: Path, checkpoint: Path | None = None, backends: Sequence[str] = (), report: Report = lambda line: None
-) -> list[Row]:
+) -> Verification:
     """Verifies a bundle on disk anew against the checkpoint it was made of, or the one in a folder."""
     bundle = load_bundle(folder)
     m = bundle.manifest
@@ -287,4 +317,4 @@ def verify_folder(
     whole = any(is_whole(bundle, backend) for backend in bundle.backends)
     with threads_for(parameters):
         reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole)
-        return verify_bundle(bundle, reference, report)
+        return Verification(str(folder), tuple(verify_all(bundle, reference, report)))

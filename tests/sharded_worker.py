@@ -24,9 +24,11 @@ from torch.distributed.tensor import DTensor
 
 from edgegen.errors import EdgegenError
 from edgegen.model.elastic import elastic_state, materialize
-from edgegen.train import loop, parallel
-from edgegen.train.kd import KDTraining, Teacher, first_input, train_kd
-from edgegen.train.loop import CaptionedLatents, ElasticRun, ElasticTraining, train_elastic
+from edgegen.runs import parallel
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.stages import loop
+from edgegen.train.stages.kd import KDTraining, Teacher, first_input, train_kd
+from edgegen.train.stages.loop import ElasticRun, ElasticTraining, train_elastic
 
 CONFIG = small_config()
 

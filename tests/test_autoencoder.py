@@ -8,10 +8,10 @@ from torch import nn
 
 from edgegen.errors import InputError
 from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
-from edgegen.train.autoencoder import (
+from edgegen.runs.schedule import cosine_rate
+from edgegen.train.stages.autoencoder import (
     AutoencoderTraining,
     NormalisedAutoencoder,
-    cosine_rate,
     random_crops,
     reconstruction_loss,
     reconstruction_psnr,

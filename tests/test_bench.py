@@ -19,7 +19,6 @@ from tiny import tiny_checkpoint, tiny_tier
 
 from edgegen.bench import records, report
 from edgegen.bench.apple import compute_plan, find_device
-from edgegen.bench.attribution import Node, attribute, meet
 from edgegen.bench.compare import compare
 from edgegen.bench.host import Candidate, ChildRunner
 from edgegen.bench.measure import NOISE_LIMIT, Measurement, Opened, Settings, measure_
@@ -28,11 +27,12 @@ from edgegen.bench.plot import lines
 from edgegen.bench.predict import Prediction
 from edgegen.bench.predict_bundle import PredictedPart
 from edgegen.bench.row import predicted_row
-from edgegen.bench.session import Request, measure_host
+from edgegen.bench.session import BenchRequest, measure_host
 from edgegen.bench.statistics import ratio_of_medians, summarize
+from edgegen.bundle import load_bundle
 from edgegen.cli import run
-from edgegen.emit.bundle import load_bundle
 from edgegen.errors import EdgegenError, InputError
+from edgegen.graph.attribution import Node, attribute, meet
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.target import targets_folder
 
@@ -216,7 +216,7 @@ def test_comparing_one_with_itself_shows_no_difference():
 
 def session(made, tmp_path, times, force=False, **more):
     """measure_host on the tiny bundle with runners whose times are given, by call."""
-    request = Request(
+    request = BenchRequest(
         (made / "bundle",),
         ("onnx",),
         ("decoder",),
@@ -240,7 +240,7 @@ def test_a_noisy_machine_is_not_believed_unless_forced(made, tmp_path):
 
 
 def test_an_interrupted_session_records_what_it_has_as_partial(made, tmp_path):
-    request = Request((made / "bundle",), ("onnx",), ("transformer",), record=tmp_path / "rows.jsonl")
+    request = BenchRequest((made / "bundle",), ("onnx",), ("transformer",), record=tmp_path / "rows.jsonl")
     with pytest.raises(KeyboardInterrupt):
         measure_host(request, make_runner=lambda candidate, _: Fake("x", steady(0), stop_after=9))
     (row,) = records.read(tmp_path / "rows.jsonl")

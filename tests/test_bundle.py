@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import check_bundle
 import pytest
 
 from edgegen import files
-from edgegen.emit.bundle import Manifest, describe, load_bundle, timestep_definition, write_manifest, write_tokenizer
+from edgegen.bundle import Manifest, describe, load_bundle, timestep_definition, write_manifest, write_tokenizer
 from edgegen.errors import InputError
 from edgegen.files import digest, new_folder
 from edgegen.rewrite.component import TensorSpec
@@ -251,12 +251,13 @@ def test_the_temporary_folder_of_a_running_export_is_left_alone(tmp_path):
     assert running.exists()
 
 
-def test_the_checker_at_hand_has_the_same_digest(bundle):
-    path = Path(__file__).parents[2] / "shared" / "tools" / "check_bundle.py"
-    if not path.exists():
-        pytest.skip("the contract's own checker is not at hand")
-    spec = importlib.util.spec_from_file_location("check_bundle", path)
-    checker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(checker)
+def test_the_contract_s_checker_has_the_same_digest(bundle):
     package = bundle / "coreml" / "decoder.mlpackage"
-    assert checker.digest(package) == digest(package)
+    assert check_bundle.digest(package) == digest(package)
+
+
+def test_the_contract_s_checker_finds_what_is_wrong(bundle):
+    (bundle / "verify.json").write_text("[]")
+    found = check_bundle.check(bundle, ["onnx", "tflite"])
+    assert any("no row in verify.json" in line for line in found)
+    assert any("no component for tflite" in line for line in found)

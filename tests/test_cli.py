@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_tier
 
 from edgegen import export as export_module
+from edgegen.bundle import load_bundle
 from edgegen.cli import run
-from edgegen.emit.bundle import load_bundle
+from edgegen.emit import onnx as emit_onnx
 from edgegen.files import digest
 
 COMMANDS = ("export", "generate", "verify", "inspect", "tiers", "devices", "doctor")
@@ -307,12 +308,12 @@ def test_an_occupied_folder(copy, capfd):
 def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
     before = sorted(os.listdir(copy))
 
-    def fail(component, path, target, weights):
+    def fail(component, path, *rest):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setitem(export_module.WRITERS, "onnx", fail)
+        patch.setattr(emit_onnx, "write", fail)
         refused(capfd, export_line(copy, copy / "new"), "disk", "full")
     with monkeypatch.context() as patch:
         patch.setattr(export_module, "free_bytes", lambda path: 10)
@@ -321,11 +322,11 @@ def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
 
 
 def test_a_converter_that_fails_is_one_line(copy, capfd, monkeypatch):
-    def fail(component, path, target, weights):
+    def fail(component, path, *rest):
         os.write(1, b"chatter " * 100)
         raise RuntimeError("no such operation\nand a long story")
 
-    monkeypatch.setitem(export_module.WRITERS, "onnx", fail)
+    monkeypatch.setattr(emit_onnx, "write", fail)
     refused(capfd, export_line(copy, copy / "new"), "onnx cannot take the text_encoder", "no such operation", code=1)
     assert not (copy / "new").exists()
 

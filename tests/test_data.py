@@ -10,11 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edgegen.errors import InputError
-from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
-from edgegen.model.text import ByteTokenizer, TextConfig, TextEncoders, Tokenizers
-from edgegen.train import assets
-from edgegen.train.captions import (
+from edgegen.emoji import assets
+from edgegen.emoji.captions import (
     DEMO_PROMPTS,
     STYLES,
     assign_splits,
@@ -24,7 +21,11 @@ from edgegen.train.captions import (
     text_corpus,
     with_article,
 )
-from edgegen.train.data import EmojiData, Rendered, autoencoder_split, cache_latents, cache_text
+from edgegen.emoji.data import EmojiData, Rendered, autoencoder_split
+from edgegen.errors import InputError
+from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig
+from edgegen.model.text import ByteTokenizer, TextConfig, TextEncoders, Tokenizers
+from edgegen.train.data.encoded import cache_latents, cache_text
 
 CONCEPTS = common_concepts()
 

@@ -22,16 +22,16 @@ from edgegen import cli
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.autoencoder import AutoencoderConfig, Encoder
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, TextEncoders, Tokenizers
-from edgegen.train import latent_cache
-from edgegen.train.bucketed_latents import BucketedLatents, CachedText, LiveText, encode_text
-from edgegen.train.buckets import assign, cut, make_buckets, model_buckets
-from edgegen.train.dataset import DataConfig, open_dataset
-from edgegen.train.dataset_picture import BadPicture, decode_picture
-from edgegen.train.dataset_sample import Problems
-from edgegen.train.dataset_shards import read_shard
-from edgegen.train.latent_cache import LatentCache, index_path, read_index, split, write_index
-from edgegen.train.loop import ElasticTraining
-from edgegen.train.tensor_cache import TensorCache
+from edgegen.train.data import latent_cache
+from edgegen.train.data.bucketed_latents import BucketedLatents, CachedText, LiveText, encode_text
+from edgegen.train.data.buckets import assign, cut, make_buckets, model_buckets
+from edgegen.train.data.dataset import DataConfig, open_dataset
+from edgegen.train.data.dataset_picture import BadPicture, decode_picture
+from edgegen.train.data.dataset_sample import Problems
+from edgegen.train.data.dataset_shards import read_shard
+from edgegen.train.data.latent_cache import LatentCache, index_path, read_index, split, write_index
+from edgegen.train.data.tensor_cache import TensorCache
+from edgegen.train.stages.loop import ElasticTraining
 
 SIZES = ((96, 64), (64, 96), (64, 64), (80, 80), (100, 64), (64, 100))
 COLOURS = {"red": (220, 30, 40), "green": (40, 160, 60), "blue": (30, 90, 220)}
@@ -515,7 +515,7 @@ def test_nothing_is_encoded_twice_and_only_what_changed_again(written, tmp_path,
 
 def test_a_killed_run_goes_on_where_it_stopped(written, tmp_path, calls, monkeypatch):
     monkeypatch.setattr(latent_cache, "BATCH", 1)
-    monkeypatch.setattr("edgegen.train.tensor_cache.FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr("edgegen.train.data.tensor_cache.FLUSH_SECONDS", -1.0)
     expected = encode(cache_of(tmp_path / "whole"), written)
     calls.clear()
     true = LatentCache._encode_

@@ -19,8 +19,8 @@ from edgegen.model.autoencoder import Autoencoder, AutoencoderConfig, Decoder
 from edgegen.rewrite.build import decoder_component
 from edgegen.rewrite.component import Form
 from edgegen.runtime.coreml import CoreMLProgram
-from edgegen.train.autoencoder import reconstruction_psnr
-from edgegen.train.decoder import DecoderConfig, DecoderTraining, distillation_loss, draw_crops, train_decoder
+from edgegen.train.stages.autoencoder import reconstruction_psnr
+from edgegen.train.stages.decoder import DecoderConfig, DecoderTraining, distillation_loss, draw_crops, train_decoder
 
 SMALL = DecoderConfig(widths=(12, 8, 8), depths=(2, 1, 1))
 FAST = DecoderTraining(steps=6, batch=4, crop=16, warmup=2, log_every=1, validate_every=3)
@@ -197,9 +197,9 @@ def test_settings_out_of_range_are_refused(changes):
 
 
 def test_the_recipe_is_the_bundled_size_and_its_result_goes_into_a_checkpoint(teacher, tmp_path, monkeypatch):
-    from edgegen.train import assemble as assembling
-    from edgegen.train.frozen import Frozen
+    from edgegen.train.outcome import assemble as assembling
     from edgegen.train.recipe import Assembly, load_recipe
+    from edgegen.train.stages.frozen import Frozen
 
     recipe = load_recipe("decoder", ["model.depths=[1, 1, 1]", "steps=3"])
     assert load_recipe("decoder").model == DecoderConfig() and recipe.model.depths == (1, 1, 1)

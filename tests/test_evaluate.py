@@ -21,6 +21,12 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 
 from edgegen import cli
+from edgegen.emoji import feature_weights
+from edgegen.emoji.captions import STYLES
+from edgegen.emoji.minilm import MiniLM
+from edgegen.emoji.scene_pictures import Sprites
+from edgegen.emoji.scenes import COLOURS, PLACES, SceneSource, Thing, scene_concepts
+from edgegen.emoji.torch_file import read_torch_file
 from edgegen.errors import EdgegenError, InputError
 from edgegen.evaluate import PUBLIC, detector_training, efficientnet, head_data, judge, prompts
 from edgegen.evaluate.composition import corner_of, directions, satisfies, tally
@@ -46,14 +52,8 @@ from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.model.sampler import flow_sigmas, initial_noise
-from edgegen.runtime.pipeline import denoise
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.train import feature_weights
-from edgegen.train.captions import STYLES
-from edgegen.train.minilm import MiniLM
-from edgegen.train.scene_pictures import Sprites
-from edgegen.train.scenes import COLOURS, PLACES, SceneSource, Thing, scene_concepts
-from edgegen.train.torch_file import read_torch_file
+from edgegen.pipeline.draw import denoise
+from edgegen.pipeline.torch import TorchNetworks
 
 SCENES = [SceneSource("train", seed=5, captions=1)[index] for index in range(300)]
 

@@ -9,9 +9,9 @@ from test_train import CONFIG, FAST, captioned
 
 from edgegen.errors import InputError
 from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
-from edgegen.train.grow import moved_heads, opened_start, own_parameters, widened
-from edgegen.train.loop import train_elastic
-from edgegen.train.results import elastic_result
+from edgegen.train.stages.grow import moved_heads, opened_start, own_parameters, widened
+from edgegen.train.stages.loop import train_elastic
+from edgegen.train.stages.results import elastic_result
 
 WIDE = small_config(cross_kv_heads=1, widths=(0.25, 0.5, 1.0))
 

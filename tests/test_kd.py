@@ -18,11 +18,11 @@ from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
 from edgegen.model.families.qwen_image import QwenImage, load_qwen_image
 from edgegen.model.sampler import euler, flow_sigmas
-from edgegen.train import kd
-from edgegen.train.blockwise import BlockwiseElastic
-from edgegen.train.elastic import GradientScale, joint_gradients_
-from edgegen.train.kd import KDRun, KDTraining, Teacher, first_input, open_teacher, train_kd
-from edgegen.train.loop import Batch
+from edgegen.train.stages import kd
+from edgegen.train.stages.blockwise import BlockwiseElastic
+from edgegen.train.stages.elastic import GradientScale, joint_gradients_
+from edgegen.train.stages.kd import KDRun, KDTraining, Teacher, first_input, open_teacher, train_kd
+from edgegen.train.stages.loop import Batch
 
 CONFIG = small_config()
 FAST = KDTraining(

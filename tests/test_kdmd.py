@@ -20,16 +20,20 @@ from edgegen.model.adapters import AdapterConfig, adapter_shapes, target_layers
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.elastic import elastic_state, load_elastic_, materialize, materialize_state
+from edgegen.model.flow import noised
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
-from edgegen.train import kdmd_run
-from edgegen.train.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
-from edgegen.train.assemble import add_adapters, assemble
-from edgegen.train.autoencoder import AutoencoderTraining, train_autoencoder
-from edgegen.train.card import commands, unfinished_note
-from edgegen.train.flow import noised
-from edgegen.train.kdmd import (
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.outcome.assemble import add_adapters, assemble
+from edgegen.train.outcome.card import commands, unfinished_note
+from edgegen.train.recipe import Assembly, Recipe, load_recipe
+from edgegen.train.run.kdmd_data import base_checkpoint, prepare_kdmd, read_prompts
+from edgegen.train.run.run import write_note
+from edgegen.train.stages import kdmd_run
+from edgegen.train.stages.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
+from edgegen.train.stages.autoencoder import AutoencoderTraining, train_autoencoder
+from edgegen.train.stages.kdmd import (
     critic_loss,
     dmd_gradient,
     dmd_loss,
@@ -39,14 +43,11 @@ from edgegen.train.kdmd import (
     score_gradient,
     simulate,
 )
-from edgegen.train.kdmd_data import base_checkpoint, prepare_kdmd, read_prompts
-from edgegen.train.kdmd_run import AVERAGE, CRITIC, FEW_STEP, STUDENT, Distillation, KdmdTraining, train_kdmd
-from edgegen.train.latent_distance import Components, frechet_distance
-from edgegen.train.loop import CaptionedLatents, ElasticTraining, train_elastic
-from edgegen.train.recipe import Assembly, Recipe, load_recipe
-from edgegen.train.results import read_log, read_state
-from edgegen.train.run import write_note
-from edgegen.train.text import TextTraining, save_tokenizers, train_text
+from edgegen.train.stages.kdmd_run import AVERAGE, CRITIC, FEW_STEP, STUDENT, Distillation, KdmdTraining, train_kdmd
+from edgegen.train.stages.latent_distance import Components, frechet_distance
+from edgegen.train.stages.loop import ElasticTraining, train_elastic
+from edgegen.train.stages.results import read_log, read_state
+from edgegen.train.stages.text import TextTraining, save_tokenizers, train_text
 
 CONFIG = small_config()
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("attn.q", "attn.v", "cross.o", "ffn.down"))

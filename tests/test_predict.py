@@ -17,16 +17,16 @@ from benchmarks.predictor import points as published
 from benchmarks.predictor.fit import FAMILIES, fit_all
 from benchmarks.predictor.models import FOLDER, OPERATIONS, load
 from benchmarks.predictor.models import published as count_published
-from edgegen.bench.count_artifact import program_of_artifact
+from edgegen.backends.registry import read_graph
 from edgegen.bench.count_module import program_of_component, program_of_module
 from edgegen.bench.fit import Family, Point, cost_matrix, fit, interval, leave_one_out, wrong_orders
 from edgegen.bench.memory import Memory, live_peak, pipeline_memory
-from edgegen.bench.operations import Operation, Program, Tensor, Totals
 from edgegen.bench.predict import CannotPredict, Prediction, load_parameters, predict, predict_unit
 from edgegen.bench.recommend import advise, options_of_config, parse_bytes, parse_seconds
 from edgegen.cli import run
 from edgegen.errors import InputError
 from edgegen.files import file_digest
+from edgegen.graph.operations import Operation, Program, Tensor, Totals
 from edgegen.model.config import DiTConfig
 from edgegen.model.dit import DiT
 from edgegen.model.elastic import skeleton
@@ -138,7 +138,7 @@ def test_an_artifact_asks_for_what_its_module_asks_for(backend, form, tmp_path):
     component = transformer_component(DiT(config).eval(), (8, 8), 8, form)
     path = tmp_path / {"coreml": "a.mlpackage", "onnx": "a.onnx", "executorch": "a.pte"}[backend]
     import_module(f"edgegen.emit.{backend}").write(component, path)
-    artifact = program_of_artifact(backend, path)
+    artifact = read_graph(backend, path)
     module = program_of_component(component)
     assert artifact.totals.macs == pytest.approx(module.totals.macs, rel=0.03)
     assert artifact.totals.score_elements == module.totals.score_elements

@@ -7,11 +7,11 @@ import pytest
 import torch
 from test_scenes import tiny_text  # noqa: F401  (a fixture)
 
+from edgegen.emoji.scenes import SceneSource, plural
 from edgegen.model.text import TextConfig
-from edgegen.train.reading import ATTRIBUTES, Readings, mentions
-from edgegen.train.results import read_log, text_result
-from edgegen.train.scenes import SceneSource, plural
-from edgegen.train.text import DistilledText, TextTraining, train_text
+from edgegen.train.stages.reading import ATTRIBUTES, Readings, mentions
+from edgegen.train.stages.results import read_log, text_result
+from edgegen.train.stages.text import DistilledText, TextTraining, train_text
 
 SOURCE = SceneSource("train", captions=1)
 SCENES = [SOURCE[index] for index in range(300)]

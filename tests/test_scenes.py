@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgegen.model.autoencoder import AutoencoderConfig, Encoder
-from edgegen.model.text import TextEncoders, Tokenizers
-from edgegen.train.captions import STYLES, assign_splits, common_concepts
-from edgegen.train.loop import CaptionedLatents, ElasticTraining
-from edgegen.train.scene_data import SceneLatents, scene_pool
-from edgegen.train.scene_pictures import Sprites, background_colour, recoloured
-from edgegen.train.scenes import (
+from edgegen.emoji.captions import STYLES, assign_splits, common_concepts
+from edgegen.emoji.scene_pictures import Sprites, background_colour, recoloured
+from edgegen.emoji.scenes import (
     COLOURS,
     KINDS,
     NUMBERS,
@@ -26,6 +22,11 @@ from edgegen.train.scenes import (
     plural,
     scene_concepts,
 )
+from edgegen.model.autoencoder import AutoencoderConfig, Encoder
+from edgegen.model.text import TextEncoders, Tokenizers
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.data.scene_data import SceneLatents, scene_pool
+from edgegen.train.stages.loop import ElasticTraining
 
 SCENES = [SceneSource("train", seed=3)[index] for index in range(400)]
 
@@ -150,7 +151,7 @@ def data(sprites, tmp_path_factory, tiny_text) -> SceneLatents:
 @pytest.fixture(scope="module")
 def tiny_text() -> tuple[Tokenizers, TextEncoders]:
     from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig
-    from edgegen.train.text import train_word_tokenizer
+    from edgegen.train.stages.text import train_word_tokenizer
 
     texts = [caption for scene in SCENES for caption in scene.captions]
     word = train_word_tokenizer(texts, 400, 24)

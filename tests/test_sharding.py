@@ -18,13 +18,13 @@ from sharded_worker import CONFIG, captioned, one_step, training_of
 
 from edgegen.errors import InputError
 from edgegen.model.elastic import ElasticDiT
-from edgegen.train import parallel
-from edgegen.train.blockwise import BlockwiseElastic
-from edgegen.train.elastic import GradientScale, joint_gradients_
-from edgegen.train.loop import Batch, ElasticRun, train_elastic
-from edgegen.train.results import elastic_result, read_log
-from edgegen.train.run_state import newest, saved_steps
-from edgegen.train.shards import read_note, shard_folders
+from edgegen.runs import parallel
+from edgegen.runs.run_state import newest, saved_steps
+from edgegen.runs.shards import read_note, shard_folders
+from edgegen.train.stages.blockwise import BlockwiseElastic
+from edgegen.train.stages.elastic import GradientScale, joint_gradients_
+from edgegen.train.stages.loop import Batch, ElasticRun, train_elastic
+from edgegen.train.stages.results import elastic_result, read_log
 
 SHARD = {"distribution": "shard"}
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from edgegen.backends.registry import backend_names
 from edgegen.errors import InputError
-from edgegen.target import BACKENDS, list_devices, list_tiers, load_device, load_tier, targets_folder
+from edgegen.target import list_devices, list_tiers, load_device, load_tier, targets_folder
 
 LOW = targets_folder() / "tiers" / "low-android.toml"
 
@@ -90,4 +91,4 @@ def test_a_tier_file_that_does_not_exist_is_named():
 
 
 def test_every_back_end_is_in_every_tier():
-    assert all(tuple(tier.backends) == BACKENDS for tier in list_tiers())
+    assert all(tuple(tier.backends) == backend_names() for tier in list_tiers())

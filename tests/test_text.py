@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgegen.emoji.captions import Saying
 from edgegen.errors import InputError
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, TextEncoders, TokenIds, Tokenizers
-from edgegen.train.captions import Saying
-from edgegen.train.text import (
+from edgegen.train.stages.text import (
     DistilledText,
     TextTraining,
     corpus_split,

@@ -20,32 +20,35 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edgegen import cli
+from edgegen.emoji import fetch, teacher
+from edgegen.emoji.captions import Saying, captions, common_concepts
+from edgegen.emoji.scenes import SceneSource, plural
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
+from edgegen.model.flow import noised
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
-from edgegen.runtime import pipeline
-from edgegen.runtime.torch import TorchNetworks
-from edgegen.train import fetch, loop, run_state, teacher
-from edgegen.train import run as runs
-from edgegen.train.assemble import assemble
-from edgegen.train.autoencoder import AutoencoderTraining, train_autoencoder
-from edgegen.train.captions import Saying, captions, common_concepts
-from edgegen.train.device import choose_precision, pick_device
-from edgegen.train.elastic import GradientScale, elastic_gradients_
-from edgegen.train.elastic_data import captioned_latents
-from edgegen.train.flow import noised
-from edgegen.train.loop import CaptionedLatents, ElasticRun, ElasticTraining, train_elastic
+from edgegen.pipeline import draw as pipeline
+from edgegen.pipeline.torch import TorchNetworks
+from edgegen.runs import run_state
+from edgegen.runs.device import choose_precision, pick_device
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.data.elastic_data import captioned_latents
+from edgegen.train.outcome.assemble import assemble
+from edgegen.train.outcome.samples import PromptGrid
+from edgegen.train.outcome.sheet import Group, Variant, contact_sheet, draw
+from edgegen.train.outcome.sheet_prompts import default_prompts, grouped, scene_groups
 from edgegen.train.recipe import Assembly, load_assembly, load_recipe
-from edgegen.train.results import autoencoder_result, elastic_result, read_log, read_state, text_result
-from edgegen.train.samples import PromptGrid
-from edgegen.train.scenes import SceneSource, plural
-from edgegen.train.sheet import Group, Variant, contact_sheet, draw
-from edgegen.train.sheet_prompts import default_prompts, grouped, scene_groups
-from edgegen.train.text import TextTraining, save_tokenizers, train_text
-from edgegen.train.text_data import make_tokenizers_
+from edgegen.train.run import run as runs
+from edgegen.train.stages import loop
+from edgegen.train.stages.autoencoder import AutoencoderTraining, train_autoencoder
+from edgegen.train.stages.elastic import GradientScale, elastic_gradients_
+from edgegen.train.stages.loop import ElasticRun, ElasticTraining, train_elastic
+from edgegen.train.stages.results import autoencoder_result, elastic_result, read_log, read_state, text_result
+from edgegen.train.stages.text import TextTraining, save_tokenizers, train_text
+from edgegen.train.stages.text_data import make_tokenizers_
 
 CONFIG = small_config()
 FAST = ElasticTraining(steps=6, batch=4, warmup=2, precision="float32", log_every=1, validate_every=3)
@@ -592,7 +595,7 @@ def test_the_elastic_result_is_the_moving_average(three_stages):
 
 
 def test_captioned_latents_pair_every_picture_with_its_captions(three_stages):
-    from edgegen.train.data import EmojiData, Record
+    from edgegen.emoji.data import EmojiData, Record
 
     images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
     records = [Record("1", "dog", "3d", "train", ("dog", "a dog")), Record("2", "cat", "flat", "train", ("flat cat",))]

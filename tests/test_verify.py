@@ -13,9 +13,9 @@ from tiny import TINY
 from edgegen.errors import EdgegenError, VerificationError
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.model.sampler import flow_sigmas
-from edgegen.runtime.networks import features
-from edgegen.runtime.pipeline import draw
-from edgegen.runtime.torch import TorchNetworks
+from edgegen.pipeline.draw import draw
+from edgegen.pipeline.networks import features
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.verify import MAX_DB, Case, compare, make_reference, psnr, require, write_rows
 
 finite = st.floats(-1e6, 1e6, width=32)

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from edgegen.bench.records import append_study
+from edgegen.emoji.scene_pictures import Sprites
+from edgegen.emoji.scenes import SceneSource
 from edgegen.model.dit import DiT
+from edgegen.model.flow import validation_loss
+from edgegen.model.pixels import to_tensor
 from edgegen.model.text import masked_mean
-from edgegen.train.data import to_tensor
-from edgegen.train.elastic_data import WATCHED_SEED
-from edgegen.train.flow import validation_loss
-from edgegen.train.frozen import BUNDLED, load_frozen, open_source
-from edgegen.train.scene_data import Pool, scene_validation
-from edgegen.train.scene_pictures import Sprites
-from edgegen.train.scenes import SceneSource
+from edgegen.train.data.elastic_data import WATCHED_SEED
+from edgegen.train.data.scene_data import Pool, scene_validation
+from edgegen.train.stages.frozen import BUNDLED, load_frozen, open_source
 
 COUNT = 256
 SETS = {"new": (WATCHED_SEED, 0), "first of 20,000": (0, 0), "new with 60,000": (0, 40_000)}  # seed, first scene

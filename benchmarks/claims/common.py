@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from edgegen.bench.records import append_study, read
+from edgegen.emoji.scene_pictures import Sprites
+from edgegen.emoji.scenes import SceneSource
 from edgegen.model.config import DiTConfig
-from edgegen.train.data import cache_text
-from edgegen.train.frozen import Frozen, load_frozen
-from edgegen.train.loop import CaptionedLatents, ElasticTraining, train_elastic
-from edgegen.train.results import read_log
-from edgegen.train.scene_data import scene_pool
-from edgegen.train.scene_pictures import Sprites
-from edgegen.train.scenes import SceneSource
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.data.encoded import cache_text
+from edgegen.train.data.scene_data import scene_pool
+from edgegen.train.stages.frozen import Frozen, load_frozen
+from edgegen.train.stages.loop import ElasticTraining, train_elastic
+from edgegen.train.stages.results import read_log
 
 WATCHED_SEED = 1  # of the scenes that are held out: known facts, new scenes
 

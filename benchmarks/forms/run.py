@@ -25,6 +25,7 @@ from edgegen.emit import executorch, onnx
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form
+from edgegen.runtime.onnx import import_onnxruntime
 
 SPLIT = Form("split")
 BATCHED = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}
@@ -33,8 +34,7 @@ TOKENS = 96
 
 def open_onnx(path: Path, feed: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
     """One inference in ONNX Runtime, one thread."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options)

@@ -24,14 +24,14 @@ from edgegen.bench.measure import Settings
 from edgegen.bench.plot import AMBER, BLUE, Bar, bars
 from edgegen.bench.records import append_study, done
 from edgegen.bench.statistics import ratio_of_medians
-from edgegen.emit.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.bundle import MANIFEST, Bundle, load_bundle
 from edgegen.export import export, make_plan
 from edgegen.generate import checkpoint_of
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.sampler import flow_sigmas
-from edgegen.runtime.networks import ArtifactNetworks, Networks
-from edgegen.runtime.pipeline import draw
-from edgegen.runtime.torch import TorchNetworks
+from edgegen.pipeline.draw import draw
+from edgegen.pipeline.networks import ArtifactNetworks, Networks
+from edgegen.pipeline.torch import TorchNetworks
 from edgegen.target import load_tier
 from edgegen.verify import psnr
 
@@ -108,7 +108,7 @@ def measure(bundle: Bundle, settings: Settings, with_compile: bool) -> dict:
 
 def parts(bundle: Bundle, settings: Settings) -> dict:
     """Milliseconds of text encoder, one step and decoder on each side but the compiled: where the time goes."""
-    from edgegen.runtime.networks import conditions
+    from edgegen.pipeline.networks import conditions
 
     found: dict[str, dict[str, dict]] = {}
     latent = np.random.default_rng(0).standard_normal(bundle.manifest.latent_shape).astype(np.float32)

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from edgegen.bench import study
 from edgegen.bench.count_module import program_of_component
 from edgegen.bench.measure import Settings
-from edgegen.bench.operations import Totals
 from edgegen.bench.plot import lines
 from edgegen.bench.predict import predict, readable
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.graph.operations import Totals
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder
 from edgegen.model.dit import DiT, init_
@@ -89,7 +89,7 @@ def check(component: Component, backend: str, path: Path) -> float:
     feed = study.feed_of(component)
     with torch.no_grad():
         expected = component.module(*(torch.from_numpy(value) for value in feed.values())).numpy()
-    decibels = psnr(expected, study.opened(component, backend, path)(feed)["velocity"])
+    decibels = psnr(expected, study.open_lowered(component, backend, path)(feed)["velocity"])
     if decibels < FLOOR_DB:
         sys.exit(f"error: {path.name} reached {decibels:.1f} dB, its floor is {FLOOR_DB:g} dB.")
     return round(decibels, 1)

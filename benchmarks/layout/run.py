@@ -24,9 +24,9 @@ from edgegen.bench import study
 from edgegen.bench.measure import Settings
 from edgegen.bench.plot import AMBER, BLUE, Bar, bars
 from edgegen.bench.profile import shares
-from edgegen.bench.profile_onnx import profile_onnx
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.graph.profile_onnx import profile_onnx
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
 from edgegen.rewrite.build import transformer_component
@@ -84,7 +84,8 @@ def measure(
         print(f"  lowering {label} for {backend}, width {width}, grid {grid}", file=sys.stderr, flush=True)
         paths[label] = study.lowered(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
     made = {
-        label: study.opened(c, backend, paths[label])(study.feed_of(c))["velocity"] for label, c in components.items()
+        label: study.open_lowered(c, backend, paths[label])(study.feed_of(c))["velocity"]
+        for label, c in components.items()
     }
     decibels = psnr(made["plain"], made["ours"])
     if decibels < FLOOR_DB:

@@ -13,7 +13,7 @@ from edgegen.bench.host import ChildRunner, candidates, runnable
 from edgegen.bench.measure import Settings
 from edgegen.bench.predict_bundle import host_memory
 from edgegen.bench.records import append_study
-from edgegen.emit.bundle import load_bundle
+from edgegen.bundle import load_bundle
 
 LIMIT = 0.20
 RUNS = 2

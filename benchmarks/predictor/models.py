@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgegen.bench.count_module import program_of_component, program_of_module
-from edgegen.bench.operations import Totals
+from edgegen.graph.operations import Totals
 from edgegen.model.config import PAPER, DiTConfig, ladder
 from edgegen.model.elastic import skeleton
 from edgegen.rewrite.build import transformer_component

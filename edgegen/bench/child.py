@@ -23,13 +23,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from edgegen.emit.bundle import Artifact, Bundle, load_bundle
+from edgegen.backends.registry import find_backend
+from edgegen.bundle import Artifact, Bundle, load_bundle
 from edgegen.errors import EdgegenError
 from edgegen.meter import peak_bytes, reset_peak
 from edgegen.model.blocks import timestep_features
-from edgegen.runtime.artifact import open_artifact
-from edgegen.runtime.networks import ArtifactNetworks, id_feed
-from edgegen.runtime.pipeline import draw
+from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.draw import draw
+from edgegen.pipeline.networks import ArtifactNetworks, id_feed
 
 PICTURE = "picture"
 SEED = 0
@@ -60,13 +61,10 @@ def set_threads(backend: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # runtime/onnx.py takes it from here
-    if backend == "executorch":
-        from executorch.extension.pybindings import portable_lib  # type: ignore[import-not-found]
-
-        portable_lib._unsafe_reset_threadpool(threads)  # safe here: no program is loaded yet
+    find_backend(backend).set_threads(threads)
 
 
-def opened(bundle: Bundle, backend: str, component: str) -> Callable[[], Any]:
+def make_run(bundle: Bundle, backend: str, component: str) -> Callable[[], Any]:
     """One run of a component, or of the whole picture: text, every step, decoder."""
     if component == PICTURE:
         networks, m = ArtifactNetworks(bundle, backend, native=True), bundle.manifest
@@ -77,18 +75,6 @@ def opened(bundle: Bundle, backend: str, component: str) -> Callable[[], Any]:
     run = open_artifact(bundle, artifact, native=True)
     feed = inputs_of(bundle, artifact)
     return lambda: run(feed)
-
-
-def warm_imports(backend: str) -> None:
-    """Imports a runtime, so that its code counts to the base and not to the model."""
-    if backend == "onnx":
-        import onnxruntime  # noqa: F401
-    elif backend == "executorch":
-        from executorch.runtime import Runtime
-
-        Runtime.get()
-    elif backend == "coreml":
-        import coremltools  # noqa: F401
 
 
 def timed(run: Callable[[], Any], count: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
@@ -108,13 +94,13 @@ class Server:
         self.run: Callable[[], Any] | None = None
 
     def open(self, bundle: str, backend: str, component: str, threads: int) -> dict:
-        warm_imports(backend)
+        find_backend(backend).warm()
         set_threads(backend, threads)
         found = load_bundle(bundle, check=False)  # the parent has checked the digests
         reset_peak()
         base = peak_bytes()
         start = time.perf_counter()
-        self.run = opened(found, backend, component)
+        self.run = make_run(found, backend, component)
         load = time.perf_counter() - start
         return {"load_ms": 1e3 * load, "base_bytes": base, "loaded_bytes": peak_bytes()}
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgegen.bench.operations import VIEWS, Builder, Operation, Program
 from edgegen.errors import EdgegenError
+from edgegen.graph.operations import VIEWS, Builder, Operation, Program
 from edgegen.rewrite.component import Component
 
 PRODUCTS = ("mm", "bmm", "addmm", "convolution", "_convolution")

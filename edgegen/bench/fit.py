@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgegen.bench.operations import Totals
 from edgegen.bench.predict import Parameters, costs, unit_of
+from edgegen.graph.operations import Totals
 from edgegen.target import Device
 
 COVERAGE = 0.8  # of the interval

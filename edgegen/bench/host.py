@@ -8,18 +8,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import edgegen
+from edgegen.backends.registry import find_backend
 from edgegen.bench.child import PICTURE, timed
 from edgegen.bench.measure import Opened, Settings
 from edgegen.bench.records import usable_cores
-from edgegen.emit.bundle import COMPONENTS, Bundle
-from edgegen.errors import EdgegenError, InputError
-from edgegen.target import unknown
+from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.errors import EdgegenError, InputError, unknown
 from edgegen.verify import is_whole
 
 PARTS = (*COMPONENTS, PICTURE)
@@ -33,8 +33,8 @@ def child_environment() -> dict[str, str]:
 
 
 def runnable(bundle: Bundle) -> tuple[str, ...]:
-    """The back ends of a bundle whose speed here means something: Core ML's is evaluated, not run, off macOS."""
-    return tuple(b for b in bundle.backends if b != "coreml" or sys.platform == "darwin")
+    """The back ends of a bundle whose speed here means something: off macOS a Core ML program is evaluated, not run."""
+    return tuple(name for name in bundle.backends if find_backend(name).runs_here())
 
 
 def check_threads(settings: Settings) -> None:
@@ -85,10 +85,15 @@ def checked_backends(bundle: Bundle, asked: tuple[str, ...]) -> tuple[str, ...]:
     cannot = [b for b in asked if b not in here]
     if cannot or not here:
         raise InputError(
-            f"Core ML does not run on {sys.platform}: its evaluator's time says nothing about a device.",
+            f"{titles(cannot or bundle.backends)} does not run on {sys.platform}: its evaluator's time says nothing "
+            "about a device.",
             f"Measured here: {', '.join(here) or 'nothing in this bundle'}. On a device: --device.",
         )
     return asked or here
+
+
+def titles(names: Iterable[str]) -> str:
+    return " and ".join(find_backend(name).title for name in names)
 
 
 class LocalRunner:

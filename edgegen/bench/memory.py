@@ -12,25 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgegen.bench.count_artifact import program_of_artifact
-from edgegen.bench.operations import VIEWS, Program
-from edgegen.emit.bundle import Artifact, Bundle
-from edgegen.target import unknown
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """How a runtime holds a model; physical constants, each of which can be measured alone.
-
-    packed_copies: of the weights that products read, kept in the order of its kernels or as stored; other weights,
-    such as a table that is gathered from, are kept once. opening_copies: of the same as they are in the file, mapped
-    until they are packed. operation_bytes: of its own records, for each operation. base_bytes: the runtime itself.
-    """
-
-    packed_copies: float
-    opening_copies: float
-    operation_bytes: float
-    base_bytes: float
+from edgegen.backends.registry import find_backend, read_graph
+from edgegen.bundle import Artifact, Bundle
+from edgegen.graph.operations import VIEWS, Program
 
 
 @dataclass(frozen=True)
@@ -70,11 +54,6 @@ class Memory:
 
 SCORE_BYTES = 4  # of a score inside a fused attention; outside one, scores are tensors of the program
 ERROR = 0.20  # of the interval: more than predictions differed from peaks measured here, benchmarks/predictor/memory.py
-RUNTIMES = {  # fitted to peaks on Linux, x86-64; Core ML's is counted, no device of ours has measured it
-    "onnx": Runtime(packed_copies=1.65, opening_copies=0.0, operation_bytes=13.5e3, base_bytes=24.5e6),
-    "executorch": Runtime(packed_copies=1.0, opening_copies=0.7, operation_bytes=3e3, base_bytes=1.5e6),
-    "coreml": Runtime(packed_copies=1.0, opening_copies=0.0, operation_bytes=0.0, base_bytes=0.0),
-}
 
 
 def interval(peak: float) -> tuple[int, int]:
@@ -134,9 +113,7 @@ def predict_memory(program: Program, backend: str, weight_bytes: int, activation
     `weight_bytes`: as its runtime holds them. `activation_scale`: of the program's tensors, 0.5 for one that was
     counted in float32 and runs in float16.
     """
-    if backend not in RUNTIMES:
-        raise unknown("back end", backend, RUNTIMES)
-    runtime = RUNTIMES[backend]
+    runtime = find_backend(backend).memory  # fitted to peaks on Linux, x86-64; Core ML's is counted, not measured
     packed = min(weight_bytes, sum(program.tensors[name].bytes for name in packed_weights(program)))
     held = weight_bytes - packed + runtime.packed_copies * packed + runtime.operation_bytes * program.totals.dispatches
     return Memory(
@@ -160,7 +137,7 @@ def packed_weights(program: Program) -> set[str]:
 
 def artifact_memory(bundle: Bundle, artifact: Artifact) -> Memory:
     """The peak of one artifact of a bundle."""
-    program = program_of_artifact(artifact.backend, bundle.path(artifact))
+    program = read_graph(artifact.backend, bundle.path(artifact))
     return predict_memory(program, artifact.backend, artifact.resident_bytes)
 
 

@@ -20,16 +20,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgegen.bench.operations import Totals
-from edgegen.errors import InputError
-from edgegen.target import BACKENDS, UNITS, Device, Unit, core_widths, unknown
+from edgegen.backends.backend import Backend
+from edgegen.backends.registry import find_backend, list_backends
+from edgegen.errors import InputError, unknown
+from edgegen.graph.operations import Totals
+from edgegen.target import UNITS, Device, Unit, core_widths
 
 PARAMETERS = Path(__file__).with_name("parameters.json")
 BITS = {"int8": 8, "float16": 16, "float32": 32}
 SCORE_BYTES = 2  # scores are fp16 on every unit that has a spill
-BACKEND_UNITS = {"coreml": "npu", "onnx": "cpu", "executorch": "cpu"}
-BACKEND_COMPUTE = {"coreml": "float16", "onnx": "float32", "executorch": "float32"}
-APPLE_CHIP = r"[AM]\d"
 SMALL = 10  # times smaller than the smallest published network of a family
 
 
@@ -148,11 +147,16 @@ def predict(totals: Totals, device: Device, backend: str, compute: str | None = 
     `compute` is the arithmetic where it is not the back end's usual (Core ML float16, the others float32), such as
     "int8". CannotPredict says which rate of the device is not known, or that no published point covers the unit.
     """
-    if backend not in BACKENDS:
-        raise unknown("back end", backend, BACKENDS)
-    if backend == "coreml" and not re.match(APPLE_CHIP, device.chip.value):
-        raise CannotPredict(f"{device.title} has no Core ML.", "Its back ends are onnx and executorch.")
-    return predict_unit(totals, device, BACKEND_UNITS[backend], compute or BACKEND_COMPUTE[backend])
+    found = find_backend(backend)
+    if not runs_on(found, device):
+        others = " and ".join(other.name for other in list_backends() if runs_on(other, device))
+        raise CannotPredict(f"{device.title} has no {found.title}.", f"Its back ends are {others}.")
+    return predict_unit(totals, device, found.unit, compute or found.compute)
+
+
+def runs_on(backend: Backend, device: Device) -> bool:
+    """Whether a device's chip has what a back end needs."""
+    return re.match(backend.chips, device.chip.value) is not None
 
 
 def predict_unit(

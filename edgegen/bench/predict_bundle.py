@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edgegen.bench.count_artifact import program_of_artifact
+from edgegen.backends.registry import read_graph
 from edgegen.bench.memory import Memory, artifact_memory, pipeline_memory, predict_memory
 from edgegen.bench.predict import CannotPredict, Prediction, predict
 from edgegen.bench.recommend import picture_time
-from edgegen.emit.bundle import COMPONENTS, Bundle
+from edgegen.bundle import COMPONENTS, Bundle
 from edgegen.target import Device
 
 PICTURE = "picture"
@@ -33,7 +33,7 @@ def predict_bundle(bundle: Bundle, device: Device) -> list[PredictedPart]:
     parts: list[PredictedPart] = []
     for backend in bundle.backends:
         artifacts = {a.name: a for a in bundle.manifest.components if a.backend == backend}
-        programs = {name: program_of_artifact(backend, bundle.path(a)) for name, a in artifacts.items()}
+        programs = {name: read_graph(backend, bundle.path(a)) for name, a in artifacts.items()}
         memory = {name: predict_memory(programs[name], backend, a.resident_bytes) for name, a in artifacts.items()}
         for name, program in programs.items():
             time, cannot = told(partial(predict, program.totals, device, backend))

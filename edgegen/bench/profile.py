@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from edgegen.emit.bundle import Artifact, Bundle
-from edgegen.errors import InputError
+from edgegen.backends.backend import ProfileRequest
+from edgegen.backends.registry import find_backend, list_backends
+from edgegen.bundle import Artifact, Bundle
+from edgegen.errors import EdgegenError, InputError
+from edgegen.graph.timed import TimedOperation
+from edgegen.model.random_checkpoint import reopen
+from edgegen.pipeline.torch import TorchNetworks
 
 NOWHERE = "(no module)"
-
-
-@dataclass(frozen=True)
-class TimedOperation:
-    """One operation of an artifact: milliseconds (median of the runs), and when it began in the last run."""
-
-    name: str
-    kind: str
-    module: str  # '' where it could not be told
-    ms: float
-    start_ms: float
 
 
 @dataclass(frozen=True)
@@ -39,18 +35,31 @@ def profile_artifact(
     bundle: Bundle, artifact: Artifact, feed: Mapping[str, np.ndarray], threads: int, count: int
 ) -> list[TimedOperation]:
     """The operations of one artifact in the order they run, from `count` runs after one that does not count."""
-    path = bundle.path(artifact)
-    if artifact.backend == "onnx":
-        from edgegen.bench.profile_onnx import profile_onnx
+    profile = find_backend(artifact.backend).profile
+    if profile is None:
+        able = ", ".join(backend.name for backend in list_backends() if backend.profile)
+        raise InputError(f"there is no profile of {artifact.backend} here.", f"Profile {able}.")
+    inputs = tuple(spec.name for spec in artifact.inputs)
+    modules = partial(module_keys, bundle, artifact.name)
+    return profile(ProfileRequest(bundle.path(artifact), inputs, feed, threads, count, modules))
 
-        return profile_onnx(path, feed, threads, count)
-    if artifact.backend == "executorch":
-        from edgegen.bench.profile_executorch import profile_executorch
 
-        return profile_executorch(bundle, artifact, feed, count)
-    raise InputError(
-        f"there is no profile of {artifact.backend}.", "Profile onnx or executorch; Xcode profiles Core ML."
-    )
+def module_keys(bundle: Bundle, component: str) -> dict[str, str]:
+    """sha256 of a weight's bytes -> its module's name; nothing where the bundle's checkpoint is gone."""
+    try:
+        networks = TorchNetworks(reopen(bundle.manifest.checkpoint), bundle.manifest.width)
+    except EdgegenError:
+        return {}
+    module = {
+        "transformer": lambda: networks.transformer,
+        "decoder": lambda: networks.decoder,
+        "text_encoder": lambda: networks.text_encoders,
+    }[component]()
+    keys: dict[str, str] = {}
+    for name, value in module.state_dict().items():
+        key = hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()
+        keys[key] = "" if key in keys else name.rpartition(".")[0]  # two alike, such as zeros, name nothing
+    return keys
 
 
 def cut(module: str) -> str:

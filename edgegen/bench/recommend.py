@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgegen.bench.count_artifact import program_of_artifact
+from edgegen.backends.registry import find_backend, read_graph
 from edgegen.bench.count_module import program_of_component
 from edgegen.bench.memory import Memory, pipeline_memory, predict_memory
-from edgegen.bench.operations import Program
 from edgegen.bench.predict import CannotPredict, Prediction, predict
-from edgegen.emit.bundle import COMPONENTS, Bundle
+from edgegen.bundle import COMPONENTS, Bundle
 from edgegen.errors import InputError
+from edgegen.graph.operations import Program
 from edgegen.model.autoencoder import Decoder
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.elastic import skeleton
@@ -112,9 +112,7 @@ class Advice:
 def storages(target: BackendTarget) -> tuple[Storage, ...]:
     """The ways a back end keeps weights, plain first."""
     plain = Storage(16, 16, "float16") if target.precision == "float16" else Storage(32, 32, "float32")
-    if target.name == "coreml":
-        return plain, Storage(PALETTE_BITS, PALETTE_BITS, "float16")
-    resident = 8 if target.name == "onnx" or target.activations == "int8" else 32  # palettes unfold to their int8 table
+    resident = find_backend(target.name).palette_bits(target)
     return plain, Storage(PALETTE_BITS, resident, target.activations)
 
 
@@ -166,7 +164,7 @@ def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda li
     for backend in bundle.backends:
         report(f"reading {backend}")
         artifacts = {a.name: a for a in m.components if a.backend == backend}
-        programs = {name: program_of_artifact(backend, bundle.path(a)) for name, a in artifacts.items()}
+        programs = {name: read_graph(backend, bundle.path(a)) for name, a in artifacts.items()}
         memory = {name: predict_memory(programs[name], backend, artifacts[name].resident_bytes) for name in artifacts}
         found.append(
             option(m.tier, m.width, backend, m.bits, programs, device, memory, len(m.sigmas) - 1, m.guidance, {})

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import edgegen
-from edgegen.emit.bundle import tool_versions
+from edgegen.bundle import tool_versions
 from edgegen.errors import InputError
 from edgegen.files import disk_errors
 

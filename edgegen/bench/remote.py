@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from edgegen.backends.registry import find_backend
 from edgegen.bench import records
 from edgegen.bench.apple import RemoteRunner, connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
 from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
 from edgegen.bench.predict_bundle import predict_bundle
 from edgegen.bench.row import measured_row, predicted_row
-from edgegen.bench.session import Request, open_bundles
-from edgegen.emit.bundle import COMPONENTS, Bundle
-from edgegen.errors import InputError
-from edgegen.target import BACKENDS, Device, load_device, unknown
+from edgegen.bench.session import BenchRequest, open_bundles
+from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.errors import InputError, unknown
+from edgegen.target import Device, load_device
 from edgegen.verify import is_whole
 
 
@@ -21,11 +22,10 @@ def find_target(name: str) -> tuple[Device, str | None]:
     return device, connected(device)
 
 
-def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
+def wanted(bundle: Bundle, request: BenchRequest) -> list[tuple[str, str]]:
     """The (back end, component) of a bundle that were asked for; what it lacks is an error."""
     for backend in request.backends:
-        if backend not in BACKENDS:
-            raise unknown("back end", backend, BACKENDS)
+        find_backend(backend)
         if backend not in bundle.backends:
             raise InputError(f"{bundle.root} has no {backend}.", f"It has: {', '.join(bundle.backends)}.")
     for component in request.components:
@@ -40,7 +40,7 @@ def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
 
 
 def measure_remote(
-    device: Device, identifier: str, request: Request, advance: Advance = lambda done, of: None
+    device: Device, identifier: str, request: BenchRequest, advance: Advance = lambda done, of: None
 ) -> list[dict]:
     """Rows of Core ML components measured on a connected device, one after the other."""
     rows, environment = [], records.environment()
@@ -59,7 +59,7 @@ def measure_remote(
     return rows
 
 
-def predict_rows(device: Device, request: Request) -> list[dict]:
+def predict_rows(device: Device, request: BenchRequest) -> list[dict]:
     """Rows of predictions for a device that is not here; what cannot be predicted says why."""
     if request.compare:
         raise InputError(f"--compare measures; {device.title} is not here.", "Compare on --device host.")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from edgegen.backends.registry import find_backend
 from edgegen.bench.host import PICTURE, Candidate
 from edgegen.bench.measure import Measurement, Settings
 from edgegen.bench.predict_bundle import PredictedPart, host_memory
-from edgegen.emit.bundle import Artifact, Bundle
+from edgegen.bundle import Artifact, Bundle
 
 DIGITS = 4
 
@@ -56,7 +57,7 @@ def measured_row(
     return {
         "source": "measured",
         "device": "host",
-        "compute_unit": "all" if candidate.backend == "coreml" else "cpu",
+        "compute_unit": find_backend(candidate.backend).compute_unit,
         **environment,
         **identity(candidate.bundle, candidate.backend, candidate.component),
         "partial": measurement.partial,

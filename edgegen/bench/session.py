@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgegen.backends.registry import backend_names, find_backend
 from edgegen.bench import records
 from edgegen.bench.compare import Comparison, compare
 from edgegen.bench.host import PARTS, PICTURE, Candidate, ChildRunner, candidates, check_threads
 from edgegen.bench.measure import Advance, Measurement, Runner, Settings, measure_, require_quiet
 from edgegen.bench.profile import TimedOperation
 from edgegen.bench.row import measured_row
-from edgegen.emit.bundle import Bundle, load_bundle
+from edgegen.bundle import Bundle, load_bundle
 from edgegen.errors import InputError
 from edgegen.generate import newest_bundle
-from edgegen.target import BACKENDS
 
 ATTEMPTS = 2  # a noisy group is measured once more before it is given up
 Report = Callable[[str], None]
@@ -25,7 +24,7 @@ MakeRunner = Callable[[Candidate, Settings], Runner]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """What to measure; empty means all there is."""
 
     bundles: tuple[Path, ...] = ()  # the newest below ./out
@@ -59,7 +58,7 @@ def open_bundles(folders: Sequence[Path]) -> list[Bundle]:
 
 
 def measure_host(
-    request: Request,
+    request: BenchRequest,
     report: Report = lambda line: None,
     advance: Advance = lambda done, of: None,
     make_runner: MakeRunner = ChildRunner,
@@ -85,7 +84,7 @@ def measure_host(
     return outcome
 
 
-def grouped(request: Request) -> dict[str, list[Candidate]]:
+def grouped(request: BenchRequest) -> dict[str, list[Candidate]]:
     """The candidates by component, all checked before the first is run."""
     if request.compare:
         pairs = sides(request)
@@ -102,16 +101,16 @@ def grouped(request: Request) -> dict[str, list[Candidate]]:
     return {part: group for part in PARTS if (group := [c for c in found if c.component == part])}
 
 
-def sides(request: Request) -> list[tuple[Bundle, str]]:
+def sides(request: BenchRequest) -> list[tuple[Bundle, str]]:
     """The two sides of a comparison, each a bundle and a back end: two back ends of one bundle, or two bundles on the
     back end asked for, or on the first they share.
     """
     assert request.compare
-    if all(name in BACKENDS for name in request.compare):
+    if all(name in backend_names() for name in request.compare):
         (bundle,) = open_bundles(request.bundles[:1])
         return [(bundle, name) for name in request.compare]
     bundles = [load_bundle(name) for name in request.compare]
-    shared = [b for b in bundles[0].backends if b in bundles[1].backends and (b != "coreml" or on_mac())]
+    shared = [b for b in bundles[0].backends if b in bundles[1].backends and find_backend(b).runs_here()]
     backend = next(iter(request.backends or shared), None)
     if backend is None:
         raise InputError(
@@ -121,12 +120,8 @@ def sides(request: Request) -> list[tuple[Bundle, str]]:
     return [(bundle, backend) for bundle in bundles]
 
 
-def on_mac() -> bool:
-    return sys.platform == "darwin"
-
-
 def measure_group(
-    request: Request, group: Sequence[Candidate], environment: dict, advance: Advance, make_runner: MakeRunner
+    request: BenchRequest, group: Sequence[Candidate], environment: dict, advance: Advance, make_runner: MakeRunner
 ) -> list[Measurement]:
     """Measures one component's candidates; records what there is if it is interrupted."""
     labels = [
@@ -147,7 +142,7 @@ def measure_group(
 
 
 def record(
-    request: Request, group: Sequence[Candidate], measurements: Sequence[Measurement], environment: dict
+    request: BenchRequest, group: Sequence[Candidate], measurements: Sequence[Measurement], environment: dict
 ) -> list[dict]:
     """Appends the rows of a group; those that ran not once are left out."""
     labels = [m.label for m in measurements]
@@ -160,7 +155,7 @@ def record(
     return rows
 
 
-def profile_host(request: Request, report: Report = lambda line: None) -> dict[str, list[TimedOperation]]:
+def profile_host(request: BenchRequest, report: Report = lambda line: None) -> dict[str, list[TimedOperation]]:
     """The operations of each artifact asked for, by its label; a back end that cannot be profiled is an error."""
     check_threads(request.settings)
     if request.compare:

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from edgegen.backends.backend import Run
+from edgegen.backends.registry import find_backend
 from edgegen.bench.child import set_threads
 from edgegen.bench.host import LocalRunner
 from edgegen.bench.measure import Measurement, Settings, measure_
 from edgegen.bench.records import commit
+from edgegen.pipeline.artifact import open_component
 from edgegen.rewrite.component import Component, Form
-from edgegen.runtime.artifact import Run, open_component
+from edgegen.target import load_tier
 
+TIER = "low-android"  # whose targets artifacts are written for
 BACKENDS = ("onnx", "executorch")
 FORMS = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}  # of targets/tiers
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -32,12 +36,10 @@ def cache(study: str) -> Path:
 
 def lowered(component: Component, backend: str, path: Path) -> Path:
     """The artifact of a component, written unless it is there; it appears whole."""
-    from edgegen.emit import executorch, onnx
-
     if not path.exists():
         partial = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            {"onnx": onnx.write, "executorch": executorch.write}[backend](component, partial)
+            find_backend(backend).write(component, partial, load_tier(TIER).backend(backend), {})
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -51,7 +53,7 @@ def feed_of(component: Component) -> dict[str, np.ndarray]:
     return feed | {name: np.ones_like(value) for name, value in feed.items() if name == "text_mask"}
 
 
-def opened(component: Component, backend: str, path: Path) -> Run:
+def open_lowered(component: Component, backend: str, path: Path) -> Run:
     """The function of a lowered component."""
     return open_component(backend, path, component.inputs, component.outputs)
 
@@ -60,7 +62,7 @@ def runner(component: Component, backend: str, path: Path) -> Runs:
     """What opens a lowered component and runs it on `feed_of`."""
 
     def make() -> Callable[[], Any]:
-        run, feed = opened(component, backend, path), feed_of(component)
+        run, feed = open_lowered(component, backend, path), feed_of(component)
         return lambda: run(feed)
 
     return make

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from edgegen.emit.palette_onnx import ACTIVATIONS, SESSION_OPTIONS, check, compress_
+from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS, OPTIONS_KEY, check, compress_
 from edgegen.emit.program import exported
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -41,7 +41,7 @@ def write(component: Component, path: Path, weights: StoredWeights | None = None
     strip_(model)
     if weights:
         compress_(model, weights)
-        model.metadata_props.add(key=SESSION_OPTIONS, value=json.dumps(ACTIVATIONS[activations]))
+        model.metadata_props.add(key=OPTIONS_KEY, value=json.dumps(ACTIVATION_OPTIONS[activations]))
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 

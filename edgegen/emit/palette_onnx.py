@@ -26,8 +26,8 @@ INDEX_BITS = 4
 BITS = (1, 2, 4, 8)
 NBITS_BLOCK = 32  # inputs that share a scale in the MatMulNBits that ONNX Runtime makes of one scale a tensor
 ACCURACY_LEVEL = "session.qdq_matmulnbits_accuracy_level"
-ACTIVATIONS = {"float32": {ACCURACY_LEVEL: "1"}, "int8": {ACCURACY_LEVEL: "4"}}
-SESSION_OPTIONS = "edgegen.session_options"  # metadata of the file: JSON of the session options it was verified with
+ACTIVATION_OPTIONS = {"float32": {ACCURACY_LEVEL: "1"}, "int8": {ACCURACY_LEVEL: "4"}}
+OPTIONS_KEY = "edgegen.session_options"  # metadata of the file: JSON of the session options it was verified with
 
 
 def check(weights: StoredWeights) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import hypot
 
+from edgegen.emoji.scenes import PLACES, Scene, Thing
 from edgegen.errors import InputError
 from edgegen.evaluate.detector import PLAIN, Detection
-from edgegen.train.scenes import PLACES, Scene, Thing
 
 TASKS = {  # GenEval's name of each kind of scene; the overall score is the mean over them
     "single": "single object", "two": "two objects", "counting": "counting", "colours": "colours",

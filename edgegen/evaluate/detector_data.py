@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgegen.emoji.assets import SIZE, cut_out, emoji_names, emoji_sources
+from edgegen.emoji.captions import STYLES, common_concepts, unit_hash
+from edgegen.emoji.scene_pictures import Sprites, recoloured
+from edgegen.emoji.scenes import COLOURS, Scene, Thing, scene_concepts
 from edgegen.evaluate.detector import CELL, OTHER, PLAIN, DetectorConfig
-from edgegen.train.assets import SIZE, cut_out, emoji_names, emoji_sources
-from edgegen.train.captions import STYLES, common_concepts, unit_hash
-from edgegen.train.data import to_tensor
-from edgegen.train.scene_pictures import Sprites, recoloured
-from edgegen.train.scenes import COLOURS, Scene, Thing, scene_concepts
+from edgegen.model.pixels import to_tensor
 
 LARGEST = {1: 0.9, 2: 0.5, 3: 0.42, 4: 0.36}  # side of a thing by how many there are, as a share of the picture's
 SMALLEST = 0.28

@@ -15,8 +15,8 @@ from edgegen.errors import InputError
 from edgegen.evaluate.detector import Detector, DetectorConfig
 from edgegen.evaluate.detector_data import Crowds, Targets
 from edgegen.model.states import open_safetensors
-from edgegen.train.autoencoder import cosine_rate
-from edgegen.train.run_state import RunState, write_tensors
+from edgegen.runs.run_state import RunState, write_tensors
+from edgegen.runs.schedule import cosine_rate
 
 
 @dataclass(frozen=True)

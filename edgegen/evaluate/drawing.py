@@ -20,8 +20,8 @@ from edgegen.model.autoencoder import Decoder
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import initial_noise
-from edgegen.runtime.networks import Networks
-from edgegen.runtime.pipeline import draw as draw_one
+from edgegen.pipeline.draw import draw as draw_one
+from edgegen.pipeline.networks import Networks
 
 Draw = Callable[[Sequence[int]], np.ndarray]  # indices of prompts -> pictures (B,H,W,3) uint8
 Advance = Callable[[int, int], None]  # pictures done, of how many

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgegen.emoji.feature_weights import feature_weights
 from edgegen.evaluate.checks import check_pictures
-from edgegen.train.feature_weights import feature_weights
 
 SIDE = 160  # pixels a picture is scaled to
 WIDTH = 1280

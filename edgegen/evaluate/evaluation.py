@@ -35,9 +35,9 @@ from edgegen.evaluate.subjects import (
 from edgegen.files import disk_errors, write_json
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
+from edgegen.model.flow import noised, validation_loss
+from edgegen.model.pixels import to_tensor
 from edgegen.model.sampler import SamplerConfig
-from edgegen.train.data import to_tensor
-from edgegen.train.flow import noised, validation_loss
 from edgegen.verify import psnr
 
 RESULTS, PLAN = "results.json", "plan.json"

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgegen.emoji.assets import emoji_names
+from edgegen.emoji.captions import STYLES, common_concepts, unit_hash, with_article
+from edgegen.emoji.data import load_rendered
+from edgegen.emoji.minilm import MiniLM
+from edgegen.emoji.scene_pictures import Sprites
+from edgegen.emoji.scenes import scene_concepts
+from edgegen.emoji.teacher import MODEL
 from edgegen.errors import InputError
 from edgegen.evaluate.efficientnet import SIDE, features
 from edgegen.evaluate.prompts import SCENES, pictures_of, scenes_of
 from edgegen.evaluate.retrieval import HeadTraining, RetrievalHead, train_head
 from edgegen.files import disk_errors
 from edgegen.model.states import open_safetensors
-from edgegen.train.assets import emoji_names
-from edgegen.train.captions import STYLES, common_concepts, unit_hash, with_article
-from edgegen.train.data import load_rendered
-from edgegen.train.minilm import MiniLM
-from edgegen.train.run_state import write_tensors
-from edgegen.train.scene_pictures import Sprites
-from edgegen.train.scenes import scene_concepts
-from edgegen.train.teacher import MODEL
+from edgegen.runs.run_state import write_tensors
 
 SEED = 8_000  # of the head's scenes
 SCENE_COUNTS = {"seen": 1800, "combinations": 600, "unseen": 600}

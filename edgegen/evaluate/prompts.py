@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.errors import InputError
-from edgegen.target import unknown
-from edgegen.train.captions import with_article
-from edgegen.train.data import EmojiData
-from edgegen.train.scene_pictures import Sprites
-from edgegen.train.scenes import Scene, SceneSource
-from edgegen.train.sheet_prompts import read_prompts
+from edgegen.emoji.captions import with_article
+from edgegen.emoji.data import EmojiData
+from edgegen.emoji.scene_pictures import Sprites
+from edgegen.emoji.scenes import Scene, SceneSource
+from edgegen.errors import InputError, unknown
+from edgegen.prompts import read_prompts
 
 SCENES = {"seen": "train", "unseen": "concepts", "combinations": "combinations"}  # split of the scenes
 EMOJI = {"emoji": ("train",), "emoji-unseen": ("unseen_style", "unseen_concept")}  # single pictures filling the frame

@@ -10,14 +10,14 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgegen.emoji.assets import SIZE
+from edgegen.emoji.scenes import Scene
 from edgegen.errors import InputError
 from edgegen.evaluate.checks import check_pictures
 from edgegen.evaluate.composition import satisfies, tally
 from edgegen.evaluate.detector import Detector, detect
 from edgegen.evaluate.detector_training import load_detector
-from edgegen.train.assets import SIZE
-from edgegen.train.data import to_tensor
-from edgegen.train.scenes import Scene
+from edgegen.model.pixels import to_tensor
 
 NAME = "scenes.safetensors"
 

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgegen.errors import InputError
+from edgegen.emoji.scene_pictures import Sprites
+from edgegen.emoji.scenes import Scene
+from edgegen.errors import InputError, unknown
 from edgegen.evaluate.composition import satisfies, tally
 from edgegen.evaluate.detector import Detection, Detector, detect
 from edgegen.evaluate.detector_data import Crowds, strangers
 from edgegen.evaluate.detector_training import DetectorTraining, detector_note, save_detector, train_detector
 from edgegen.evaluate.prompts import SCENES, SEED, check_data, pictures_of, scenes_of
 from edgegen.evaluate.scorer import bundled_detector, check_known, open_detector
-from edgegen.target import unknown
-from edgegen.train.data import to_tensor
-from edgegen.train.scene_pictures import Sprites
-from edgegen.train.scenes import Scene
+from edgegen.model.pixels import to_tensor
 
 
 def parse_settings(pairs: Sequence[str]) -> DetectorTraining:

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgegen.emit.bundle import load_bundle
+from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
 from edgegen.evaluate.drawing import Condition, Draw, batches, bundle_draw, torch_draw
 from edgegen.generate import checkpoint_of, choose_backend
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
-from edgegen.runtime.networks import ArtifactNetworks, conditions
+from edgegen.pipeline.networks import ArtifactNetworks, conditions
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t (N,C,h,w), t (N,)) -> velocity (N,C,h,w)
 

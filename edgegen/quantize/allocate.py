@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.files import write_json
 from edgegen.quantize.palette import BITS
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity
-from edgegen.target import unknown
 
 FORMAT_VERSION = 1
 UNITS = 2**17  # the budget in whole units: each layer's bytes are rounded up to one

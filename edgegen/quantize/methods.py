@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.model.quantization import METHODS
 from edgegen.quantize.integers import round_to_nearest
 from edgegen.quantize.palette import palettize
 from edgegen.quantize.stored import StoredWeight
-from edgegen.target import unknown
 
 GROUP = 32  # inputs that share an int4 scale: what XNNPACK and ONNX Runtime have kernels for
 Advance = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
@@ -18,7 +18,6 @@ from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable
 from edgegen.quantize.calibration import calibrate, spread
 from edgegen.quantize.palette import BITS, check_bits, palette_bytes
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
-from edgegen.target import unknown
 
 CURVE_POINTS = 17  # budgets at which the best plan's error is told
 VELOCITY_ROWS = 32  # points on which a layer's effect on the velocity is measured: a forward pass a layer and candidate

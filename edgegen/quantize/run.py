@@ -65,7 +65,7 @@ Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class QuantizeRequest:
     """What to quantize and how; everything but `resume` and `overwrite` decides what comes out."""
 
     checkpoint: Checkpoint
@@ -128,7 +128,7 @@ class Models:
     sampling: Sampling
 
 
-def quantize(request: Request, say: Say = lambda line: None, advance: Advance = lambda done, of: None) -> dict:
+def quantize(request: QuantizeRequest, say: Say = lambda line: None, advance: Advance = lambda done, of: None) -> dict:
     """Makes the quantized checkpoint of a request in its folder; returns the report that lies there as report.json."""
     if request.resume and is_finished(request):
         shutil.rmtree(request.work, ignore_errors=True)
@@ -167,7 +167,7 @@ def source_of(checkpoint: Checkpoint) -> dict[str, str]:
     return {key: str(value) for key, value in checkpoint.origin.items() if key != "path"}
 
 
-def is_finished(request: Request) -> bool:
+def is_finished(request: QuantizeRequest) -> bool:
     """Whether the output is there and is what the request asks for."""
     if not (request.out / REPORT).is_file() or not (request.out / MARKER).is_file():
         return False
@@ -175,7 +175,7 @@ def is_finished(request: Request) -> bool:
     return found == json.loads(json.dumps(request.settings()))
 
 
-def open_models(request: Request) -> Models:
+def open_models(request: QuantizeRequest) -> Models:
     """Reads what is quantized; a weight with NaN or infinite values is an error that names it."""
     teacher = request.checkpoint.transformer(request.width)
     weights = quantizable(teacher)
@@ -190,7 +190,7 @@ def open_models(request: Request) -> Models:
     )
 
 
-def open_work(request: Request) -> None:
+def open_work(request: QuantizeRequest) -> None:
     """Makes the folder of stages, or takes up one of the same settings."""
     path, settings = request.work / "settings.json", json.loads(json.dumps(request.settings()))
     if request.work.exists() and not request.resume:
@@ -222,7 +222,7 @@ def write_stage(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def find_bits(request: Request, models: Models, say: Say, advance: Advance) -> BitPlan:
+def find_bits(request: QuantizeRequest, models: Models, say: Say, advance: Advance) -> BitPlan:
     """The bits of every weight."""
     path, measured = request.work / "bits.json", request.work / "sensitivity.json"
     if not path.is_file():
@@ -244,7 +244,7 @@ def find_bits(request: Request, models: Models, say: Say, advance: Advance) -> B
     return BitPlan(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def integer_bits(request: Request, models: Models) -> BitPlan:
+def integer_bits(request: QuantizeRequest, models: Models) -> BitPlan:
     """The plan of a method that leaves no choice."""
     bits = integer_plan(models.weights, request.method, request.group)
     elements = sum(weight.numel() for weight in models.weights.values())
@@ -252,7 +252,7 @@ def integer_bits(request: Request, models: Models) -> BitPlan:
     return BitPlan(bits, round(asked, 6))
 
 
-def cluster(request: Request, models: Models, plan: BitPlan, say: Say, advance: Advance) -> StoredWeights:
+def cluster(request: QuantizeRequest, models: Models, plan: BitPlan, say: Say, advance: Advance) -> StoredWeights:
     """The quantized weights, as a file of their own."""
     path = request.work / "weights.safetensors"
     if not path.is_file():
@@ -271,7 +271,7 @@ def cluster(request: Request, models: Models, plan: BitPlan, say: Say, advance: 
 
 
 def tune(
-    request: Request, models: Models, weights: StoredWeights, say: Say, advance: Advance
+    request: QuantizeRequest, models: Models, weights: StoredWeights, say: Say, advance: Advance
 ) -> tuple[DiT, DiT, Tuned]:
     """The quantized model before tuning, after it, and what tuning measured."""
     before = deepcopy(models.teacher)
@@ -303,7 +303,7 @@ def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
 
 
 def make_report(
-    request: Request,
+    request: QuantizeRequest,
     models: Models,
     plan: BitPlan,
     weights: StoredWeights,
@@ -350,7 +350,7 @@ def measured(when: str, model: DiT, points: Points, models: Models) -> dict[str,
     return {f"error_{when}": error, f"psnr_{when}_db": round(velocity_psnr(error, points), 3)}
 
 
-def component_sizes(request: Request, stored: DiT, root: Path) -> list[dict[str, Any]]:
+def component_sizes(request: QuantizeRequest, stored: DiT, root: Path) -> list[dict[str, Any]]:
     """Bytes of each component in float16 and in the folder."""
     halves = {"transformer": 2 * sum(p.numel() for p in stored.parameters())}
     halves |= {
@@ -367,12 +367,12 @@ def is_large(model: DiT) -> bool:
     return sum(p.numel() for p in model.parameters()) > LARGE
 
 
-def prompts_to_draw(request: Request, model: DiT) -> tuple[str, ...]:
+def prompts_to_draw(request: QuantizeRequest, model: DiT) -> tuple[str, ...]:
     """The checkpoint's first prompts; none where drawing would take long."""
     return () if is_large(model) else request.checkpoint.config.prompts[:4]
 
 
-def draw_before_and_after(request: Request, models: Models, before: DiT, after: DiT) -> Mapping[str, list]:
+def draw_before_and_after(request: QuantizeRequest, models: Models, before: DiT, after: DiT) -> Mapping[str, list]:
     """Pictures of the unquantized model, the quantized one and the tuned one at the same seeds."""
     prompts = prompts_to_draw(request, after)
     if not prompts:

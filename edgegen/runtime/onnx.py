@@ -6,16 +6,25 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
+TELEMETRY = "ORT_DISABLE_TELEMETRY"  # ONNX Runtime from 1.29 on sends telemetry unless this is 1 when it loads
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def import_onnxruntime() -> ModuleType:
+    """ONNX Runtime with its telemetry off: the only place that imports it."""
+    os.environ[TELEMETRY] = "1"
+    import onnxruntime
+
+    return onnxruntime
 
 
 def open_onnx(path: Path) -> Run:
     """A function from inputs by name to outputs by name."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
     options.inter_op_num_threads = 1
@@ -31,10 +40,10 @@ def session_options(path: Path) -> dict[str, str]:
     """The options a file asks to be run with: its metadata says them in JSON where weights are quantized."""
     import onnx
 
-    from edgegen.emit.palette_onnx import SESSION_OPTIONS
+    from edgegen.emit.palette_onnx import OPTIONS_KEY
 
     metadata = onnx.load(str(path)).metadata_props
-    return next((json.loads(entry.value) for entry in metadata if entry.key == SESSION_OPTIONS), {})
+    return next((json.loads(entry.value) for entry in metadata if entry.key == OPTIONS_KEY), {})
 
 
 def cpu_threads() -> int:

@@ -9,21 +9,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint_config import PROMPTS, from_values
 from edgegen.model.config import PRESETS, DiTConfig
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import TextConfig
-from edgegen.target import unknown
-from edgegen.train.adapters import LoraConfig
-from edgegen.train.autoencoder import AutoencoderTraining
-from edgegen.train.dataset import DataConfig
-from edgegen.train.decoder import DecoderConfig, DecoderTraining
-from edgegen.train.kd import KDTraining, Start
-from edgegen.train.kdmd_run import KdmdTraining
-from edgegen.train.loop import ElasticTraining
-from edgegen.train.text import TextTraining
+from edgegen.train.data.dataset import DataConfig
+from edgegen.train.stages.adapters import LoraConfig
+from edgegen.train.stages.autoencoder import AutoencoderTraining
+from edgegen.train.stages.decoder import DecoderConfig, DecoderTraining
+from edgegen.train.stages.kd import KDTraining, Start
+from edgegen.train.stages.kdmd_run import KdmdTraining
+from edgegen.train.stages.loop import ElasticTraining
+from edgegen.train.stages.text import TextTraining
 
 STAGES = ("autoencoder", "decoder", "text", "elastic", "kdmd")  # of the bundled model, in the order they are trained
 KINDS: dict[str, tuple[type, type]] = {

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import common
 
 from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
-from edgegen.train.kd import KDTraining, Teacher, first_input, train_kd
-from edgegen.train.results import elastic_result
+from edgegen.train.stages.kd import KDTraining, Teacher, first_input, train_kd
+from edgegen.train.stages.results import elastic_result
 
 HERE = Path(__file__).parent
 VARIANTS: dict[str, dict[str, Any]] = {

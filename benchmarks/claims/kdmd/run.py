@@ -31,12 +31,12 @@ from edgegen.model.dit import DiT
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
 from edgegen.model.sampler import flow_sigmas
 from edgegen.model.text import masked_mean
-from edgegen.train.adapters import BASE, LoraConfig
-from edgegen.train.frozen import load_frozen
-from edgegen.train.kdmd_data import base_checkpoint
-from edgegen.train.kdmd_run import AVERAGE, FEW_STEP, Distillation, KdmdTraining, train_kdmd, weights_digest
-from edgegen.train.loop import CaptionedLatents
-from edgegen.train.results import elastic_result, read_state
+from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.train.run.kdmd_data import base_checkpoint
+from edgegen.train.stages.adapters import BASE, LoraConfig
+from edgegen.train.stages.frozen import load_frozen
+from edgegen.train.stages.kdmd_run import AVERAGE, FEW_STEP, Distillation, KdmdTraining, train_kdmd, weights_digest
+from edgegen.train.stages.results import elastic_result, read_state
 
 HERE = Path(__file__).parent
 LIGHT = "K-DMD, teacher at weight 0.05"

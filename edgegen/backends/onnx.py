@@ -1,0 +1,120 @@
+"""ONNX: fp32 graphs for ONNX Runtime on CPUs, on every system."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgegen.backends.backend import (
+    Backend,
+    ProfileRequest,
+    Run,
+    RuntimeMemory,
+    dense_bytes,
+    same_signature,
+)
+from edgegen.backends.health import BackendHealth, attempt, importing
+
+if TYPE_CHECKING:
+    from edgegen.graph.operations import Program
+    from edgegen.graph.timed import TimedOperation
+    from edgegen.quantize.stored import StoredWeights
+    from edgegen.rewrite.component import Component
+    from edgegen.target import BackendTarget
+
+
+def check(weights: StoredWeights, target: BackendTarget) -> None:
+    from edgegen.emit import palette_onnx
+
+    palette_onnx.check(weights)
+
+
+def write(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> None:
+    from edgegen.emit import onnx
+
+    onnx.write(component, path, weights, target.activations)
+
+
+def options(target: BackendTarget, weights: StoredWeights) -> dict[str, str]:
+    """The session options of quantized weights, which the file holds too."""
+    from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS
+
+    return ACTIVATION_OPTIONS[target.activations] if weights else {}
+
+
+def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
+    return dense_bytes(parameters, weights, target)[0] + sum(weight.nbytes for weight in weights.values())
+
+
+def resident_bytes(path: Path, quantized: bool) -> int:
+    """The file, whose weights the runtime holds once; of quantized ones, what they unfold to."""
+    if not quantized:
+        return path.stat().st_size
+    from edgegen.emit.palette_onnx import resident_bytes
+
+    return resident_bytes(path)
+
+
+def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> Run:
+    from edgegen.runtime.onnx import open_onnx
+
+    return open_onnx(path)
+
+
+def read_graph(path: Path) -> Program:
+    from edgegen.graph.read_onnx import read_onnx
+
+    return read_onnx(path)
+
+
+def profile(request: ProfileRequest) -> list[TimedOperation]:
+    from edgegen.graph.profile_onnx import profile_onnx
+
+    return profile_onnx(request.path, request.feed, request.threads, request.count)
+
+
+def evaluator() -> str:
+    return f"onnxruntime {importlib.metadata.version('onnxruntime')}"
+
+
+def warm() -> None:
+    from edgegen.runtime.onnx import import_onnxruntime
+
+    import_onnxruntime()
+
+
+def examine() -> BackendHealth:
+    run = attempt(warm, "ONNX Runtime, CPU")
+    return BackendHealth("onnx", attempt(importing("onnx", "onnxscript"), "onnx, onnxscript"), run, run)
+
+
+BACKEND = Backend(
+    name="onnx",
+    title="ONNX Runtime",
+    suffix=".onnx",
+    packages=("onnx", "onnxscript", "onnxruntime"),
+    precisions=("float32",),
+    activations=("float32", "int8"),
+    forms=("split", "batched"),
+    speed_rank=0,
+    unit="cpu",
+    compute="float32",
+    compute_unit="cpu",
+    memory=RuntimeMemory(packed_copies=1.65, opening_copies=0.0, operation_bytes=13.5e3, base_bytes=24.5e6),
+    check=check,
+    write=write,
+    signature=same_signature,
+    predicted_bytes=predicted_bytes,
+    resident_bytes=resident_bytes,
+    palette_bits=lambda target: 8,  # palettes unfold to their int8 table
+    open=open_file,
+    read_graph=read_graph,
+    evaluator=evaluator,
+    examine=examine,
+    runs_here=lambda: True,
+    warm=warm,
+    options=options,
+    profile=profile,
+)

@@ -1,0 +1,124 @@
+"""The command `edgegen export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from edgegen.cli.options import (
+    BackendList,
+    CheckpointFolder,
+    Json,
+    Preset,
+    open_checkpoint,
+    parse_resolution,
+    split,
+)
+from edgegen.cli.verify import decibels
+from edgegen.errors import InputError
+from edgegen.show import size, table
+
+if TYPE_CHECKING:
+    from edgegen.export import Plan, Result
+
+
+def export(
+    tier: Annotated[str, typer.Option(metavar="NAME", help="A tier (edgegen tiers), or a .toml file.")] = "low-android",
+    backend: BackendList = "",
+    checkpoint: CheckpointFolder = None,
+    preset: Preset = "",
+    resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
+    components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
+    bits: Annotated[
+        float | None,
+        typer.Option(
+            metavar="B",
+            help="Palettize the transformer first, to B bits a weight "
+            "on average (edgegen quantize), and keep that checkpoint.",
+        ),
+    ] = None,
+    tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written and how large.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Slices, rewrites and writes a model for phones, checks every file against PyTorch and draws a sample."""
+    from edgegen import api, show
+
+    console, opened = show.console(), open_checkpoint(checkpoint, preset)
+    what = (
+        opened,
+        api.load_tier(tier),
+        split(backend),
+        split(components),
+        parse_resolution(resolution),
+        out,
+        overwrite,
+    )
+    if dry_run:
+        if bits is not None:
+            raise InputError(
+                "--dry-run does not tell what --bits would give.",
+                "Run edgegen quantize, then --dry-run with its --checkpoint.",
+            )
+        plan = api.plan_export(*what)
+        show.print_json(plan.to_dict()) if as_json else show_plan(console, plan)
+        return
+    with show.Progress(console) as progress:
+        result = api.export_bundle(*what, bits, tune_steps, progress)
+    show.print_json(result.to_dict()) if as_json else show_result(console, result)
+
+
+def show_result(to: Console, result: Result) -> None:
+    """The table of an export, and what to type next."""
+    plan = result.plan
+    rows = []
+    for artifact, count in zip(result.artifacts, result.operations, strict=True):
+        row = result.row(artifact.name, artifact.backend)
+        rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", f"{count:,}", *decibels(row)))
+    rows += [(row.component, row.backend, "", "", *decibels(row)) for row in result.rows if row.component == "picture"]
+    to.print(
+        table(
+            ("component", "back end", ">bytes", ">operations", ">PSNR", ">floor"),
+            rows,
+            f"{plan.checkpoint.config.name}, tier {plan.tier.name}, width {plan.tier.width:g}, "
+            f"{plan.resolution[0]}x{plan.resolution[1]}",
+        )
+    )
+    if plan.checkpoint.is_random:
+        to.print("[yellow]Random weights: the pictures mean nothing.[/]")
+    to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
+    to.print(f"Bundle: {escape(str(plan.out))}", soft_wrap=True)
+    if result.sample:
+        to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
+        prompt = plan.checkpoint.config.prompts[0]
+        to.print(
+            f"Next: [bold]edgegen generate {escape(repr(prompt))} --bundle {escape(str(plan.out))}[/]", soft_wrap=True
+        )
+    else:
+        to.print(f"Next: [bold]edgegen inspect {escape(str(plan.out))}[/]", soft_wrap=True)
+
+
+def show_plan(to: Console, plan: Plan) -> None:
+    """A dry run: everything here is predicted."""
+    rows = [(part.component, part.backend, f"{part.parameters:,}", size(part.bytes)) for part in plan.parts]
+    to.print(
+        table(
+            ("component", "back end", ">parameters", ">size, predicted"),
+            rows,
+            f"{plan.checkpoint.config.name}, tier {plan.tier.name}, width {plan.tier.width:g}, "
+            f"{plan.resolution[0]}x{plan.resolution[1]}",
+        )
+    )
+    if plan.checkpoint.is_random:
+        to.print("[yellow]Random weights: the pictures would mean nothing.[/]")
+    to.print(
+        f"Would write about {size(plan.bytes)} to {escape(str(plan.out))} and take about "
+        f"{size(plan.memory_bytes)} of memory (both predicted). Nothing was written.",
+        soft_wrap=True,
+    )

@@ -1,0 +1,34 @@
+"""The command `edgegen tiers`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from edgegen.cli.options import Json
+from edgegen.show import table
+
+if TYPE_CHECKING:
+    from edgegen.target import Tier
+
+
+def tiers(as_json: Json = False) -> None:
+    """Lists the tiers: width, back ends, forms, floors."""
+    from edgegen import show
+    from edgegen.target import list_tiers
+
+    found = list_tiers()
+    show.print_json([asdict(tier) for tier in found]) if as_json else show_tiers(show.console(), found)
+
+
+def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
+    """Tiers, one line a back end."""
+    cells = [
+        (t.name, f"{t.width:g}", b.name, b.attention, b.precision, f"{b.floor_db:g} dB", t.summary)
+        for t in tiers
+        for b in t.backends.values()
+    ]
+    to.print(table(("tier", ">width", "back end", "attention", "precision", ">floor", "for"), cells))

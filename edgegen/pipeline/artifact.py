@@ -1,0 +1,54 @@
+"""Opens an artifact of any back end as one function from named arrays to named arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgegen.backends.backend import Run
+from edgegen.backends.registry import find_backend
+from edgegen.bundle import Artifact, Bundle
+from edgegen.errors import EdgegenError, InputError
+from edgegen.quiet import quietly
+from edgegen.rewrite.component import TensorSpec
+
+
+def open_component(
+    backend: str, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], native: bool = False
+) -> Run:
+    """Opens an artifact; it takes arrays of the specified shapes in any float type and returns float32.
+
+    Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py); on macOS, if `native`, they are
+    run by Core ML itself, which our tests cannot exercise.
+    """
+    opener = find_backend(backend).open
+    try:
+        run = quietly(lambda: opener(path, [s.name for s in inputs], [s.name for s in outputs], native))
+    except EdgegenError:
+        raise
+    except Exception as error:  # whatever a runtime raises when it cannot load a file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} does not open in {backend}: {reason}.", "Export the bundle again.") from error
+
+    def checked(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = run({spec.name: fitted(feed, spec) for spec in inputs})
+        return {spec.name: np.asarray(results[spec.name], np.float32) for spec in outputs}
+
+    return checked
+
+
+def open_artifact(bundle: Bundle, artifact: Artifact, native: bool = False) -> Run:
+    """Opens a component of a bundle."""
+    return open_component(artifact.backend, bundle.path(artifact), artifact.inputs, artifact.outputs, native)
+
+
+def fitted(feed: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
+    """The array of an input in its type; another shape is an error."""
+    if spec.name not in feed:
+        raise InputError(f"input {spec.name} is missing.", f"Given: {', '.join(feed)}.")
+    value = np.asarray(feed[spec.name])
+    if value.shape != tuple(spec.shape):
+        raise InputError(f"input {spec.name} is {value.shape}, the artifact takes {tuple(spec.shape)}.")
+    return np.ascontiguousarray(value, dtype=spec.dtype)

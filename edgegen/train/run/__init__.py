@@ -1,0 +1,1 @@
+"""A stage from its recipe to its last number."""

@@ -1,0 +1,1 @@
+"""How each stage trains: networks, losses, steps, and what its run folder holds."""
