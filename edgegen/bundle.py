@@ -21,7 +21,7 @@ from edgegen.files import digest, write_json
 from edgegen.model.blocks import TIME_PERIOD, TIME_SCALE
 from edgegen.rewrite.component import TensorSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, FOREIGN_VERSION = 1, 2  # of our own networks; of any, which `pipeline` describes
 MANIFEST, VERIFY, SAMPLE = "manifest.json", "verify.json", "sample.png"
 COMPONENTS = ("text_encoder", "transformer", "decoder")
 
@@ -79,9 +79,13 @@ class Manifest:
     checkpoint: dict
     tool_versions: dict
     components: tuple[Artifact, ...]
+    pipeline: dict = field(default_factory=dict)  # of format 2: kind, networks {name: sinusoids, cases, ...}
 
     def to_dict(self) -> dict:
-        return {"format_version": FORMAT_VERSION} | asdict(self)
+        values = asdict(self)
+        if not self.pipeline:
+            del values["pipeline"]
+        return {"format_version": FOREIGN_VERSION if self.pipeline else FORMAT_VERSION} | values
 
 
 def timestep_definition(size: int) -> dict:
@@ -206,10 +210,10 @@ def read_manifest(path: Path) -> Manifest:
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.", "Export the bundle again.") from None
-    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
-        version = values.get("format_version") if isinstance(values, dict) else None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version not in (FORMAT_VERSION, FOREIGN_VERSION) or isinstance(version, bool):
         raise InputError(
-            f"{path}: format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
+            f"{path}: format_version is {version!r}, this edgegen reads {FORMAT_VERSION} and {FOREIGN_VERSION}.",
             "Use the edgegen that wrote it, or export again.",
         )
     try:
@@ -232,9 +236,26 @@ def check_parts(manifest: Manifest) -> None:
             if key not in value:
                 raise InputError(f"{where}.{key} is missing.")
             parse(kind, value[key], f"{where}.{key}")
+    check_pipeline(manifest)
     for artifact in manifest.components:
         if artifact.backend not in backend_names():
             raise InputError(f"back end {artifact.backend!r} is not known to this edgegen.")
+
+
+def check_pipeline(manifest: Manifest) -> None:
+    """Refuses a description of foreign networks that lacks one of them, or its cases."""
+    if not manifest.pipeline:
+        return
+    networks = manifest.pipeline.get("networks")
+    if not isinstance(networks, dict):
+        raise InputError("pipeline.networks is missing.")
+    for name in {artifact.name for artifact in manifest.components}:
+        entry = networks.get(name)
+        cases = entry.get("cases") if isinstance(entry, dict) else None
+        if not isinstance(cases, dict):
+            raise InputError(f"pipeline.networks.{name}.cases is missing.")
+        for key in ("path", "sha256"):
+            parse(str, cases.get(key), f"pipeline.networks.{name}.cases.{key}")
 
 
 def refuse_constant(name: str) -> float:
