@@ -138,7 +138,10 @@ def is_simple(mask: Value | None) -> bool:
 
 def additive(low: Lowering, mask: Value) -> Value:
     """A mask that is added, finite in fp16, from one that says which keys count."""
-    mask = mask.with_dims(((),) * (4 - len(mask.dims)) + mask.dims)
+    dims = ((),) * (4 - len(mask.dims)) + mask.dims
+    if all_or_none(mask):  # what is only repeated broadcasts
+        dims = tuple(row if all(a in mask.held for a in row) else () for row in dims)
+    mask = mask.with_dims(dims)
     if mask.is_constant:
         data = mask.data
         data = (~data).float() * MASKED if data.dtype is torch.bool else data.clamp(min=MASKED)

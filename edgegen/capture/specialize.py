@@ -231,7 +231,8 @@ def output_leaves(result: Any) -> list[tuple[str, Tensor]]:
     if isinstance(result, Tensor):
         return [("output", result)]
     if isinstance(result, Mapping):
-        return [(str(k), v) for k, v in result.items() if isinstance(v, Tensor)]
+        named = [(name, leaf) for name, leaf in leaf_names(result) if isinstance(leaf, Tensor)]
+        return [(name.removesuffix("_0"), leaf) for name, leaf in named] if len(named) == 1 else named
     leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
     return [("output" if len(leaves) == 1 else f"output_{i}", leaf) for i, leaf in enumerate(leaves)]
 

@@ -24,6 +24,9 @@ from edgegen.show import size, table
 
 if TYPE_CHECKING:
     from edgegen.export import Plan, Result
+    from edgegen.foreign.export import ForeignResult
+    from edgegen.show import Progress
+    from edgegen.target import Tier
 
 
 def export(
@@ -33,6 +36,18 @@ def export(
     preset: Preset = "",
     resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
     components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
+    module: Annotated[
+        str, typer.Option(metavar="FILE.py:FUNCTION", help="A network of your own: the function makes it. Runs the file.")
+    ] = "",
+    inputs: Annotated[
+        str, typer.Option(metavar="A=1x4x8x8,B=1:int64", help="With --module: example inputs by name, random.")
+    ] = "",
+    constant: Annotated[
+        str, typer.Option(metavar="A,B", help="With --module: inputs that become part of the program.")
+    ] = "",
+    tokens: Annotated[
+        int, typer.Option(metavar="N", help="Text tokens of a diffusers folder; the family's own if left out.")
+    ] = 0,
     bits: Annotated[
         float | None,
         typer.Option(
@@ -50,7 +65,16 @@ def export(
     """Slices, rewrites and writes a model for phones, checks every file against PyTorch and draws a sample."""
     from edgegen import api, show
 
-    console, opened = show.console(), open_checkpoint(checkpoint, preset)
+    console = show.console()
+    if module or (checkpoint and api.is_foreign(checkpoint)):
+        if dry_run or preset or bits is not None:
+            raise InputError("--dry-run, --preset and --bits go with our own checkpoints.", "Leave them out.")
+        with show.Progress(console) as progress:
+            made = foreign(module, inputs, split(constant), checkpoint, api.load_tier(tier), split(backend),
+                           split(components), parse_resolution(resolution), tokens, out, overwrite, progress)  # fmt: skip
+        show.print_json(made.to_dict()) if as_json else show_foreign(console, made)
+        return
+    opened = open_checkpoint(checkpoint, preset)
     what = (
         opened,
         api.load_tier(tier),
@@ -72,6 +96,45 @@ def export(
     with show.Progress(console) as progress:
         result = api.export_bundle(*what, bits, tune_steps, progress)
     show.print_json(result.to_dict()) if as_json else show_result(console, result)
+
+
+def foreign(
+    module: str,
+    inputs: str,
+    constant: list[str],
+    folder: Path | None,
+    tier: Tier,
+    backends: list[str],
+    components: list[str],
+    resolution: tuple[int, int] | None,
+    tokens: int,
+    out: Path | None,
+    overwrite: bool,
+    progress: Progress,
+) -> ForeignResult:
+    """The export of a module or of a folder that diffusers or transformers saved."""
+    from edgegen import api
+
+    if module and folder:
+        raise InputError("--module and --checkpoint exclude each other.", "Give one of them.")
+    if module:
+        return api.export_file(module, inputs, constant, tier, backends, out, overwrite, progress)
+    assert folder is not None
+    return api.export_folder(folder, tier, backends, components, resolution, tokens, out, overwrite, progress)
+
+
+def show_foreign(to: Console, result: ForeignResult) -> None:
+    """The table of an export of foreign networks."""
+    rows = []
+    for artifact, row in zip(result.artifacts, result.rows, strict=True):
+        found = result.networks[artifact.name]["backends"][artifact.backend]
+        unknown = ", ".join(found["unknown"]) or "none"
+        rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", str(found["moves"]), unknown, *decibels(row)))
+    heads = ("component", "back end", ">bytes", ">moves", "without a layout", ">PSNR", ">floor")
+    to.print(table(heads, rows, f"{result.model}, tier {result.tier.name}"))
+    to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
+    to.print(f"Bundle: {escape(str(result.out))}", soft_wrap=True)
+    to.print(f"Next: [bold]edgegen verify {escape(str(result.out))}[/]", soft_wrap=True)
 
 
 def show_result(to: Console, result: Result) -> None:

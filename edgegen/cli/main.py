@@ -17,6 +17,7 @@ from edgegen.cli.devices import devices
 from edgegen.cli.doctor import doctor
 from edgegen.cli.evaluate import evaluate_app
 from edgegen.cli.export import export
+from edgegen.cli.families import families
 from edgegen.cli.generate import generate
 from edgegen.cli.inspect import inspect
 from edgegen.cli.quantize import quantize
@@ -44,6 +45,7 @@ for command, example in (
     (bench, "edgegen bench --bundle out/emoji/low-android --compare onnx executorch"),
     (recommend, "edgegen recommend --device pixel8 --budget 3s --memory 1.5GB"),
     (tiers, "edgegen tiers --json"),
+    (families, "edgegen families --json"),
     (devices, "edgegen devices pixel8 --json"),
     (doctor, "edgegen doctor"),
 ):

@@ -27,7 +27,7 @@ from edgegen.bundle import (
 )
 from edgegen.capture.deploy import Deployed, Traced, deploy, trace
 from edgegen.capture.specialize import leaf_names, output_leaves, specialize
-from edgegen.errors import EdgegenError, InputError, VerificationError
+from edgegen.errors import EdgegenError, InputError
 from edgegen.files import digest, is_disk_full, new_folder
 from edgegen.foreign.source import Source
 from edgegen.meter import Meter, Stage
@@ -135,6 +135,7 @@ def export_sources(
 def record(source: Source) -> Recorded:
     """Records a module and replays the recording on fresh inputs; InputError where it gives anything else."""
     module = source.module.eval().requires_grad_(False)
+    run_once(module, source.arguments)
     recording = specialize(module, source.arguments, source.constant)
     pairs = []
     for seed in range(CASES):
@@ -149,6 +150,19 @@ def record(source: Source) -> Recorded:
     traced = trace(recording)
     cases = [Case(arrays(traced.feed(values)), arrays(expected)) for values, expected in pairs]
     return Recorded(source, traced, tuple(cases))
+
+
+def run_once(module: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Refuses inputs that the module itself cannot take."""
+    try:
+        with torch.no_grad():
+            module(**arguments)
+    except Exception as error:  # whatever a foreign module raises
+        line = (str(error).strip().splitlines() or [""])[0][:300]
+        raise InputError(
+            f"{type(module).__name__} fails on the example inputs: {type(error).__name__}: {line}",
+            "Check their shapes, and the size asked for.",
+        ) from error
 
 
 def check_replay(name: str, expected: Tensor, made: Tensor) -> None:
