@@ -329,6 +329,7 @@ def verify_cases(bundle: Bundle, report: Report) -> list[Row]:
     for artifact in bundle.manifest.components:
         report(f"verifying {artifact.name} on {artifact.backend}")
         cases = [Case(feed, expected) for feed, expected in read_cases(bundle, artifact.name)]
-        floor = bundle.manifest.floors_db[artifact.backend]
+        floors = bundle.manifest.floors_db
+        floor = floors.get(f"{artifact.backend}/{artifact.name}", floors[artifact.backend])
         rows.append(compare(open_artifact(bundle, artifact), cases, artifact.name, artifact.backend, floor))
     return rows

@@ -1,130 +1,135 @@
-"""Tiny random networks of diffusers and transformers, as a user would hand them in: a module and example inputs."""
+"""Tiny networks of diffusers with random weights in every layer, as a user's folder would hold them."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import diffusers
 import torch
+from torch import nn
 
-L = 8  # text tokens
+from edgegen.foreign.families.family import Request
+from edgegen.foreign.families.guess import guessed_inputs
+from edgegen.foreign.families.registry import family_of
+from edgegen.foreign.source import Source
 
-
-def seeded(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def pixart(sigma=True, seed=0):
-    from diffusers import PixArtTransformer2DModel
-    m = PixArtTransformer2DModel(num_attention_heads=3, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=2,
-        cross_attention_dim=48, sample_size=8 if sigma else 128, caption_channels=24, use_additional_conditions=None)
-    def inputs(seed):
-        kw = dict(hidden_states=seeded(seed, 1, 4, 8, 8), encoder_hidden_states=seeded(seed+1, 1, L, 24),
-            timestep=torch.tensor([seed * 37 % 1000 + 11]), encoder_attention_mask=torch.tensor([[1]*(L-2-seed%2)+[0]*(2+seed%2)]))
-        kw["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None} if sigma else {"resolution": torch.tensor([[64., 64.]]), "aspect_ratio": torch.tensor([[1.0]])}
-        return kw
-    return m, inputs
+TOKENS = 8
 
 
-def sana(sprint=False):
-    from diffusers import SanaTransformer2DModel
-    m = SanaTransformer2DModel(in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=2,
-        num_cross_attention_heads=2, cross_attention_head_dim=16, cross_attention_dim=32, caption_channels=24, sample_size=8,
-        guidance_embeds=sprint, qk_norm="rms_norm_across_heads" if sprint else None)
-    def inputs(seed):
-        kw = dict(hidden_states=seeded(seed, 1, 4, 8, 8), encoder_hidden_states=seeded(seed+1, 1, L, 24),
-            timestep=torch.tensor([float(seed * 37 % 1000 + 11)]), encoder_attention_mask=torch.tensor([[1]*(L-2-seed%2)+[0]*(2+seed%2)]))
-        if sprint:
-            kw["guidance"] = torch.tensor([4.5 + seed])
-        return kw
-    return m, inputs
+def pixart(heads: int = 3, size: int = 16, layers: int = 2, sigma: bool = True) -> tuple[str, dict[str, Any]]:
+    width = heads * size
+    return "PixArtTransformer2DModel", dict(
+        num_attention_heads=heads, attention_head_dim=size, in_channels=4, out_channels=8, num_layers=layers,
+        cross_attention_dim=width, sample_size=8, caption_channels=24, use_additional_conditions=not sigma,
+    )  # fmt: skip
 
 
-def sd3(large=True):
-    from diffusers import SD3Transformer2DModel
-    m = SD3Transformer2DModel(sample_size=8, patch_size=2, in_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=24, caption_projection_dim=32, pooled_projection_dim=16, out_channels=4, pos_embed_max_size=12,
-        dual_attention_layers=(0,) if large else (), qk_norm="rms_norm" if large else None)
-    return m, lambda seed: dict(hidden_states=seeded(seed, 1, 4, 8, 8), encoder_hidden_states=seeded(seed+1, 1, L, 24),
-        pooled_projections=seeded(seed+2, 1, 16), timestep=torch.tensor([float(seed*37 % 1000 + 11)]))
+def sana(heads: int = 2, size: int = 16, layers: int = 2, sprint: bool = False) -> tuple[str, dict[str, Any]]:
+    return "SanaTransformer2DModel", dict(
+        in_channels=4, out_channels=4, num_attention_heads=heads, attention_head_dim=size, num_layers=layers,
+        num_cross_attention_heads=heads, cross_attention_head_dim=size, cross_attention_dim=heads * size,
+        caption_channels=24, sample_size=8, guidance_embeds=sprint, qk_norm="rms_norm_across_heads" if sprint else None,
+    )  # fmt: skip
 
 
-def lumina_next():
-    from diffusers import LuminaNextDiT2DModel
-    from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
-    m = LuminaNextDiT2DModel(sample_size=8, patch_size=2, in_channels=4, hidden_size=32, num_layers=2, num_attention_heads=4, num_kv_heads=2,
-        multiple_of=16, ffn_dim_multiplier=None, norm_eps=1e-5, learn_sigma=True, qk_norm=True, cross_attention_dim=24)
-    rope = get_2d_rotary_pos_embed_lumina(8, 8, 8)
-    return m, lambda seed: dict(hidden_states=seeded(seed, 1, 4, 8, 8), timestep=torch.tensor([(seed*37 % 100 + 11) / 111]),
-        encoder_hidden_states=seeded(seed+1, 1, L, 24), encoder_mask=torch.tensor([[1]*(L-2-seed%2)+[0]*(2+seed%2)]),
-        image_rotary_emb=rope, cross_attention_kwargs={}), ("image_rotary_emb",)
+def sd3(heads: int = 2, size: int = 16, layers: int = 2, large: bool = True) -> tuple[str, dict[str, Any]]:
+    return "SD3Transformer2DModel", dict(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=layers, attention_head_dim=size,
+        num_attention_heads=heads, joint_attention_dim=24, caption_projection_dim=heads * size,
+        pooled_projection_dim=16, pos_embed_max_size=12, dual_attention_layers=(0,) if large else (),
+        qk_norm="rms_norm" if large else None,
+    )  # fmt: skip
 
 
-def lumina2():
-    from diffusers import Lumina2Transformer2DModel
-    m = Lumina2Transformer2DModel(sample_size=8, patch_size=2, in_channels=4, hidden_size=48, num_layers=2, num_refiner_layers=1,
-        num_attention_heads=3, num_kv_heads=1, multiple_of=16, axes_dim_rope=(4, 6, 6), axes_lens=(32, 16, 16), cap_feat_dim=24)
-    return m, lambda seed: dict(hidden_states=seeded(seed, 1, 4, 8, 8), timestep=torch.tensor([(seed*37 % 100 + 11) / 111]),
-        encoder_hidden_states=seeded(seed+1, 1, L, 24), encoder_attention_mask=torch.ones(1, L, dtype=torch.bool)), ("encoder_attention_mask",)
+def lumina_next(heads: int = 4, size: int = 8, layers: int = 2) -> tuple[str, dict[str, Any]]:
+    return "LuminaNextDiT2DModel", dict(
+        sample_size=8, patch_size=2, in_channels=4, hidden_size=heads * size, num_layers=layers,
+        num_attention_heads=heads, num_kv_heads=heads // 2, multiple_of=16, cross_attention_dim=24,
+    )  # fmt: skip
 
 
-def ids(h, w, n=3):
-    out = torch.zeros(h, w, n)
-    out[..., 1] += torch.arange(h)[:, None]
-    out[..., 2] += torch.arange(w)[None]
-    return out.reshape(-1, n)
+def lumina2(heads: int = 3, size: int = 16, layers: int = 2) -> tuple[str, dict[str, Any]]:
+    return "Lumina2Transformer2DModel", dict(
+        sample_size=8, patch_size=2, in_channels=4, hidden_size=heads * size, num_layers=layers, num_refiner_layers=1,
+        num_attention_heads=heads, num_kv_heads=1, multiple_of=16, axes_dim_rope=axes(size), axes_lens=(64, 32, 32),
+        cap_feat_dim=24,
+    )  # fmt: skip
 
 
-def flux():
-    from diffusers import FluxTransformer2DModel
-    m = FluxTransformer2DModel(in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=24, pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(4, 6, 6))
-    return m, lambda seed: dict(hidden_states=seeded(seed, 1, 16, 16), encoder_hidden_states=seeded(seed+1, 1, L, 24),
-        pooled_projections=seeded(seed+2, 1, 16), timestep=torch.tensor([(seed*37 % 100 + 11) / 111]), img_ids=ids(4, 4),
-        txt_ids=torch.zeros(L, 3), guidance=torch.tensor([3.5 + seed])), ("img_ids", "txt_ids")
+def axes(size: int) -> tuple[int, int, int]:
+    """Rotary channels of three axes, even numbers that sum to a head's size."""
+    side = size // 3 // 2 * 2
+    return (size - 2 * side, side, side)
 
 
-def flux2():
-    from diffusers import Flux2Transformer2DModel
-    m = Flux2Transformer2DModel(in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=24, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False)
-    def inputs(seed):
-        text = torch.zeros(1, L, 4)
-        text[..., 3] = torch.arange(L)
-        image = torch.zeros(1, 16, 4)
-        image[..., 1:3] = ids(4, 4)[:, 1:]
-        return dict(hidden_states=seeded(seed, 1, 16, 16), encoder_hidden_states=seeded(seed+1, 1, L, 24),
-            timestep=torch.tensor([(seed*37 % 100 + 11) / 111]), img_ids=image, txt_ids=text)
-    return m, inputs, ("img_ids", "txt_ids")
+def flux(heads: int = 2, size: int = 16, layers: int = 1) -> tuple[str, dict[str, Any]]:
+    return "FluxTransformer2DModel", dict(
+        in_channels=16, num_layers=layers, num_single_layers=layers + 1, attention_head_dim=size,
+        num_attention_heads=heads, joint_attention_dim=24, pooled_projection_dim=16, guidance_embeds=True,
+        axes_dims_rope=axes(size),
+    )  # fmt: skip
 
 
-def qwen_image():
-    from diffusers import QwenImageTransformer2DModel
-    m = QwenImageTransformer2DModel(patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=24, axes_dims_rope=(4, 6, 6))
-    return m, lambda seed: dict(hidden_states=seeded(seed, 1, 16, 16), encoder_hidden_states=seeded(seed+1, 1, L, 24),
-        encoder_hidden_states_mask=torch.ones(1, L, dtype=torch.bool), timestep=torch.tensor([(seed*37 % 100 + 11) / 111]),
-        img_shapes=[[(1, 4, 4)]]), ("encoder_hidden_states_mask",)
+def flux2(heads: int = 2, size: int = 16, layers: int = 1) -> tuple[str, dict[str, Any]]:
+    return "Flux2Transformer2DModel", dict(
+        in_channels=16, num_layers=layers, num_single_layers=layers + 1, attention_head_dim=size,
+        num_attention_heads=heads, joint_attention_dim=24, timestep_guidance_channels=32,
+        axes_dims_rope=(size // 4,) * 4, guidance_embeds=False,
+    )  # fmt: skip
 
 
-def z_image():
-    from diffusers import ZImageTransformer2DModel
-    m = ZImageTransformer2DModel(in_channels=4, dim=48, n_layers=2, n_refiner_layers=1, n_heads=3, n_kv_heads=3, cap_feat_dim=24,
-        axes_dims=[4, 6, 6], axes_lens=[64, 32, 32])
-    return m, lambda seed: dict(x=[seeded(seed, 4, 1, 8, 8)], t=torch.tensor([(seed*37 % 100 + 11) / 111]), cap_feats=[seeded(seed+1, L, 24)])
+def qwen_image(heads: int = 2, size: int = 16, layers: int = 2) -> tuple[str, dict[str, Any]]:
+    return "QwenImageTransformer2DModel", dict(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=layers, attention_head_dim=size,
+        num_attention_heads=heads, joint_attention_dim=24, axes_dims_rope=axes(size),
+    )  # fmt: skip
 
 
-MAKERS = {f.__name__: f for f in (pixart, sana, sd3, lumina_next, lumina2, flux, flux2, qwen_image, z_image)}
-MAKERS |= {"pixart_alpha": lambda: pixart(False), "sana_sprint": lambda: sana(True), "sd3_small": lambda: sd3(False)}
+def z_image(heads: int = 3, size: int = 16, layers: int = 2) -> tuple[str, dict[str, Any]]:
+    return "ZImageTransformer2DModel", dict(
+        in_channels=4, dim=heads * size, n_layers=layers, n_refiner_layers=1, n_heads=heads, n_kv_heads=heads,
+        cap_feat_dim=24, axes_dims=list(axes(size)), axes_lens=[64, 32, 32],
+    )  # fmt: skip
 
 
-def make(name, seed=0):
-    """Module with weights that are random in every layer, maker of inputs, names of constant inputs."""
+FAMILIES = {f.__name__: f for f in (pixart, sana, sd3, lumina_next, lumina2, flux, flux2, qwen_image, z_image)}
+OTHERS = {  # no family declares these
+    "dit": ("DiTTransformer2DModel", dict(num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4,
+                                          num_layers=2, sample_size=8, num_embeds_ada_norm=10)),
+    "auraflow": ("AuraFlowTransformer2DModel", dict(sample_size=8, in_channels=4, num_mmdit_layers=1, out_channels=4,
+                                                    num_single_dit_layers=1, attention_head_dim=16, num_attention_heads=2,
+                                                    joint_attention_dim=24, caption_projection_dim=32,
+                                                    pos_embed_max_size=64)),
+    "cogview3": ("CogView3PlusTransformer2DModel", dict(patch_size=2, in_channels=4, num_layers=2, attention_head_dim=16,
+                                                        num_attention_heads=2, out_channels=4, text_embed_dim=24,
+                                                        time_embed_dim=32, condition_dim=8, pos_embed_max_size=16,
+                                                        sample_size=8)),
+}  # fmt: skip
+
+
+def build(class_name: str, config: dict[str, Any], seed: int = 0) -> nn.Module:
+    """A network of diffusers; layers that training starts at zero would hide mistakes, so that none is zero."""
     torch.manual_seed(seed)
-    made = MAKERS[name]()
-    module, inputs, *constant = made
+    return scrambled(getattr(diffusers, class_name)(**config), seed)
+
+
+def scrambled(module: nn.Module, seed: int = 0) -> nn.Module:
+    """With random numbers in every parameter."""
     generator = torch.Generator().manual_seed(seed)
-    for key, p in module.named_parameters():  # what starts at zero would hide mistakes
+    for name, p in module.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
-        if p.ndim > 1:
-            p.data = noise / p[0].numel() ** 0.5
-        else:
-            p.data = (1.0 if key.endswith("weight") else 0.0) + 0.2 * noise
-    return module.eval().requires_grad_(False), inputs, (constant[0] if constant else ())
+        scale = p[0].numel() ** -0.5 if p.ndim > 1 else 0.2
+        p.data = noise * scale + (1.0 if p.ndim == 1 and name.endswith("weight") else 0.0)
+    return module.eval().requires_grad_(False)
+
+
+def source(class_name: str, config: dict[str, Any], height: int = 8, width: int = 8, tokens: int = TOKENS) -> Source:
+    """A tiny network as an export takes it."""
+    module, family = build(class_name, config), family_of(class_name)
+
+    def inputs(seed: int) -> dict[str, Any]:
+        ask = Request(height, width, tokens, seed)
+        values = dict(module.config)
+        return family.inputs(values, ask) if family else guessed_inputs(module, values, ask)
+
+    return Source("network", module, inputs(0), {"kind": "test", "name": class_name}, family.constant if family else (), inputs)

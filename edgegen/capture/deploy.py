@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,14 +14,14 @@ import edgegen.capture.layers  # noqa: F401
 import edgegen.capture.movement  # noqa: F401
 import edgegen.capture.products  # noqa: F401
 from edgegen.capture.lowering import Lowering
-from edgegen.capture.passes import Graph, is_end, simplify
+from edgegen.capture.passes import CASTS, Graph, aten, is_end, simplify
 from edgegen.capture.specialize import Recording
 from edgegen.capture.timesteps import Sinusoids, cut_sinusoids
 from edgegen.capture.values import Value, plain
 from edgegen.capture.writer import Writer
 from edgegen.rewrite.component import Component, Form, TensorSpec
 
-DTYPES = {torch.bool: "int32", torch.int64: "int32", torch.int32: "int32"}
+DTYPES = {torch.bool: "float32", torch.int64: "int32", torch.int32: "int32"}
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,28 @@ def trace(recording: Recording) -> Traced:
     simplify(graph)
     own = [n for n in program.graph.nodes if n.op == "placeholder" and n.name not in lifted]
     cut = cut_sinusoids(graph, dict(zip(own, recording.names, strict=True)))
-    inputs = {n.name: spec(name, n.meta["val"]) for name, n in zip(recording.names, own, strict=True) if n.users}
+    inputs = {n.name: input_spec(name, n) for name, n in zip(recording.names, own, strict=True) if n.users}
     inputs |= {node.name: spec(made.name, node.meta["val"], apart=True) for node, made in cut}
     results = next(n for n in program.graph.nodes if n.op == "output").args[0]
     made = tuple(spec(name, node.meta["val"]) for name, node in zip(recording.outputs, results, strict=True))
     return Traced(graph, inputs, made, names, tuple(made for _, made in cut))
 
 
+def input_spec(name: str, node: fx.Node) -> TensorSpec:
+    """What an input is; integers that are only calculated with, such as masks, are floats, which no runtime converts."""
+    found = spec(name, node.meta["val"])
+    return replace(found, dtype="float32") if all(user.target in ARITHMETIC for user in node.users) else found
+
+
 def spec(name: str, value: Tensor, apart: bool = False) -> TensorSpec:
     """What a tensor is; features (B, F) stand `apart` as (B, F, 1, 1), as in every network of this project."""
     shape = tuple(value.shape)
     return TensorSpec(name, (*shape, 1, 1) if apart and len(shape) == 2 else shape, DTYPES.get(value.dtype, "float32"))
+
+
+ARITHMETIC = CASTS | {
+    aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.unsqueeze.default, aten.div.Tensor,
+}  # fmt: skip
 
 
 class Deployed(fx.GraphModule):

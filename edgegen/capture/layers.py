@@ -217,3 +217,12 @@ def lower_rotate(low: Lowering, x: Value, order: Sequence[int], signs: Sequence[
         cut = tuple(part for axis in x.axes for part in without(axis, row) if part)
         x = low.writer.moved(x, (*cut, row)) if row in cut_rows(x.axes, row) else low.channels(x)
     return Value(low.writer.call(F.linear, x.data, turn), x.dims, x.axes)
+
+
+@lowers(aten.embedding.default)
+def embedding(low: Lowering, weight: Value, ids: Value, *settings: Any) -> Value:
+    """Rows of a table, as they are gathered."""
+    ids = low.whole(ids)
+    row = row_of(weight.shape[1])
+    data = low.writer.call(F.embedding, low.read(ids), weight.data)
+    return Value(data, (*ids.dims, row), (*ids.dims, row))

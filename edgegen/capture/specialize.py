@@ -79,6 +79,7 @@ class Recorder(TorchFunctionMode):
         self.tensors: dict[str, Tensor] = {}  # what the graph holds, by name
         self.own = {id(t): name for name, t in (*module.named_parameters(), *module.named_buffers())}
         self.anonymous: dict[Any, str] = {}
+        self.replaced: dict[int, Tensor] = {}  # constants that were written into, by id
 
     def input(self, name: str, example: Tensor) -> Tensor:
         """A fake tensor for an input."""
@@ -95,7 +96,7 @@ class Recorder(TorchFunctionMode):
             raise reading_error(error.func) from error
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+        args, kwargs = self._current((args, kwargs or {}))
         if not any(isinstance(t, FakeTensor) for t in tensors_in((args, kwargs))):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
@@ -109,6 +110,12 @@ class Recorder(TorchFunctionMode):
             self._record(func, name, args, kwargs, out)
         return out
 
+    def _current(self, value: Any) -> Any:
+        """Arguments with constants that were written into as they are now."""
+        if not self.replaced:
+            return value
+        return pytree.tree_map(lambda leaf: self.replaced.get(id(leaf), leaf), value)
+
     def _adopt(self, func: Callable, name: str, args: tuple) -> tuple:
         """A constant that a varying value is written into varies from then on."""
         writes = name == "__setitem__" or (name.endswith("_") and not name.startswith("__")) or name.startswith("__i")
@@ -119,7 +126,7 @@ class Recorder(TorchFunctionMode):
         raise_if_view(target)
         fake = self.fake.from_tensor(target.detach())
         self._hold(fake, node)
-        self.replaced = {**getattr(self, "replaced", {}), id(target): fake}
+        self.replaced[id(target)] = fake
         self.kept.append(target)
         return (fake, *args[1:])
 
@@ -164,7 +171,7 @@ class Recorder(TorchFunctionMode):
 
     def finish(self, result: Any) -> tuple[str, ...]:
         """Ends the graph with every tensor of the module's result; returns their names."""
-        leaves = output_leaves(result)
+        leaves = output_leaves(self._current(result))
         constant = [name for name, leaf in leaves if id(leaf) not in self.nodes]
         if constant or not leaves:
             raise InputError(f"the output {', '.join(constant) or 'of the module'} does not depend on the inputs.")

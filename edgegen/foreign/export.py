@@ -29,6 +29,7 @@ from edgegen.capture.deploy import Deployed, Traced, deploy, trace
 from edgegen.capture.specialize import leaf_names, output_leaves, specialize
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import digest, is_disk_full, new_folder
+from edgegen.foreign.palettes import palettize_recorded
 from edgegen.foreign.source import Source
 from edgegen.meter import Meter, Stage
 from edgegen.pipeline.artifact import open_artifact
@@ -42,6 +43,7 @@ Report = Callable[[str], None]
 CASES = 3  # fresh inputs a network is judged with
 REPLAY_DB = 100.0  # of the recording against the module: the same operations in the same order
 FOLDER = "cases"
+MAIN = "transformer"  # what --bits palettizes
 
 
 @dataclass(frozen=True)
@@ -98,27 +100,37 @@ def export_sources(
     backends: Sequence[str] = (),
     out: Path | None = None,
     overwrite: bool = False,
-    weights: Mapping[str, StoredWeights] | None = None,
+    bits: float | None = None,
     pipeline: Mapping[str, Any] | None = None,
     report: Report = lambda line: None,
 ) -> ForeignResult:
     """A bundle of foreign networks; one that fails verification leaves nothing and raises VerificationError.
 
-    weights: quantized ones by component and parameter name. pipeline: what the manifest says of how they draw.
+    bits: palettize the transformer, or a lone network, to so many a weight on average. pipeline: what the manifest says
+    of how they draw.
     """
     chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.backends)]
     out = out or Path("out") / model / tier.name
     meter, artifacts, rows, networks = Meter(), [], [], {}
     with new_folder(out, MANIFEST, overwrite) as root:
-        bundle = Bundle(root, foreign_manifest(model, tier, chosen, sources, {}, (), bool(weights)))
+        bundle = Bundle(root, foreign_manifest(model, tier, chosen, sources, {}, (), bits))
         (root / FOLDER).mkdir()
         for source in sources:
             report(f"recording the {source.name}")
             with meter.stage(f"record {source.name}"):
                 recorded = record(source)
+            weights: StoredWeights = {}
+            palettes = None
+            if bits is not None and source.name in (MAIN, sources[0].name if len(sources) == 1 else MAIN):
+                report(f"palettizing the {source.name}")
+                with meter.stage(f"palettize {source.name}"):
+                    palettes = palettize_recorded(recorded, bits)
+                recorded, weights = palettes.recorded, palettes.weights
             networks[source.name] = described(recorded, root)
+            if palettes is not None:
+                networks[source.name]["palettes"] = palettes.to_dict()
             for target in chosen:
-                made = emitted(recorded, target, root, (weights or {}).get(source.name, {}), meter, report)
+                made = emitted(recorded, target, root, weights, meter, report)
                 artifacts.append(made[0])
                 networks[source.name]["backends"][target.name] = made[1]
                 report(f"verifying {source.name} on {target.name}")
@@ -128,7 +140,7 @@ def export_sources(
         require(rows, "No bundle was written.")
         write_rows(root, rows)
         details = {"kind": "network", **(pipeline or {}), "networks": networks}
-        write_manifest(root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bool(weights)))
+        write_manifest(root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits))
     return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks)
 
 
@@ -242,10 +254,13 @@ def foreign_manifest(
     sources: Sequence[Source],
     pipeline: dict[str, Any],
     artifacts: tuple[Artifact, ...],
-    quantized: bool,
+    bits: float | None,
 ) -> Manifest:
     """A manifest of format 2: `pipeline` says what the fields for our own networks cannot."""
-    floors = {t.name: t.floor_of_quantized_db if quantized else t.floor_db for t in targets}
+    floors = {t.name: t.floor_db for t in targets}
+    if bits is not None:
+        name = MAIN if len(sources) > 1 else sources[0].name
+        floors |= {f"{t.name}/{name}": t.floor_of_quantized_db for t in targets}
     return Manifest(
         model=model,
         tier=tier.name,
@@ -255,7 +270,7 @@ def foreign_manifest(
         sigmas=(),
         shift=1.0,
         guidance=1.0,
-        bits=tier.bits,
+        bits=tier.bits if bits is None else bits,
         latent_shape=(),
         timestep_features={"size": 0},
         tokenizer=(),

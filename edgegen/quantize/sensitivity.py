@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,14 @@ from edgegen.quantize.palette import Palette, palette_bytes, palettize
 MEMORY = 2**30  # bytes of second moments held at once; a model that needs more takes more passes
 
 Progress = Callable[[int, int], None]
+
+
+class Inputs(Protocol):
+    """Arguments of a network, in call order."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]: ...
+
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 @torch.no_grad()
 def moments(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Progress = lambda done, of: None
+    model: nn.Module, names: Sequence[str], batches: Sequence[Inputs], progress: Progress = lambda done, of: None
 ) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
@@ -87,7 +96,7 @@ def _adder(to: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
 @torch.no_grad()
 def measure(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Inputs],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
     weighted: bool = False,
@@ -154,7 +163,7 @@ def velocity_error(model: nn.Module, batches: Sequence[Batch], weights: dict[str
 
 def velocity_errors(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Inputs],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
     progress: Progress = lambda done, of: None,
