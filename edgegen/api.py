@@ -146,20 +146,22 @@ def export_module(
     out: AnyPath | None = None,
     overwrite: bool = False,
     name: str = "network",
+    bits: float | None = None,
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """A verified bundle of any eager torch.nn.Module, recorded as `module(**example_inputs)`; whole or not at all.
 
     Tensors of `example_inputs` vary, but for those named in `constant`; shapes are fixed. It is judged in fp32 on
-    fresh inputs of the same shapes. Raises InputError where the module decides by a value of a varying tensor, and
+    fresh inputs of the same shapes. bits: palettize its layers to so many a weight on average. Raises InputError where the module decides by a value of a varying tensor, and
     VerificationError where an artifact differs by more than its floor (PSNR in dB) allows.
     """
     from edgegen.foreign import export as work
 
     with watched(progress) as watcher:
         return work.export_module(
-            module, example_inputs, as_tier(tier), name, constant, backends, Path(out) if out else None, overwrite, watcher
-        )
+            module, example_inputs, as_tier(tier), name, constant, backends, Path(out) if out else None, overwrite, bits,
+            watcher,
+        )  # fmt: skip
 
 
 def export_file(
@@ -170,6 +172,7 @@ def export_file(
     backends: Sequence[str] = (),
     out: AnyPath | None = None,
     overwrite: bool = False,
+    bits: float | None = None,
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """`export_module` of what `FILE.py:FUNCTION` makes; the user's own file is run. inputs: `name=1x4x8x8:float32`."""
@@ -179,7 +182,7 @@ def export_file(
     source = load_module(reference, inputs, tuple(constant))
     with watched(progress) as watcher:
         return export_sources(
-            source.origin["name"], [source], as_tier(tier), backends, Path(out) if out else None, overwrite, report=watcher
+            source.origin["name"], [source], as_tier(tier), backends, Path(out) if out else None, overwrite, bits, report=watcher
         )
 
 
@@ -192,6 +195,7 @@ def export_folder(
     tokens: int = 0,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    bits: float | None = None,
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """A verified bundle of a folder that diffusers or transformers saved: a pipeline, or one network.
@@ -207,7 +211,7 @@ def export_folder(
     sources = open_sources(Path(folder), size, components)
     with watched(progress) as watcher:
         return export_sources(
-            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, report=watcher
+            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits, report=watcher
         )
 
 

@@ -67,11 +67,11 @@ def export(
 
     console = show.console()
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        if dry_run or preset or bits is not None:
-            raise InputError("--dry-run, --preset and --bits go with our own checkpoints.", "Leave them out.")
+        if dry_run or preset:
+            raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
         with show.Progress(console) as progress:
             made = foreign(module, inputs, split(constant), checkpoint, api.load_tier(tier), split(backend),
-                           split(components), parse_resolution(resolution), tokens, out, overwrite, progress)  # fmt: skip
+                           split(components), parse_resolution(resolution), tokens, out, overwrite, bits, progress)  # fmt: skip
         show.print_json(made.to_dict()) if as_json else show_foreign(console, made)
         return
     opened = open_checkpoint(checkpoint, preset)
@@ -110,6 +110,7 @@ def foreign(
     tokens: int,
     out: Path | None,
     overwrite: bool,
+    bits: float | None,
     progress: Progress,
 ) -> ForeignResult:
     """The export of a module or of a folder that diffusers or transformers saved."""
@@ -118,9 +119,9 @@ def foreign(
     if module and folder:
         raise InputError("--module and --checkpoint exclude each other.", "Give one of them.")
     if module:
-        return api.export_file(module, inputs, constant, tier, backends, out, overwrite, progress)
+        return api.export_file(module, inputs, constant, tier, backends, out, overwrite, bits, progress)
     assert folder is not None
-    return api.export_folder(folder, tier, backends, components, resolution, tokens, out, overwrite, progress)
+    return api.export_folder(folder, tier, backends, components, resolution, tokens, out, overwrite, bits, progress)
 
 
 def show_foreign(to: Console, result: ForeignResult) -> None:

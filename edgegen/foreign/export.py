@@ -292,6 +292,7 @@ def export_module(
     backends: Sequence[str] = (),
     out: Path | None = None,
     overwrite: bool = False,
+    bits: float | None = None,
     report: Report = lambda line: None,
 ) -> ForeignResult:
     """A verified bundle of any eager module, recorded with keyword arguments `example_inputs`.
@@ -300,4 +301,4 @@ def export_module(
     """
     origin = {"kind": "module", "name": type(module).__name__}
     source = Source(name, module.float(), dict(example_inputs), origin, tuple(constant))
-    return export_sources(type(module).__name__, [source], tier, backends, out, overwrite, report=report)
+    return export_sources(type(module).__name__, [source], tier, backends, out, overwrite, bits, report=report)
