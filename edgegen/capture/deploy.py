@@ -90,7 +90,7 @@ class Deployed(fx.GraphModule):
 
 def deploy(traced: Traced, form: Form, name: str = "network") -> Component:
     """A component of a traced network in a form."""
-    writer = Writer(traced.names)
+    writer = Writer(traced.names, pictures=form.attention == "split")
     lowering = Lowering(writer, form)
     values: dict[fx.Node, Any] = {}
     for node in traced.graph.graph.nodes:

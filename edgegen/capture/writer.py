@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from edgegen.capture.specialize import content_key, hold_
@@ -17,8 +18,9 @@ Data = fx.Node | Tensor
 class Writer:
     """A graph in the making. Calls on constants are carried out at once; equal calls are written once."""
 
-    def __init__(self, names: dict[int, str]):
+    def __init__(self, names: dict[int, str], pictures: bool = False):
         self.graph, self.root = fx.Graph(), nn.Module()
+        self.pictures = pictures  # whether patches are made by shuffling pixels, which moves no innermost axis
         self.names = names  # of the module's own tensors, by id
         self._held: dict[Any, str] = {}
         self._made: dict[Any, fx.Node] = {}
@@ -86,6 +88,9 @@ class Writer:
             data = value.data if order == list(range(len(order))) else self.call(torch.permute, value.data, tuple(order))
             self._note(value, axes, order != list(range(len(order))))
             return Value(data, value.dims, axes)
+        shuffled = self._shuffled(value, axes) if self.pictures and not value.is_constant else None
+        if shuffled is not None:
+            return shuffled
         held = value.held
         present: Axes = tuple(tuple(a for a in axis if a in held) for axis in axes)
         gone = [a for a in held if not any(a in axis for axis in axes)]
@@ -108,6 +113,33 @@ class Writer:
             data, current = self._repeated(data, current, axes, held)
         return Value(self.reshape(data, sizes(axes), current), value.dims, axes)
 
+    def _shuffled(self, value: Value, axes: Axes) -> Value | None:
+        """Patches made of a picture, or a picture of patches: pixels shuffled, channels put in order by a product."""
+        now, then = ([axis for axis in rows if axis] for rows in (value.axes, axes))
+        patches, picture = (now, then) if len(then) == 3 else (then, now)
+        found = as_patches(patches, picture)
+        if found is None:
+            return None
+        size, own, order = found
+        grid = [size_of(picture[1]) // size, size_of(picture[2]) // size]
+        if patches is now:
+            data = self.reshape(value.data, [1, size_of(order), *grid], value.stored)
+            data = self.call(torch.pixel_shuffle, self.reordered(data, order, own), size)
+        else:
+            data = self.reshape(value.data, [1, *sizes(picture)], value.stored)
+            data = self.reordered(self.call(torch.pixel_unshuffle, data, size), own, order)
+        current = [1, *sizes(picture)] if patches is now else [1, size_of(order), *grid]
+        return Value(self.reshape(data, sizes(axes), current), value.dims, axes)
+
+    def reordered(self, data: Data, now: Row, then: Row) -> Data:
+        """Channels (axis 1) in another order, as a product with a permutation."""
+        if now == then:
+            return data
+        places = torch.arange(size_of(now)).reshape([a.size for a in now])
+        order = places.permute([now.index(a) for a in then]).reshape(-1)
+        turn = torch.eye(len(order))[order]  # (then, now)
+        return self.call(F.conv2d, data, turn[:, :, None, None])
+
     def _repeated(self, data: Data, current: list[int], axes: Axes, held: set[Atom]) -> tuple[Data, list[int]]:
         """Data (its held atoms in the order of `axes`) repeated along the atoms it lacks, and its shape then."""
         pieces = [piece for axis in axes for piece in alike(axis, held)]
@@ -117,6 +149,19 @@ class Writer:
     def _note(self, value: Value, axes: Axes, moved: bool) -> None:
         if moved and not value.is_constant:
             self.moves.append(f"{self.doing}: {value.stored} to {sizes(axes)}")
+
+
+def as_patches(patches: Sequence[Row], picture: Sequence[Row]) -> tuple[int, Row, Row] | None:
+    """Pixels a side, channels as shuffling leaves them, and channels as they are in patches, where axes (R, S) or
+    (R, h, w) are those of a picture (C, h*p, w*p) cut into patches.
+    """
+    if len(picture) != 3 or len(patches) not in (2, 3) or min(len(picture[1]), len(picture[2])) < 2:
+        return None
+    channels, (*rows, p), (*columns, q) = picture
+    tokens = tuple(atom for axis in patches[1:] for atom in axis)
+    own = (*channels, p, q)
+    fits = p.size == q.size and tokens == (*rows, *columns) and set(patches[0]) == set(own)
+    return (p.size, own, patches[0]) if fits else None
 
 
 def alike(axis: Row, held: set[Atom]) -> list[Row]:
