@@ -182,7 +182,14 @@ def export_file(
     source = load_module(reference, inputs, tuple(constant))
     with watched(progress) as watcher:
         return export_sources(
-            source.origin["name"], [source], as_tier(tier), backends, Path(out) if out else None, overwrite, bits, report=watcher
+            source.origin["name"],
+            [source],
+            as_tier(tier),
+            backends,
+            Path(out) if out else None,
+            overwrite,
+            bits,
+            report=watcher,
         )
 
 
@@ -211,8 +218,9 @@ def export_folder(
     sources = open_sources(Path(folder), size, components)
     with watched(progress) as watcher:
         return export_sources(
-            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits, report=watcher
-        )
+            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits, Path(folder),
+            (size.width, size.height), watcher,
+        )  # fmt: skip
 
 
 def is_foreign(folder: AnyPath) -> bool:

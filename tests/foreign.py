@@ -36,7 +36,7 @@ def sd3(heads: int = 2, size: int = 16, layers: int = 2, large: bool = True) -> 
     return "SD3Transformer2DModel", dict(
         sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=layers, attention_head_dim=size,
         num_attention_heads=heads, joint_attention_dim=24, caption_projection_dim=heads * size,
-        pooled_projection_dim=16, pos_embed_max_size=12, dual_attention_layers=(0,) if large else (),
+        pooled_projection_dim=16, pos_embed_max_size=32, dual_attention_layers=(0,) if large else (),
         qk_norm="rms_norm" if large else None,
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ def lumina_next(heads: int = 4, size: int = 8, layers: int = 2) -> tuple[str, di
 def lumina2(heads: int = 3, size: int = 16, layers: int = 2) -> tuple[str, dict[str, Any]]:
     return "Lumina2Transformer2DModel", dict(
         sample_size=8, patch_size=2, in_channels=4, hidden_size=heads * size, num_layers=layers, num_refiner_layers=1,
-        num_attention_heads=heads, num_kv_heads=1, multiple_of=16, axes_dim_rope=axes(size), axes_lens=(64, 32, 32),
+        num_attention_heads=heads, num_kv_heads=1, multiple_of=16, axes_dim_rope=axes(size), axes_lens=(256, 64, 64),
         cap_feat_dim=24,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def qwen_image(heads: int = 2, size: int = 16, layers: int = 2) -> tuple[str, di
 def z_image(heads: int = 3, size: int = 16, layers: int = 2) -> tuple[str, dict[str, Any]]:
     return "ZImageTransformer2DModel", dict(
         in_channels=4, dim=heads * size, n_layers=layers, n_refiner_layers=1, n_heads=heads, n_kv_heads=heads,
-        cap_feat_dim=24, axes_dims=list(axes(size)), axes_lens=[64, 32, 32],
+        cap_feat_dim=24, axes_dims=list(axes(size)), axes_lens=[256, 64, 64],
     )  # fmt: skip
 
 
@@ -132,4 +132,6 @@ def source(class_name: str, config: dict[str, Any], height: int = 8, width: int 
         values = dict(module.config)
         return family.inputs(values, ask) if family else guessed_inputs(module, values, ask)
 
-    return Source("network", module, inputs(0), {"kind": "test", "name": class_name}, family.constant if family else (), inputs)
+    return Source(
+        "network", module, inputs(0), {"kind": "test", "name": class_name}, family.constant if family else (), inputs
+    )

@@ -68,7 +68,11 @@ def test_weights_keep_their_names(recordings, name):
     recorded = recording(recordings, name)
     own = {n for n, m in recorded.source.module.named_modules() if isinstance(m, nn.Linear)}
     for form in FORMS[:2]:
-        made = {n: m for n, m in deploy(recorded.traced, form).module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        made = {
+            n: m
+            for n, m in deploy(recorded.traced, form).module.named_modules()
+            if isinstance(m, nn.Linear | nn.Conv2d)
+        }
         assert len(own & made.keys()) >= 0.9 * len(own) > 4
         for name_ in own & made.keys():
             weight = recorded.source.module.get_submodule(name_).weight
@@ -158,7 +162,10 @@ class Attends(nn.Module):
             bias = (1 - mask[:, None, None]) * -10000.0
             out = torch.matmul((torch.matmul(q, k.transpose(-1, -2)) * 0.3 + bias).softmax(-1), v)
         else:
-            out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) * mask[:, None, :, None]
+            out = (
+                nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+                * mask[:, None, :, None]
+            )
         return out.transpose(1, 2).flatten(2)
 
 
@@ -189,7 +196,12 @@ def test_a_reshape_that_moves_nothing_reads_the_same(shape, random):
 
 
 def test_fresh_inputs_differ_in_kind_preserving_ways():
-    given = {"x": torch.full((1, 4), 5.0), "mask": torch.ones(1, 8, dtype=torch.long), "t": torch.tensor([500]), "keep": torch.ones(2)}
+    given = {
+        "x": torch.full((1, 4), 5.0),
+        "mask": torch.ones(1, 8, dtype=torch.long),
+        "t": torch.tensor([500]),
+        "keep": torch.ones(2),
+    }
     made = [varied(given, seed, ("keep",)) for seed in range(6)]
     assert all(torch.equal(m["keep"], given["keep"]) for m in made)
     assert len({int(m["mask"].sum()) for m in made}) > 1 and all(m["mask"].max() <= 1 for m in made)

@@ -79,7 +79,9 @@ def plain_feed(made: Any, recorded: Recorded) -> dict[str, np.ndarray]:
     """Inputs of a plain export for the first case."""
     from edgegen.capture.specialize import leaf_names
 
-    leaves = {name: leaf.numpy() for name, leaf in leaf_names(recorded.source.inputs(0)) if isinstance(leaf, torch.Tensor)}
+    leaves = {
+        name: leaf.numpy() for name, leaf in leaf_names(recorded.source.inputs(0)) if isinstance(leaf, torch.Tensor)
+    }
     given = {}
     for wanted in made.get_inputs():
         given[wanted.name] = leaves[alike(wanted.name, leaves)]
@@ -115,7 +117,10 @@ def row_of(name: str, with_coreml: bool, folder: Path) -> dict[str, Any]:
     emit_onnx.write(deploy(recorded.traced, Form("batched", norm="fused")), ours)
     made = session(ours)
     runs = [lambda: made.run(None, dict(case.feed))]
-    row |= {"db": psnr(case.expected[output.name], runs[0]()[0]), "nodes": len(onnx.load(ours, load_external_data=False).graph.node)}
+    row |= {
+        "db": psnr(case.expected[output.name], runs[0]()[0]),
+        "nodes": len(onnx.load(ours, load_external_data=False).graph.node),
+    }
     try:
         plain = folder / "plain.onnx"
         plain_onnx(recorded, plain)
@@ -141,10 +146,17 @@ def coreml_of(recorded: Recorded, folder: Path) -> dict[str, Any]:
     path = folder / "ours.mlpackage"
     component = deploy(recorded.traced, Form("split"))
     coreml.write(component, path)
-    found = judged(path, {s.name: case.feed[s.name].astype(np.float16) for s in component.inputs}, case.expected[output.name], "coreml")
+    found = judged(
+        path,
+        {s.name: case.feed[s.name].astype(np.float16) for s in component.inputs},
+        case.expected[output.name],
+        "coreml",
+    )
     try:
         program = folder / "plain.mlpackage"
-        varying = {k: v for k, v in recorded.source.arguments.items() if k not in recorded.source.constant and contains(v)}
+        varying = {
+            k: v for k, v in recorded.source.arguments.items() if k not in recorded.source.constant and contains(v)
+        }
         with quiet(), torch.no_grad():
             exported = torch.export.export(Called(recorded), (), varying, strict=False).run_decompositions({})
             ct.convert(exported, minimum_deployment_target=ct.target.iOS17, compute_precision=ct.precision.FLOAT16,

@@ -47,7 +47,11 @@ def trace(recording: Recording) -> Traced:
     with torch.no_grad():
         program = torch.export.export(recording.graph, recording.examples, strict=False).run_decompositions({})
     signature, constants, names = program.graph_signature, {}, {}
-    lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    lifted = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
     for node, target in lifted.items():
         found = program.state_dict.get(target, program.constants.get(target))
         constants[node] = found.detach()
@@ -104,7 +108,10 @@ def deploy(traced: Traced, form: Form, name: str = "network") -> Component:
             if node.name in traced.inputs:
                 values[node] = accepted(lowering, traced.inputs[node.name], node)
         else:
-            args, kwargs = (fx.node.map_aggregate(a, lambda x: values[x] if isinstance(x, fx.Node) else x) for a in (node.args, node.kwargs))
+            args, kwargs = (
+                fx.node.map_aggregate(a, lambda x: values[x] if isinstance(x, fx.Node) else x)
+                for a in (node.args, node.kwargs)
+            )
             values[node] = lowering.lower(node, args, kwargs)
     writer.graph.eliminate_dead_code(is_impure_node=is_end)
     module = Deployed(writer.root, writer.graph)

@@ -61,7 +61,9 @@ def linear(low: Lowering, x: Value, weight: Value, bias: Value | None = None) ->
     return Value(data, (*x.dims[:-1], row), axes)
 
 
-def conv_data(low: Lowering, name: str | None, x: fx.Node, weight: Tensor, bias: Tensor | None, *settings: Any) -> fx.Node:
+def conv_data(
+    low: Lowering, name: str | None, x: fx.Node, weight: Tensor, bias: Tensor | None, *settings: Any
+) -> fx.Node:
     """A convolution, as a layer where its weight has a name."""
     stride, padding, dilation, groups = settings
     if name is None:
@@ -69,7 +71,9 @@ def conv_data(low: Lowering, name: str | None, x: fx.Node, weight: Tensor, bias:
     outputs, inputs, *kernel = weight.shape
 
     def build() -> nn.Module:
-        made = nn.Conv2d(inputs * groups, outputs, tuple(kernel), stride, padding, dilation, groups, bias is not None, device="meta")
+        made = nn.Conv2d(
+            inputs * groups, outputs, tuple(kernel), stride, padding, dilation, groups, bias is not None, device="meta"
+        )
         return with_weight(made, weight, bias)
 
     return low.writer.layer(name, build, x)
@@ -81,14 +85,29 @@ def listed(value: int | Sequence[int]) -> tuple[int, ...]:
 
 
 @lowers(aten.conv2d.default)
-def conv2d(low: Lowering, x: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
-           dilation: Any = 1, groups: int = 1) -> Value:
+def conv2d(
+    low: Lowering,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
     """A convolution; one of a single pixel leaves the grid folded where it is."""
     stride, padding, dilation = listed(stride), listed(padding), listed(dilation)
     outputs, kernel = weight.shape[0], weight.shape[2:]
     x, row = low.whole(x), row_of(outputs)
     settings = (stride, padding, dilation, groups)
-    if low.split and kernel == [1, 1] and stride == (1, 1) and padding == (0, 0) and len(x.axes) == 4 and x.axes[1] == x.dims[1]:
+    if (
+        low.split
+        and kernel == [1, 1]
+        and stride == (1, 1)
+        and padding == (0, 0)
+        and len(x.axes) == 4
+        and x.axes[1] == x.dims[1]
+    ):
         data = conv_data(low, layer_name(low, weight), x.data, weight.data, tensor(bias), *settings)
         return Value(data, (x.dims[0], row, *x.dims[2:]), (x.axes[0], row, *x.axes[2:]))
     x = low.writer.moved(x, x.dims)
@@ -103,8 +122,15 @@ def conv2d(low: Lowering, x: Value, weight: Value, bias: Value | None = None, st
 
 
 @lowers(aten.layer_norm.default)
-def layer_norm(low: Lowering, x: Value, shape: Sequence[int], weight: Value | None = None, bias: Value | None = None,
-               eps: float = 1e-5, cudnn: bool = True) -> Value:
+def layer_norm(
+    low: Lowering,
+    x: Value,
+    shape: Sequence[int],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Value:
     if len(shape) != 1:
         made = F.layer_norm
         return plain(low.writer.call(made, low.read(x), list(shape), tensor(weight), tensor(bias), eps), x.shape)
@@ -112,7 +138,9 @@ def layer_norm(low: Lowering, x: Value, shape: Sequence[int], weight: Value | No
 
 
 @lowers(rms_norm, aten.rms_norm.default)
-def lower_rms_norm(low: Lowering, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None) -> Value:
+def lower_rms_norm(
+    low: Lowering, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+) -> Value:
     return normed(low, x, weight, None, torch.finfo(torch.float32).eps if eps is None else eps, centred=False)
 
 
@@ -170,7 +198,11 @@ def normed_last(low: Lowering, x: Value, weight: Value | None, bias: Value | Non
     call, size = low.writer.call, size_of(row)
     w, b = tensor(weight), tensor(bias)
     if low.fused:
-        norm = (F.layer_norm, [size], w, b, eps) if centred else (F.rms_norm, [size], torch.ones(size) if w is None else w, eps)
+        norm = (
+            (F.layer_norm, [size], w, b, eps)
+            if centred
+            else (F.rms_norm, [size], torch.ones(size) if w is None else w, eps)
+        )
         return Value(call(norm[0], x.data, *norm[1:]), x.dims, x.axes)
     mean, data = torch.full((1, size), 1 / size), x.data
     if centred:
@@ -190,8 +222,15 @@ def cut_rows(axes: Any, row: Row) -> list[Row]:
 
 
 @lowers(aten.group_norm.default)
-def group_norm(low: Lowering, x: Value, groups: int, weight: Value | None = None, bias: Value | None = None,
-               eps: float = 1e-5, cudnn: bool = True) -> Value:
+def group_norm(
+    low: Lowering,
+    x: Value,
+    groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Value:
     data = low.read(low.whole(x))
     made = low.writer.call(F.group_norm, data, groups, tensor(weight), tensor(bias), eps)
     return Value(made, x.dims, x.dims)

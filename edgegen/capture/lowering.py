@@ -143,7 +143,10 @@ class Lowering:
     def aligned(self, values: Sequence[Value]) -> tuple[list[Value], Axes, Axes]:
         """Values that one elementwise operation can take: their new dimensions and axes too."""
         values, dims = self.unified(values)
-        lead = max((v for v in values if not v.is_constant), key=lambda v: (v.elements, not is_scattered(v), self.is_channels_first(v)))
+        lead = max(
+            (v for v in values if not v.is_constant),
+            key=lambda v: (v.elements, not is_scattered(v), self.is_channels_first(v)),
+        )
         held = {a for v in values for a in v.held}
         axes = lead.axes
         if is_scattered(lead):

@@ -95,7 +95,9 @@ def repeat_interleave(low: Lowering, x: Value, repeats: int, dim: int | None = N
 
 
 @lowers(aten.slice.Tensor)
-def cut(low: Lowering, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+def cut(
+    low: Lowering, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
     size, dim = x.shape[dim], dim % len(x.dims)
     start, end, step = slice(start, END if end is None else end, step).indices(size)
     if (start, end, step) == (0, size, 1):
@@ -193,7 +195,9 @@ def stack(low: Lowering, values: Sequence[Value], dim: int = 0) -> Value:
 
 
 @lowers(aten.pad_sequence.default)
-def pad_sequence(low: Lowering, values: Sequence[Value], batch_first: bool = False, value: float = 0.0, side: str = "right"):
+def pad_sequence(
+    low: Lowering, values: Sequence[Value], batch_first: bool = False, value: float = 0.0, side: str = "right"
+):
     """Sequences of one length, which is what a static program has; others are filled up."""
     longest = max(v.shape[0] for v in values)
     full = [pad(low, v, [0, 0] * (len(v.dims) - 1) + [0, longest - v.shape[0]], "constant", value) for v in values]
@@ -218,13 +222,18 @@ def fill(like: Value, dim: int, count: int, value: float) -> Value | None:
 
 
 @lowers(aten.slice_scatter.default)
-def slice_scatter(low: Lowering, x: Value, part: Value, dim: int = 0, start: int | None = None, end: int | None = None,
-                  step: int = 1) -> Value:
+def slice_scatter(
+    low: Lowering, x: Value, part: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
     """x with a part of one dimension put in: the pieces around it joined with it."""
     if step != 1:
         raise NotImplementedError("writing every other element of a tensor")
     start, end, _ = slice(start, END if end is None else end).indices(x.shape[dim])
-    around = [cut(low, x, dim, 0, start) if start else None, part, cut(low, x, dim, end) if end < x.shape[dim] else None]
+    around = [
+        cut(low, x, dim, 0, start) if start else None,
+        part,
+        cut(low, x, dim, end) if end < x.shape[dim] else None,
+    ]
     return cat(low, [p for p in around if p is not None], dim)
 
 
@@ -262,15 +271,23 @@ def filled(shape: Sequence[int], value: float) -> Value:
 @lowers(aten.pixel_shuffle.default)
 def pixel_shuffle(low: Lowering, x: Value, factor: int) -> Value:
     batch, channels, height, width = x.shape
-    return spatial(low, x, lambda d: low.writer.call(torch.pixel_shuffle, d, factor),
-                   (batch, channels // factor**2, height * factor, width * factor))
+    return spatial(
+        low,
+        x,
+        lambda d: low.writer.call(torch.pixel_shuffle, d, factor),
+        (batch, channels // factor**2, height * factor, width * factor),
+    )
 
 
 @lowers(aten.pixel_unshuffle.default)
 def pixel_unshuffle(low: Lowering, x: Value, factor: int) -> Value:
     batch, channels, height, width = x.shape
-    return spatial(low, x, lambda d: low.writer.call(torch.pixel_unshuffle, d, factor),
-                   (batch, channels * factor**2, height // factor, width // factor))
+    return spatial(
+        low,
+        x,
+        lambda d: low.writer.call(torch.pixel_unshuffle, d, factor),
+        (batch, channels * factor**2, height // factor, width // factor),
+    )
 
 
 def spatial(low: Lowering, x: Value, call: Any, shape: Sequence[int]) -> Value:

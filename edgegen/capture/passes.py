@@ -119,7 +119,10 @@ def turned_pairs(graph: Graph, node: fx.Node, pairs: fx.Node, table: Tensor) -> 
     order = [i ^ 1 for i in range(2 * n)]
     signs = [-1 if i % 2 == 0 else 1 for i in range(2 * n)]
     turned = graph.add(node, rotate, flat, order, signs, value=like)
-    cos, sin = (graph.add_constant(node, part.float().repeat_interleave(2, -1).contiguous()) for part in (table.real, table.imag))
+    cos, sin = (
+        graph.add_constant(node, part.float().repeat_interleave(2, -1).contiguous())
+        for part in (table.real, table.imag)
+    )
     first = graph.add(node, aten.mul.Tensor, flat, cos, value=like)
     second = graph.add(node, aten.mul.Tensor, turned, sin, value=like)
     both = graph.add(node, aten.add.Tensor, first, second, value=like)
@@ -147,7 +150,11 @@ def mean_square(root: fx.Node) -> tuple[fx.Node, float] | None:
     if getattr(total, "target", None) is not aten.add.Tensor or not isinstance(total.args[1], float):
         return None
     mean = total.args[0]
-    if mean.target is not aten.mean.dim or list(mean.args[1]) not in ([-1], [len(shape_of(mean)) - 1]) or not (mean.args[2:] and mean.args[2]):
+    if (
+        mean.target is not aten.mean.dim
+        or list(mean.args[1]) not in ([-1], [len(shape_of(mean)) - 1])
+        or not (mean.args[2:] and mean.args[2])
+    ):
         return None
     square = mean.args[0]
     if square.target is aten.pow.Tensor_Scalar and square.args[1] == 2:
@@ -177,7 +184,10 @@ def replace_norm(graph: Graph, product: fx.Node, x: fx.Node, eps: float) -> None
 def compose_attention(graph: Graph) -> None:
     """softmax(q k^T * scale + mask) v, written as products: one attention."""
     for node in list(graph.graph.nodes):
-        if node.target not in (aten.softmax.int, aten._softmax.default) or node.args[1] not in (-1, len(shape_of(node)) - 1):
+        if node.target not in (aten.softmax.int, aten._softmax.default) or node.args[1] not in (
+            -1,
+            len(shape_of(node)) - 1,
+        ):
             continue
         users = list(node.users)
         if len(users) != 1 or users[0].target is not aten.matmul.default or users[0].args[0] is not node:
@@ -186,10 +196,22 @@ def compose_attention(graph: Graph) -> None:
         if found is None or len(shape_of(users[0])) != 4:
             continue
         q, keys, mask, scale = found
-        k = keys.args[0] if swaps_last(keys) else graph.add(
-            users[0], aten.transpose.int, keys, -2, -1, value=keys.meta["val"].transpose(-1, -2))
-        made = graph.add(users[0], aten.scaled_dot_product_attention.default, q, k, users[0].args[1], mask, 0.0, False,
-                         value=users[0].meta["val"])
+        k = (
+            keys.args[0]
+            if swaps_last(keys)
+            else graph.add(users[0], aten.transpose.int, keys, -2, -1, value=keys.meta["val"].transpose(-1, -2))
+        )
+        made = graph.add(
+            users[0],
+            aten.scaled_dot_product_attention.default,
+            q,
+            k,
+            users[0].args[1],
+            mask,
+            0.0,
+            False,
+            value=users[0].meta["val"],
+        )
         made.kwargs = {"scale": scale}
         users[0].replace_all_uses_with(made)
 
@@ -229,12 +251,20 @@ def compose_rotations(graph: Graph) -> None:
     """Cuts, signs and joins that in the end only permute the last dimension: one rotation."""
     known: dict[Any, Any] = {}
     for node in list(graph.graph.nodes):
-        if node.target not in (aten.cat.default, aten.stack.default, aten.flatten.using_ints, aten.view.default, aten.reshape.default):
+        if node.target not in (
+            aten.cat.default,
+            aten.stack.default,
+            aten.flatten.using_ints,
+            aten.view.default,
+            aten.reshape.default,
+        ):
             continue
         steps, source = moves_into(node)
         if source is None or shape_of(source) != shape_of(node) or not any(s.target is aten.neg.default for s in steps):
             continue
-        key = tuple((str(s.target), str([str(a) for a in s.args if not isinstance(a, fx.Node)])) for s in steps) + shape_of(node)
+        key = tuple(
+            (str(s.target), str([str(a) for a in s.args if not isinstance(a, fx.Node)])) for s in steps
+        ) + shape_of(node)
         if key not in known:
             known[key] = as_rotation(steps, source, node)
         if known[key] is not None:

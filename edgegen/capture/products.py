@@ -44,7 +44,9 @@ def matmul(low: Lowering, a: Value, b: Value) -> Value:
     dims = (*batch, m, n)
     if left_flipped and right_flipped:  # (K, M) and (N, K) as stored: N x M comes out without a move
         return Value(call(torch.matmul, right_data, left_data), dims, (*groups, n, m))
-    made = call(torch.matmul, turn(left_data) if left_flipped else left_data, turn(right_data) if right_flipped else right_data)
+    made = call(
+        torch.matmul, turn(left_data) if left_flipped else left_data, turn(right_data) if right_flipped else right_data
+    )
     return Value(made, dims, (*groups, m, n))
 
 
@@ -98,7 +100,11 @@ def reduced(low: Lowering, function: Any, x: Value, dims: Sequence[int], keep: b
     for d in {d % rank for d in dims}:
         x, axis = low.alone(x, x.dims[d])
         data = low.writer.call(function, x.data, axis, True)
-        x = Value(data, tuple(() if i == d else r for i, r in enumerate(x.dims)), tuple(() if i == axis else r for i, r in enumerate(x.axes)))
+        x = Value(
+            data,
+            tuple(() if i == d else r for i, r in enumerate(x.dims)),
+            tuple(() if i == axis else r for i, r in enumerate(x.axes)),
+        )
     gone = {d % rank for d in dims}
     return x if keep else x.with_dims(tuple(row for i, row in enumerate(x.dims) if i not in gone))
 
@@ -113,8 +119,17 @@ def softmax(low: Lowering, x: Value, dim: int, dtype: Any = None) -> Value:
 
 
 @lowers(aten.scaled_dot_product_attention.default)
-def attention(low: Lowering, q: Value, k: Value, v: Value, mask: Value | None = None, dropout: float = 0.0,
-              is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:
+def attention(
+    low: Lowering,
+    q: Value,
+    k: Value,
+    v: Value,
+    mask: Value | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
     """softmax(q k^T scale + mask) v over (B, H, S, E)."""
     scale = size_of(q.dims[-1]) ** -0.5 if scale is None else scale
     if is_causal:
@@ -155,8 +170,20 @@ def additive(low: Lowering, mask: Value) -> Value:
 def is_boolean(value: Value) -> bool:
     """Whether a node holds truths: what comparisons and logic make, and conversions to bool."""
     target, args = value.data.target, value.data.args
-    if target in (torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge, torch.logical_not, torch.logical_and,
-                  torch.logical_or, torch.bitwise_not, torch.bitwise_and, torch.bitwise_or):
+    if target in (
+        torch.eq,
+        torch.ne,
+        torch.lt,
+        torch.le,
+        torch.gt,
+        torch.ge,
+        torch.logical_not,
+        torch.logical_and,
+        torch.logical_or,
+        torch.bitwise_not,
+        torch.bitwise_and,
+        torch.bitwise_or,
+    ):
         return True
     if target is torch.Tensor.to:
         return torch.bool in args
@@ -282,8 +309,11 @@ def add_mask(low: Lowering, scores: Any, mask: Value, q: Value, row: Row, rest: 
     batch, call = size_of(q.dims[0]), low.writer.call
     mb, mh, ms, mm = mask.shape
     if mh == 1 and mb == 1:
-        data = low.writer.moved(mask, (mask.dims[0], mask.dims[2], mask.dims[3])).data if ms > 1 else \
-            low.writer.moved(mask, ((), (), mask.dims[3])).data
+        data = (
+            low.writer.moved(mask, (mask.dims[0], mask.dims[2], mask.dims[3])).data
+            if ms > 1
+            else low.writer.moved(mask, ((), (), mask.dims[3])).data
+        )
         if ms > 1 and size_of(rest) > 1:
             data = call(torch.Tensor.repeat, data, 1, size_of(rest), 1)
         return call(operator.add, scores, data)

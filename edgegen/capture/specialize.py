@@ -38,7 +38,9 @@ class Recording:
 def leaf_names(arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Every leaf of nested keyword arguments with a name: `added.resolution`, `x.0` become words with underscores."""
     leaves, _ = pytree.tree_flatten_with_path(dict(arguments))
-    return [("_".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path), leaf) for path, leaf in leaves]
+    return [
+        ("_".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path), leaf) for path, leaf in leaves
+    ]
 
 
 def specialize(module: nn.Module, arguments: Mapping[str, Any], constant: Sequence[str] = ()) -> Recording:
@@ -49,7 +51,9 @@ def specialize(module: nn.Module, arguments: Mapping[str, Any], constant: Sequen
     named = leaf_names(arguments)
     strangers = set(constant) - {name for name, _ in named}
     if strangers:
-        raise InputError(f"no input is called {', '.join(sorted(strangers))}.", f"Inputs: {', '.join(n for n, _ in named)}.")
+        raise InputError(
+            f"no input is called {', '.join(sorted(strangers))}.", f"Inputs: {', '.join(n for n, _ in named)}."
+        )
     _, spec = pytree.tree_flatten(dict(arguments))
     recorder = Recorder(module)
     leaves, examples, names = [], [], []
@@ -215,8 +219,12 @@ def getitem(value: Any, index: Any) -> Any:
 def writes_in_place(node: fx.Node) -> bool:
     """Whether a call changes its argument, so that it is needed though nothing reads its result."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return node.op in ("placeholder", "output") or name == "__setitem__" or (
-        name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name not in ("__index__", "__invert__"))
+    return (
+        node.op in ("placeholder", "output")
+        or name == "__setitem__"
+        or (name.endswith("_") and not name.endswith("__"))
+        or (name.startswith("__i") and name not in ("__index__", "__invert__"))
+    )
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -114,7 +114,9 @@ def definition_of(host: fx.GraphModule, like: Tensor, size: int) -> dict:
     cosines = zero > 0.5
     rates = np.where(cosines, 0.0, np.arcsin(np.clip(small, -1, 1)) / TINY)
     half = size // 2
-    order = "cos,sin" if cosines[:half].all() and not cosines[half:].any() else "sin,cos" if cosines[half:].all() else ""
+    order = (
+        "cos,sin" if cosines[:half].all() and not cosines[half:].any() else "sin,cos" if cosines[half:].all() else ""
+    )
     if not order or size % 2:
         return {}
     sines = rates[half:] if order == "cos,sin" else rates[:half]

@@ -85,7 +85,9 @@ class Writer:
             return value
         order = as_permutation(value.axes, axes)
         if order is not None:
-            data = value.data if order == list(range(len(order))) else self.call(torch.permute, value.data, tuple(order))
+            data = (
+                value.data if order == list(range(len(order))) else self.call(torch.permute, value.data, tuple(order))
+            )
             self._note(value, axes, order != list(range(len(order))))
             return Value(data, value.dims, axes)
         shuffled = self._shuffled(value, axes) if self.pictures and not value.is_constant else None

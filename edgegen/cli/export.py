@@ -37,7 +37,8 @@ def export(
     resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
     components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
     module: Annotated[
-        str, typer.Option(metavar="FILE.py:FUNCTION", help="A network of your own: the function makes it. Runs the file.")
+        str,
+        typer.Option(metavar="FILE.py:FUNCTION", help="A network of your own: the function makes it. Runs the file."),
     ] = "",
     inputs: Annotated[
         str, typer.Option(metavar="A=1x4x8x8,B=1:int64", help="With --module: example inputs by name, random.")
@@ -130,7 +131,9 @@ def show_foreign(to: Console, result: ForeignResult) -> None:
     for artifact, row in zip(result.artifacts, result.rows, strict=True):
         found = result.networks[artifact.name]["backends"][artifact.backend]
         unknown = ", ".join(found["unknown"]) or "none"
-        rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", str(found["moves"]), unknown, *decibels(row)))
+        rows.append(
+            (artifact.name, artifact.backend, f"{artifact.bytes:,}", str(found["moves"]), unknown, *decibels(row))
+        )
     heads = ("component", "back end", ">bytes", ">moves", "without a layout", ">PSNR", ">floor")
     to.print(table(heads, rows, f"{result.model}, tier {result.tier.name}"))
     to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")

@@ -30,6 +30,8 @@ from edgegen.capture.specialize import leaf_names, output_leaves, specialize
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import digest, is_disk_full, new_folder
 from edgegen.foreign.palettes import palettize_recorded
+from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
+from edgegen.foreign.pipeline import copy_data
 from edgegen.foreign.source import Source
 from edgegen.meter import Meter, Stage
 from edgegen.pipeline.artifact import open_artifact
@@ -68,7 +70,13 @@ class ForeignResult:
 
     def to_dict(self) -> dict[str, Any]:
         components = [
-            {"component": a.name, "backend": a.backend, "path": a.path, "bytes": a.bytes, "resident_bytes": a.resident_bytes}
+            {
+                "component": a.name,
+                "backend": a.backend,
+                "path": a.path,
+                "bytes": a.bytes,
+                "resident_bytes": a.resident_bytes,
+            }
             for a in self.artifacts
         ]
         return {
@@ -101,19 +109,20 @@ def export_sources(
     out: Path | None = None,
     overwrite: bool = False,
     bits: float | None = None,
-    pipeline: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    resolution: tuple[int, int] = (0, 0),
     report: Report = lambda line: None,
 ) -> ForeignResult:
     """A bundle of foreign networks; one that fails verification leaves nothing and raises VerificationError.
 
-    bits: palettize the transformer, or a lone network, to so many a weight on average. pipeline: what the manifest says
-    of how they draw.
+    bits: palettize the transformer, or a lone network, to so many a weight on average. folder: of a pipeline, whose
+    schedulers and tokenizers the bundle then holds.
     """
     chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.backends)]
     out = out or Path("out") / model / tier.name
     meter, artifacts, rows, networks = Meter(), [], [], {}
     with new_folder(out, MANIFEST, overwrite) as root:
-        bundle = Bundle(root, foreign_manifest(model, tier, chosen, sources, {}, (), bits))
+        bundle = Bundle(root, foreign_manifest(model, tier, chosen, sources, {}, (), bits, resolution))
         (root / FOLDER).mkdir()
         for source in sources:
             report(f"recording the {source.name}")
@@ -139,8 +148,13 @@ def export_sources(
             gc.collect()
         require(rows, "No bundle was written.")
         write_rows(root, rows)
-        details = {"kind": "network", **(pipeline or {}), "networks": networks}
-        write_manifest(root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits))
+        if folder is not None:
+            copy_data(folder, root)
+        kind = "pipeline" if (root / PIPELINE_FOLDER).is_dir() else "network"
+        details = {"kind": kind, "networks": networks}
+        write_manifest(
+            root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
+        )
     return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks)
 
 
@@ -180,7 +194,9 @@ def run_once(module: nn.Module, arguments: Mapping[str, Any]) -> None:
 def check_replay(name: str, expected: Tensor, made: Tensor) -> None:
     """A recording that gives other numbers on other inputs has a value of the example baked in."""
     if not torch.isfinite(expected).all():
-        raise EdgegenError(f"the module's own {name} is not finite in fp32.", "Check its weights and the example inputs.")
+        raise EdgegenError(
+            f"the module's own {name} is not finite in fp32.", "Check its weights and the example inputs."
+        )
     reached = psnr(expected.numpy(), made.numpy())
     if reached < REPLAY_DB:
         raise InputError(
@@ -200,7 +216,9 @@ def described(recorded: Recorded, root: Path) -> dict[str, Any]:
     tensors = {}
     for number, case in enumerate(recorded.cases):
         for kind, values in (("in", case.feed), ("out", case.expected)):
-            tensors |= {f"{number}.{kind}.{key}": torch.from_numpy(np.ascontiguousarray(v)) for key, v in values.items()}
+            tensors |= {
+                f"{number}.{kind}.{key}": torch.from_numpy(np.ascontiguousarray(v)) for key, v in values.items()
+            }
     save_file(tensors, path)
     sha, size = digest(path)
     return {
@@ -255,6 +273,7 @@ def foreign_manifest(
     pipeline: dict[str, Any],
     artifacts: tuple[Artifact, ...],
     bits: float | None,
+    resolution: tuple[int, int],
 ) -> Manifest:
     """A manifest of format 2: `pipeline` says what the fields for our own networks cannot."""
     floors = {t.name: t.floor_db for t in targets}
@@ -265,7 +284,7 @@ def foreign_manifest(
         model=model,
         tier=tier.name,
         width=1.0,
-        resolution=(0, 0),
+        resolution=resolution,
         steps=0,
         sigmas=(),
         shift=1.0,

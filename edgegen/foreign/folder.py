@@ -88,7 +88,8 @@ def refuse_code(folder: Path) -> None:
 
 def code_error(what: str) -> InputError:
     return InputError(
-        f"{what}, which is never run.", "Build the module in a file you trust, and give it with --module FILE.py:FUNCTION."
+        f"{what}, which is never run.",
+        "Build the module in a file you trust, and give it with --module FILE.py:FUNCTION.",
     )
 
 
@@ -99,7 +100,10 @@ def read_part(name: str, folder: Path, library: str = "", class_name: str = "") 
         raise code_error(f"{folder / CONFIG} has an auto_map, code of the model's own")
     if config.get("quantization_config"):
         kind = dict(config["quantization_config"]).get("quant_method", "unknown")
-        raise InputError(f"{folder / CONFIG}: the weights are quantized ({kind}).", "Give the original weights; edgegen quantizes them itself.")
+        raise InputError(
+            f"{folder / CONFIG}: the weights are quantized ({kind}).",
+            "Give the original weights; edgegen quantizes them itself.",
+        )
     library = library or ("diffusers" if "_class_name" in config else "transformers")
     class_name = class_name or config.get("_class_name") or next(iter(config.get("architectures") or []), "")
     if not class_name:
@@ -116,10 +120,17 @@ def check_weights(folder: Path) -> None:
         shards = set(read_object(index).get("weight_map", {}).values())
         missing = sorted(shard for shard in shards if not (folder / str(shard)).is_file())
         if missing or not shards:
-            raise InputError(f"{index} names {', '.join(missing[:LISTED]) or 'no file'}, which is not there.", "Copy every shard.")
+            raise InputError(
+                f"{index} names {', '.join(missing[:LISTED]) or 'no file'}, which is not there.", "Copy every shard."
+            )
         files = [folder / str(shard) for shard in sorted(shards)]
     if not files:
-        for pattern, refuse in (("*.gguf", gguf_error), ("*.bin", pickle_error), ("*.pt", pickle_error), ("*.ckpt", pickle_error)):
+        for pattern, refuse in (
+            ("*.gguf", gguf_error),
+            ("*.bin", pickle_error),
+            ("*.pt", pickle_error),
+            ("*.ckpt", pickle_error),
+        ):
             for path in sorted(folder.glob(pattern)):
                 raise refuse(path)
         raise InputError(f"{folder} has no .safetensors.", "Copy the whole folder.")
@@ -148,7 +159,10 @@ def check_types(path: Path) -> None:
     strange = {name: kind for name, kind in kinds.items() if kind not in PLAIN}
     if strange:
         name, kind = next(iter(strange.items()))
-        raise InputError(f"{path}: {name} is {kind}, as are {len(strange) - 1} others; fp8 and packed weights are not read.", "Give the fp32, fp16 or bf16 weights.")
+        raise InputError(
+            f"{path}: {name} is {kind}, as are {len(strange) - 1} others; fp8 and packed weights are not read.",
+            "Give the fp32, fp16 or bf16 weights.",
+        )
 
 
 def import_library(name: str) -> ModuleType:
@@ -156,7 +170,9 @@ def import_library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f"a folder of {name} needs the package {name} ({error}).", "pip install 'edgegen[models]'.") from None
+        raise InputError(
+            f"a folder of {name} needs the package {name} ({error}).", "pip install 'edgegen[models]'."
+        ) from None
 
 
 def load_part(part: Part) -> nn.Module:
@@ -164,7 +180,10 @@ def load_part(part: Part) -> nn.Module:
     library = import_library(part.library)
     kind = getattr(library, part.class_name, None)
     if kind is None or not hasattr(kind, "from_pretrained"):
-        raise InputError(f"{part.library} {library.__version__} has no {part.class_name}.", f"Upgrade {part.library}, or give --module.")
+        raise InputError(
+            f"{part.library} {library.__version__} has no {part.class_name}.",
+            f"Upgrade {part.library}, or give --module.",
+        )
     variant = {} if not variants(part.folder) else {"variant": variants(part.folder)[0]}
     dtype = {"torch_dtype" if part.library == "diffusers" else "dtype": torch.float32}
     try:
@@ -173,7 +192,9 @@ def load_part(part: Part) -> nn.Module:
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise InputError(f"{part.folder} cannot be loaded as {part.class_name}: {line}", "Make its config.json and weights agree.") from error
+        raise InputError(
+            f"{part.folder} cannot be loaded as {part.class_name}: {line}", "Make its config.json and weights agree."
+        ) from error
     require_mapped(part, info)
     return module.eval().requires_grad_(False)
 
@@ -188,10 +209,17 @@ def variants(folder: Path) -> list[str]:
 def require_mapped(part: Part, info: Mapping[str, Iterable[Any]]) -> None:
     """Every parameter must come from the folder, and everything in the folder be a parameter."""
     wrong = []
-    for word, key in (("lacks", "missing_keys"), ("has unexpected", "unexpected_keys"), ("has of another shape", "mismatched_keys")):
+    for word, key in (
+        ("lacks", "missing_keys"),
+        ("has unexpected", "unexpected_keys"),
+        ("has of another shape", "mismatched_keys"),
+    ):
         names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in info.get(key) or ())
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             wrong.append(f"{word} {', '.join(names[:LISTED])}{more}")
     if wrong:
-        raise InputError(f"{part.folder} does not fit {part.class_name}: it {'; it '.join(wrong)}.", "Make its config.json and weights agree.")
+        raise InputError(
+            f"{part.folder} does not fit {part.class_name}: it {'; it '.join(wrong)}.",
+            "Make its config.json and weights agree.",
+        )

@@ -58,7 +58,9 @@ def call(path: Path, function: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever the user's own code raises
-        raise InputError(f"{path}:{function} failed: {type(error).__name__}: {error}.", "Run it alone first.") from error
+        raise InputError(
+            f"{path}:{function} failed: {type(error).__name__}: {error}.", "Run it alone first."
+        ) from error
     finally:
         sys.path.remove(str(path.parent))
 

@@ -65,7 +65,14 @@ def open_sources(folder: Path, size: Size, names: Sequence[str] = ()) -> list[So
 def kind_of(part: Part) -> str:
     """transformer, decoder, text encoder, or other."""
     if part.library == "transformers":
-        return "text" if "Text" in part.class_name or "text_encoder" in part.name or "Encoder" in part.class_name or part.name == "network" else "other"
+        return (
+            "text"
+            if "Text" in part.class_name
+            or "text_encoder" in part.name
+            or "Encoder" in part.class_name
+            or part.name == "network"
+            else "other"
+        )
     if part.class_name.startswith(AUTOENCODERS):
         return "decoder"
     return "transformer" if is_denoiser(part) else "other"
@@ -93,7 +100,12 @@ def source_of(part: Part, ask: Request) -> Source:
     inputs, constant, details = make(part, module, ask)
     if kind_of(part) == "decoder":
         module = Decoding(module)
-    origin = {"kind": "diffusers", "name": part.folder.name, "class": part.class_name, "sha256": digest(part.folder / "config.json")[0]}
+    origin = {
+        "kind": "diffusers",
+        "name": part.folder.name,
+        "class": part.class_name,
+        "sha256": digest(part.folder / "config.json")[0],
+    }
     return Source(part.name, module, inputs(0), origin, constant, inputs, details)
 
 
@@ -118,7 +130,11 @@ def decoder_inputs(part: Part, module: nn.Module, ask: Request) -> Made:
     frames = (1,) if "QwenImage" in part.class_name or "Wan" in part.class_name else ()
     keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     details = {key: config[key] for key in keys if config.get(key) is not None}
-    return (lambda seed: {"latent": with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)}), (), details
+    return (
+        (lambda seed: {"latent": with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)}),
+        (),
+        details,
+    )
 
 
 def text_inputs(part: Part, module: nn.Module, ask: Request) -> Made:

@@ -32,7 +32,6 @@ class Inputs(Protocol):
     def inputs(self) -> tuple[Tensor, ...]: ...
 
 
-
 @dataclass(frozen=True)
 class Sensitivity:
     """One layer; errors by bits."""

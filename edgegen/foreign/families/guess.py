@@ -12,7 +12,16 @@ from torch import nn
 from edgegen.errors import InputError
 from edgegen.foreign.families.family import Config, Request
 
-TEXT_SIZES = ("caption_channels", "joint_attention_dim", "cross_attention_dim", "text_embed_dim", "cap_feat_dim", "text_dim", "caption_projection_dim", "encoder_hid_dim")
+TEXT_SIZES = (
+    "caption_channels",
+    "joint_attention_dim",
+    "cross_attention_dim",
+    "text_embed_dim",
+    "cap_feat_dim",
+    "text_dim",
+    "caption_projection_dim",
+    "encoder_hid_dim",
+)
 POOLED_SIZES = ("pooled_projection_dim", "pooled_embed_dim", "text_pooled_dim")
 
 
