@@ -152,15 +152,16 @@ def export_module(
     """A verified bundle of any eager torch.nn.Module, recorded as `module(**example_inputs)`; whole or not at all.
 
     Tensors of `example_inputs` vary, but for those named in `constant`; shapes are fixed. It is judged in fp32 on
-    fresh inputs of the same shapes. bits: palettize its layers to so many a weight on average. Raises InputError where the module decides by a value of a varying tensor, and
-    VerificationError where an artifact differs by more than its floor (PSNR in dB) allows.
+    fresh inputs of the same shapes. bits: palettize its layers to so many a weight on average. Raises InputError where
+    the module decides by a value of a varying tensor, and VerificationError where an artifact differs by more than its
+    floor (PSNR in dB) allows.
     """
     from edgegen.foreign import export as work
 
     with watched(progress) as watcher:
         return work.export_module(
-            module, example_inputs, as_tier(tier), name, constant, backends, Path(out) if out else None, overwrite, bits,
-            watcher,
+            module, example_inputs, as_tier(tier), name, constant, backends, Path(out) if out else None, overwrite,
+            bits, watcher,
         )  # fmt: skip
 
 
@@ -203,23 +204,26 @@ def export_folder(
     out: AnyPath | None = None,
     overwrite: bool = False,
     bits: float | None = None,
+    lora: AnyPath | None = None,
+    lora_scale: float = 1.0,
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """A verified bundle of a folder that diffusers or transformers saved: a pipeline, or one network.
 
     components: names of the folder's networks, all that a phone needs if empty. resolution: pixels (width, height),
-    1024x1024 if None. tokens: of the text, the family's own if 0. Nothing of the folder is run. Raises InputError
-    for weights that do not map, shards that are missing, pickles, fp8, gguf and code of the folder's own.
+    1024x1024 if None. tokens: of the text, the family's own if 0. lora: weights merged into the transformer. Nothing
+    of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
+    and code of the folder's own.
     """
     from edgegen.foreign.export import export_sources
-    from edgegen.foreign.sources import Size, open_sources
+    from edgegen.foreign.sources import Lora, Size, open_sources
 
     size = Size(*(resolution or (1024, 1024)), tokens)
-    sources = open_sources(Path(folder), size, components)
+    sources = open_sources(Path(folder), size, components, Lora(Path(lora), lora_scale) if lora else None)
     with watched(progress) as watcher:
         return export_sources(
-            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits, Path(folder),
-            (size.width, size.height), watcher,
+            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits,
+            Path(folder), (size.width, size.height), watcher,
         )  # fmt: skip
 
 

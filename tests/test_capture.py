@@ -11,10 +11,13 @@ from torch import nn
 from edgegen.capture.deploy import Deployed, deploy, trace
 from edgegen.capture.specialize import specialize
 from edgegen.capture.values import plain, reshaped
+from edgegen.emit import coreml
 from edgegen.errors import InputError
 from edgegen.foreign.export import Recorded, record
 from edgegen.foreign.source import varied
+from edgegen.lint import lint
 from edgegen.rewrite.component import Form
+from edgegen.runtime.coreml import CoreMLProgram
 from edgegen.verify import psnr
 
 FORMS = (Form("split", query_chunk=8), Form("batched"), Form("batched", norm="fused"))
@@ -207,3 +210,25 @@ def test_fresh_inputs_differ_in_kind_preserving_ways():
     assert len({int(m["mask"].sum()) for m in made}) > 1 and all(m["mask"].max() <= 1 for m in made)
     assert all(0 <= int(m["t"]) <= 500 for m in made) and len({int(m["t"]) for m in made}) > 1
     assert not torch.equal(made[0]["x"], made[1]["x"])
+
+
+@pytest.mark.parametrize("name", ["pixart", "qwen_image"])
+def test_core_ml_programs_move_little(recordings, name, tmp_path):
+    """Beyond the inputs' and outputs' own, at most two moves of the innermost axis an attention layer, and no fp32."""
+    recorded = recording(recordings, name)
+    component = deploy(recorded.traced, Form("split"))
+    path = tmp_path / "network.mlpackage"
+    coreml.write(component, path)
+    program = CoreMLProgram.load(path)
+    nodes = recorded.traced.graph.graph.nodes
+    layers = sum(node.target is torch.ops.aten.scaled_dot_product_attention.default for node in nodes)
+    moved = [finding for finding in lint(path) if finding.rule == "ANE008"]
+    assert layers > 1 and len(moved) <= 2 * layers + len(component.inputs) - 1
+    assert {"einsum", "conv"} <= program.operation_counts().keys() and not {
+        "linear",
+        "matmul",
+    } & program.operation_counts().keys()
+    assert not any("32" in info.dtype and "int" not in info.dtype for op in program.operations() for info in op.outputs)
+    feed = {s.name: recorded.cases[0].feed[s.name].astype(np.float16) for s in component.inputs}
+    (output,) = component.outputs
+    assert psnr(recorded.cases[0].expected[output.name], program.run(feed, fp16=True)[output.name]) >= 60

@@ -7,15 +7,20 @@ import struct
 import numpy as np
 import pytest
 import torch
-from foreign import FAMILIES, build
+from foreign import FAMILIES, build, scrambled, source
 from safetensors.torch import load_file, save_file
 
+import edgegen
 from edgegen.bundle import load_bundle
 from edgegen.cli import run
 from edgegen.errors import InputError
 from edgegen.foreign.families.registry import FAMILIES as DECLARED
 from edgegen.foreign.folder import check_weights, is_foreign, list_parts, load_part
+from edgegen.foreign.lora import merge_lora_
 from edgegen.foreign.module_file import load_module, parse_inputs
+from edgegen.foreign.pipeline import open_pipeline
+from edgegen.foreign.ranges import measure_ranges
+from edgegen.verify import psnr
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MODULE = """
@@ -82,8 +87,8 @@ def test_a_folder_becomes_a_bundle_that_verifies_itself(saved, tmp_path, capsys)
 
 def test_a_module_of_the_users_own(user_file, tmp_path, capsys):
     out = tmp_path / "bundle"
-    assert run(["export", "--module", f"{user_file}:build", "--tier", "high-phone", "--backend", "onnx", "--bits", "4.5",
-                "--out", str(out), "--json"]) == 0  # fmt: skip
+    asked = ["--module", f"{user_file}:build", "--tier", "high-phone", "--backend", "onnx", "--bits", "4.5"]
+    assert run(["export", *asked, "--out", str(out), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["verify"][0]["passed"] and made["networks"]["network"]["palettes"]["bits"] <= 4.5
     assert run(["verify", str(out)]) == 0
@@ -205,3 +210,78 @@ def test_declarations_name_classes_that_diffusers_has():
     for family in DECLARED:
         for name in (family.transformer, *family.pipelines):
             assert hasattr(diffusers, name), name
+
+
+def tiny_autoencoder():
+    import diffusers
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return scrambled(
+        diffusers.AutoencoderKL(
+            block_out_channels=(16, 16),
+            latent_channels=4,
+            norm_num_groups=4,
+            scaling_factor=1.5,
+            shift_factor=0.06,
+            **blocks,
+        )  # fmt: skip
+    )
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_pipeline_of_artifacts_draws_what_diffusers_draws(tmp_path):
+    """Guided, so that the programs of batch 1 are run twice a step, and with the pipeline's own sampler."""
+    import diffusers
+
+    nothing = dict.fromkeys([f"{kind}{n}" for kind in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")])
+    pipeline = diffusers.StableDiffusion3Pipeline(
+        transformer=build(*FAMILIES["sd3"]()), vae=tiny_autoencoder(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), **nothing,
+    )  # fmt: skip
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    made = edgegen.export_folder(
+        tmp_path / "pipeline",
+        "high-phone",
+        ["onnx"],
+        resolution=(16, 16),
+        tokens=8,
+        out=tmp_path / "bundle",
+        progress=False,
+    )
+    assert {row.component for row in made.rows} == {"transformer", "vae"}
+    asked = {
+        "prompt_embeds": noise(1, 8, 24), "negative_prompt_embeds": noise(1, 8, 24) / 2, "latents": noise(1, 4, 8, 8),
+        "pooled_prompt_embeds": noise(1, 16), "negative_pooled_prompt_embeds": noise(1, 16) / 3, "height": 16,
+        "width": 16, "num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "np",
+    }  # fmt: skip
+    drawn = open_pipeline(load_bundle(tmp_path / "bundle"), "onnx")(**asked).images
+    expected = pipeline(**asked).images
+    assert expected.std() > 0.05
+    assert psnr(expected, drawn, peak=1.0) >= 80
+
+
+def test_lora_is_merged_or_refused():
+    module = build(*FAMILIES["pixart"]())
+    name = "transformer_blocks.0.attn1.to_q"
+    before = module.get_parameter(f"{name}.weight").clone()
+    down, up = noise(4, 48), noise(48, 4)
+    keys = {f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}
+    assert merge_lora_(module, keys, scale=0.5) == 1
+    assert torch.allclose(module.get_parameter(f"{name}.weight"), before + 0.5 * up @ down, atol=1e-5)
+    for wrong in (keys | {"transformer.nowhere.lora_A.weight": down}, {f"{name}.lora_A.weight": down}, {}):
+        now = module.get_parameter(f"{name}.weight").clone()
+        with pytest.raises(InputError, match="find no layer"):
+            merge_lora_(module, wrong)
+        assert torch.equal(module.get_parameter(f"{name}.weight"), now)
+
+
+def test_ranges_name_the_layer_that_leaves_fp16():
+    made = source(*FAMILIES["pixart"]())
+    assert all(found.fits for found in measure_ranges(made, 1))
+    made.module.get_submodule("transformer_blocks.1.ff.net.2").weight.data *= 1e6
+    outside = [found.layer for found in measure_ranges(made, 1) if not found.fits]
+    assert "transformer_blocks.1.ff.net.2" in outside and "transformer_blocks.0.ff.net.2" not in outside

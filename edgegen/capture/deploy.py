@@ -69,7 +69,7 @@ def trace(recording: Recording) -> Traced:
 
 
 def input_spec(name: str, node: fx.Node) -> TensorSpec:
-    """What an input is; integers that are only calculated with, such as masks, are floats, which no runtime converts."""
+    """What an input is; integers that are only calculated with, such as masks, are floats."""
     found = spec(name, node.meta["val"])
     return replace(found, dtype="float32") if all(user.target in ARITHMETIC for user in node.users) else found
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.onnx.ops
 from torch import Tensor, fx, nn
 
-from edgegen.capture.lowering import Lowering, lowers
 from edgegen.capture.elementwise import joint
-from edgegen.capture.passes import rms_norm, rotate
+from edgegen.capture.lowering import Lowering, lowers
+from edgegen.capture.passes import rms_norm, rotary, rotate
 from edgegen.capture.products import matmul
-from edgegen.capture.values import Atom, Row, Value, plain, row_of, size_of
+from edgegen.capture.values import Row, Value, plain, row_of, size_of
 from edgegen.rewrite.layout import PRESCALE
 
 aten = torch.ops.aten
@@ -256,6 +257,44 @@ def lower_rotate(low: Lowering, x: Value, order: Sequence[int], signs: Sequence[
         cut = tuple(part for axis in x.axes for part in without(axis, row) if part)
         x = low.writer.moved(x, (*cut, row)) if row in cut_rows(x.axes, row) else low.channels(x)
     return Value(low.writer.call(F.linear, x.data, turn), x.dims, x.axes)
+
+
+@lowers(rotary)
+def lower_rotary(low: Lowering, x: Value, cos: Value, sin: Value, order: Sequence[int], signs: Sequence[int]) -> Value:
+    """Rotary positions: one operation where the runtime has it, otherwise two products."""
+    found = rotary_tables(x, cos.data, sin.data, list(order), list(signs)) if low.fused else None
+    if found is None:
+        turned = lower_rotate(low, x, order, signs)
+        return joint(low, operator.add, joint(low, operator.mul, x, cos), joint(low, operator.mul, turned, sin))
+    at, tables, interleaved = found
+    x = low.whole(x)
+    heads = tuple(a for i, row in enumerate(x.dims[:-1]) if i != at for a in row)
+    x = low.writer.moved(x, ((), x.dims[at], (*heads, *x.dims[-1])))
+    data = low.writer.call(fused_rotary, x.data, *tables, interleaved, size_of(heads))
+    return Value(data, x.dims, x.axes)
+
+
+def rotary_tables(
+    x: Value, cos: Tensor, sin: Tensor, order: list[int], signs: list[int]
+) -> tuple[int, tuple[Tensor, Tensor], bool] | None:
+    """The dimension of positions, tables (1, S, E/2), and whether pairs are neighbours; None for any other rotation."""
+    size, half = len(order), len(order) // 2
+    neighbours = order == [i ^ 1 for i in range(size)] and signs == [-1, 1] * half
+    halves = order == [(i + half) % size for i in range(size)] and signs == [-1] * half + [1] * half
+    shape = [1] * (len(x.dims) - cos.ndim) + list(cos.shape)
+    places = [i for i, n in enumerate(shape[:-1]) if n > 1]
+    if not (neighbours or halves) or len(places) != 1 or cos.shape != sin.shape or shape[-1] != size or x.dims[0]:
+        return None
+    both = [t.reshape(1, -1, size) for t in (cos.float(), sin.float())]
+    pairs = [(t[..., ::2], t[..., 1::2]) if neighbours else (t[..., :half], t[..., half:]) for t in both]
+    if not all(torch.equal(a, b) for a, b in pairs):
+        return None
+    return places[0], (pairs[0][0].contiguous(), pairs[1][0].contiguous()), neighbours
+
+
+def fused_rotary(x: Any, cos: Any, sin: Any, interleaved: bool, heads: int) -> Any:
+    """ONNX's RotaryEmbedding of opset 23."""
+    return torch.onnx.ops.rotary_embedding(x, cos, sin, interleaved=interleaved, num_heads=heads)
 
 
 @lowers(aten.embedding.default)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgegen.capture.values import Axes, Row, Value, plain, refinement, reshaped, size_of, sizes
+from edgegen.capture.values import Axes, Row, Value, plain, refinement, reshaped
 from edgegen.capture.writer import Writer
 from edgegen.rewrite.component import Form
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,11 @@ def rotate(x: Tensor, order: Sequence[int], signs: Sequence[int]) -> Tensor:
     return x[..., list(order)] * torch.tensor(signs, dtype=x.dtype)
 
 
+def rotary(x: Tensor, cos: Tensor, sin: Tensor, order: Sequence[int], signs: Sequence[int]) -> Tensor:
+    """x cos + rotated(x) sin: rotary positions, whichever channels are pairs."""
+    return x * cos + rotate(x, order, signs) * sin
+
+
 class Graph:
     """A graph under rewriting, and the constants its placeholders and attributes stand for."""
 
@@ -64,7 +69,7 @@ class Graph:
 
 def simplify(graph: Graph) -> None:
     """Every rewrite, in order."""
-    for rewrite in (drop_nothing, compose_complex, compose_norms, compose_attention, compose_rotations):
+    for rewrite in (drop_nothing, compose_complex, compose_norms, compose_attention, compose_rotations, compose_rotary):
         rewrite(graph)
         graph.graph.eliminate_dead_code(is_impure_node=is_end)
 
@@ -324,3 +329,28 @@ def as_rotation(steps: list[fx.Node], source: fx.Node, node: fx.Node) -> tuple[l
     if not rows or not (places % size == first_order).all() or not (signs == first_signs).all():
         return None
     return first_order.tolist(), first_signs.tolist()
+
+
+def compose_rotary(graph: Graph) -> None:
+    """x * cos + rotated(x) * sin, with constant tables: one operation."""
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.add.Tensor or not all(isinstance(a, fx.Node) for a in node.args):
+            continue
+        parts = [table_product(graph, part) for part in node.args]
+        if None in parts:
+            continue
+        for (x, cos), (turned, sin) in (parts, parts[::-1]):
+            if turned.target is rotate and turned.args[0] is x and shape_of(x) == shape_of(node):
+                made = graph.add(node, rotary, x, cos, sin, *turned.args[1:], value=node.meta["val"])
+                node.replace_all_uses_with(made)
+                break
+
+
+def table_product(graph: Graph, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """A varying and a constant factor of a product."""
+    if node.target is not aten.mul.Tensor or not all(isinstance(a, fx.Node) for a in node.args):
+        return None
+    first, second = node.args
+    if graph.constant(second) is not None:
+        return first, second
+    return (second, first) if graph.constant(first) is not None else None

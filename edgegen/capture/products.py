@@ -8,13 +8,12 @@ from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torch.onnx.ops
 
 from edgegen.capture.elementwise import joint
 from edgegen.capture.lowering import Lowering, lowers
 from edgegen.capture.values import Axes, Row, Value, plain, row_of, size_of
-from edgegen.rewrite.attention import MASKED, attend_split, pieces
+from edgegen.rewrite.attention import MASKED
 
 aten = torch.ops.aten
 
@@ -275,7 +274,7 @@ def head_bias(low: Lowering, bias: Value | None, h: Row, head: int) -> tuple[Any
 
 def attend_in_batches(low: Lowering, q: Value, k: Value, v: Value, mask: Value | None, scale: float) -> Value:
     """Batched products; queries that share a key head become rows of one product with it."""
-    (b, h, s, e), call, moved = q.dims, low.writer.call, low.writer.moved
+    (_, _, s, e), call, moved = q.dims, low.writer.call, low.writer.moved
     q, k, v, row, rest = grouped(low, q, k, v)
     m, batch = k.dims[2], (*q.dims[0], *row)
     queries = moved(q, (batch, (*rest, *s), e)).data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,8 +25,6 @@ from edgegen.show import size, table
 if TYPE_CHECKING:
     from edgegen.export import Plan, Result
     from edgegen.foreign.export import ForeignResult
-    from edgegen.show import Progress
-    from edgegen.target import Tier
 
 
 def export(
@@ -49,6 +47,10 @@ def export(
     tokens: Annotated[
         int, typer.Option(metavar="N", help="Text tokens of a diffusers folder; the family's own if left out.")
     ] = 0,
+    lora: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="LoRA safetensors to merge into a folder's transformer.")
+    ] = None,
+    lora_scale: Annotated[float, typer.Option(metavar="S", help="With --lora: its strength.")] = 1.0,
     bits: Annotated[
         float | None,
         typer.Option(
@@ -70,11 +72,23 @@ def export(
     if module or (checkpoint and api.is_foreign(checkpoint)):
         if dry_run or preset:
             raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
+        if module and (checkpoint or components or resolution or tokens or lora):
+            raise InputError("--checkpoint, --components, --resolution, --tokens and --lora do not go with --module.")
+        shared: dict[str, Any] = {
+            "tier": api.load_tier(tier), "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits,
+        }  # fmt: skip
         with show.Progress(console) as progress:
-            made = foreign(module, inputs, split(constant), checkpoint, api.load_tier(tier), split(backend),
-                           split(components), parse_resolution(resolution), tokens, out, overwrite, bits, progress)  # fmt: skip
+            if module:
+                made = api.export_file(module, inputs, split(constant), progress=progress, **shared)
+            else:
+                made = api.export_folder(
+                    checkpoint or "", components=split(components), resolution=parse_resolution(resolution),
+                    tokens=tokens, lora=lora, lora_scale=lora_scale, progress=progress, **shared,
+                )  # fmt: skip
         show.print_json(made.to_dict()) if as_json else show_foreign(console, made)
         return
+    if inputs or constant or tokens or lora:
+        raise InputError("--inputs, --constant, --tokens and --lora go with --module or a folder of diffusers.")
     opened = open_checkpoint(checkpoint, preset)
     what = (
         opened,
@@ -97,32 +111,6 @@ def export(
     with show.Progress(console) as progress:
         result = api.export_bundle(*what, bits, tune_steps, progress)
     show.print_json(result.to_dict()) if as_json else show_result(console, result)
-
-
-def foreign(
-    module: str,
-    inputs: str,
-    constant: list[str],
-    folder: Path | None,
-    tier: Tier,
-    backends: list[str],
-    components: list[str],
-    resolution: tuple[int, int] | None,
-    tokens: int,
-    out: Path | None,
-    overwrite: bool,
-    bits: float | None,
-    progress: Progress,
-) -> ForeignResult:
-    """The export of a module or of a folder that diffusers or transformers saved."""
-    from edgegen import api
-
-    if module and folder:
-        raise InputError("--module and --checkpoint exclude each other.", "Give one of them.")
-    if module:
-        return api.export_file(module, inputs, constant, tier, backends, out, overwrite, bits, progress)
-    assert folder is not None
-    return api.export_folder(folder, tier, backends, components, resolution, tokens, out, overwrite, bits, progress)
 
 
 def show_foreign(to: Console, result: ForeignResult) -> None:

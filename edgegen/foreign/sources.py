@@ -17,6 +17,7 @@ from edgegen.foreign.families.family import Request
 from edgegen.foreign.families.guess import guessed_inputs
 from edgegen.foreign.families.registry import family_of
 from edgegen.foreign.folder import Part, list_parts, load_part
+from edgegen.foreign.lora import merge_lora_, read_lora
 from edgegen.foreign.source import Source
 
 AUTOENCODERS = ("Autoencoder", "VQModel")
@@ -46,7 +47,15 @@ class Decoding(nn.Module):
         return self.autoencoder.decode(latent, return_dict=False)[0]
 
 
-def open_sources(folder: Path, size: Size, names: Sequence[str] = ()) -> list[Source]:
+@dataclass(frozen=True)
+class Lora:
+    """LoRA weights to merge into the transformer."""
+
+    path: Path
+    scale: float = 1.0
+
+
+def open_sources(folder: Path, size: Size, names: Sequence[str] = (), lora: Lora | None = None) -> list[Source]:
     """Every network of a folder that a phone needs, or those named; encoders of pictures are left out."""
     parts = {part.name: part for part in list_parts(folder)}
     for name in names:
@@ -59,7 +68,14 @@ def open_sources(folder: Path, size: Size, names: Sequence[str] = ()) -> list[So
     if not chosen:
         raise InputError(f"{folder} holds no network that is deployed.", f"It has: {', '.join(parts)}.")
     scale = compression(parts.values())
-    return [source_of(part, Request(size.height // scale, size.width // scale, length)) for part in chosen]
+    tensors = read_lora(lora.path) if lora else {}
+    made = []
+    for part in chosen:
+        module = load_part(part)
+        if lora and kind_of(part) == "transformer":
+            merge_lora_(module, tensors, lora.scale)
+        made.append(source_of(part, module, Request(size.height // scale, size.width // scale, length)))
+    return made
 
 
 def kind_of(part: Part) -> str:
@@ -93,9 +109,8 @@ def compression(parts: Any) -> int:
     return 8
 
 
-def source_of(part: Part, ask: Request) -> Source:
-    """A part loaded, with inputs."""
-    module = load_part(part)
+def source_of(part: Part, module: Any, ask: Request) -> Source:
+    """A loaded part with inputs."""
     make = {"transformer": transformer_inputs, "decoder": decoder_inputs, "text": text_inputs}[kind_of(part)]
     inputs, constant, details = make(part, module, ask)
     if kind_of(part) == "decoder":

@@ -1,4 +1,4 @@
-"""Cases that a bundle of foreign networks holds: inputs and what the original gave, so that it is verified anew anywhere."""
+"""Cases that a bundle of foreign networks holds: inputs and what the original gave, to verify it anew anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def read_cases(bundle: Bundle, name: str) -> list[tuple[Arrays, Arrays]]:
-    """The cases of a network, each what it is given and what the original gave; a file that is missing, changed or holds none is an error that names it."""
+    """The cases of a network, each what it is given and what the original gave; a file that is
+    missing, changed or holds none is an error that names it.
+    """
     entry = bundle.manifest.pipeline["networks"][name]["cases"]
     check_inside(bundle.root, entry["path"])
     path = bundle.root / entry["path"]

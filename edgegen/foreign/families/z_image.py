@@ -18,6 +18,6 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
 
 
 FAMILY = Family(
-    name="z-image", title="Z-Image", transformer="ZImageTransformer2DModel", pipelines=("ZImagePipeline",), inputs=inputs,
-    text_length=256,
+    name="z-image", title="Z-Image", transformer="ZImageTransformer2DModel", pipelines=("ZImagePipeline",),
+    inputs=inputs, text_length=256,
 )  # fmt: skip
