@@ -346,19 +346,20 @@ class Predictions:
 
 
 def predict_latency(
-    bundle: AnyPath | Iterable[AnyPath],
+    bundle: AnyPath | Iterable[AnyPath] | None,
     device: str | Device,
     backends: Sequence[str] = (),
     components: Sequence[str] = (),
 ) -> Predictions:
     """Milliseconds and peak bytes of every component, and of a picture, on a device (`edgegen devices`).
 
+    bundle: one or several; the newest below ./out if None.
     A row whose unit no published latency covers has `latency_ms` None and says why in `cannot_predict`.
     """
     from edgegen.bench.remote import predict_rows
     from edgegen.bench.session import BenchRequest
 
-    folders = (bundle,) if isinstance(bundle, str | Path) else tuple(bundle)
+    folders = (bundle,) if isinstance(bundle, str | Path) else tuple(bundle or ())
     target = load_device(device) if isinstance(device, str) else device
     request = BenchRequest(tuple(map(Path, folders)), tuple(backends), tuple(components))
     return Predictions(target, predict_rows(target, request))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,20 +13,24 @@ from PIL import Image
 
 from edgegen.backends.registry import backend_names, fastest_first
 from edgegen.bundle import MANIFEST, Bundle, load_bundle
-from edgegen.errors import InputError, unknown
-from edgegen.files import disk_errors
+from edgegen.callbacks import Advance, Report
+from edgegen.errors import InputError, brief, unknown
+from edgegen.files import user_path
+from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
+from edgegen.pictures import save_picture
 from edgegen.pipeline.draw import denoise, to_image
 from edgegen.pipeline.networks import ArtifactNetworks, Networks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import threads_for
-from edgegen.verify import Report, is_whole
+from edgegen.strict_json import is_text
+from edgegen.verify import is_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
-Advance = Callable[[int, int], None]  # steps done, of how many
+SLUG = 60  # bytes of a picture's name that come from its prompt
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,10 @@ def generate(
     request: PictureRequest, report: Report = lambda line: None, advance: Advance = lambda done, of: None
 ) -> Drawn:
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
+    check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
     with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
-        if bundle.manifest.pipeline:
+        if isinstance(bundle.manifest, ForeignManifest):
             return draw_with_pipeline(bundle, request, report, advance)
         return draw_and_save(bundle, request, report, advance)
 
@@ -99,10 +105,10 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
         advance(step.index, step.count)
         if request.preview and step.index < step.count:
             path = out.with_name(f"{out.stem}-step{step.index:02d}{out.suffix}")
-            save(to_image(networks.decode(step.predicted)), path)
+            save_picture(to_image(networks.decode(step.predicted)), path)
             previews.append(str(path))
     report("decoding")
-    save(to_image(networks.decode(step.latent)), out)
+    save_picture(to_image(networks.decode(step.latent)), out)
     return Drawn(
         str(out),
         request.prompt,
@@ -188,29 +194,41 @@ def checkpoint_of(bundle: Bundle, folder: Path | None) -> Checkpoint:
     return load_checkpoint(folder) if folder else reopen(bundle.manifest.checkpoint)
 
 
+def check_prompt(prompt: str) -> str:
+    """Refuses a prompt that is no text, such as one typed in another encoding than the terminal's."""
+    if not is_text(prompt):
+        raise InputError(f"the prompt {brief(prompt)} is not UTF-8 text.", "Type it in UTF-8.")
+    return prompt
+
+
 def check_out(path: Path) -> Path:
     """Refuses a file that cannot be a picture or has nowhere to go, before any work."""
+    path = user_path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} has no picture's suffix.", f"Use one of {', '.join(SUFFIXES)}.")
     if path.is_dir():
         raise InputError(f"{path} is a folder.", "Give a file with --out.")
-    if not path.absolute().parent.is_dir():
+    if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
+        raise InputError(f"{path} is no file.", "Give another file with --out.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise InputError(f"folder {path.parent} does not exist.", "Make it, or choose another --out.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"folder {path.parent} cannot be written to.", "Choose another --out.")
     return path
 
 
 def slug(prompt: str) -> str:
-    """A file name that resembles a prompt."""
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
-    return "-".join(words)[:60].strip("-") or "picture"
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Writes an image beside its name and renames it."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with disk_errors(path.absolute()):
-            image.save(partial)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """A file name that resembles a prompt, in any script; of one that is cut or has no letters, with a digest, so that
+    two prompts do not become one picture.
+    """
+    words = "".join(c if c.isalnum() else " " for c in unicodedata.normalize("NFC", prompt.lower())).split()
+    name, cut = "-".join(words), ""
+    for letter in name:
+        if len((cut + letter).encode()) > SLUG:
+            break
+        cut += letter
+    if cut == name and name:
+        return name
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{cut.strip('-') or 'picture'}-{digest}" if prompt else "picture"

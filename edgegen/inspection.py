@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgegen.backends.registry import find_backend, read_graph
 from edgegen.bundle import Artifact, Bundle, load_bundle
+from edgegen.callbacks import Report
 from edgegen.errors import unknown
 
 if TYPE_CHECKING:
     from edgegen.lint import Finding
 
-Report = Callable[[str], None]
 TRANSPOSES = ("transpose", "Transpose", "XNNStaticTranspose", "permute_copy", "transpose_copy")
 RESHAPES = ("reshape", "Reshape", "XNNStaticReshape", "view_copy", "expand_dims", "squeeze", "Squeeze", "Unsqueeze")
 
@@ -33,7 +33,7 @@ class Contents:
     bytes: int
     resident_bytes: int
     delegated: int | None  # ExecuTorch: operations inside XNNPACK
-    findings: tuple[Finding, ...]  # Core ML: the Neural Engine's rules
+    findings: tuple[Finding, ...]  # Core ML and Core AI: the Neural Engine's rules
 
     @property
     def not_delegated(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Any
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.errors import InputError, unknown
 
-NORM_FORMS = ("composed", "fused")
+OPERATION_FORMS = ("composed", "fused")
 INT8_FLOOR_DB = 38.0  # where a tier says nothing else of activations in int8
 UNITS = ("npu", "gpu", "cpu")
 RATE_PRECISIONS = ("int8", "float16", "float32")
@@ -32,12 +32,13 @@ class BackendTarget:
     name: str
     attention: str  # "split" or "batched", see rewrite/component.py
     query_chunk: int  # split: the most queries one einsum takes
-    norm: str  # "composed" or "fused"
+    operations: str  # "composed" or "fused": whether a norm, rotation or attention is one operation
     precision: str  # of activations, and of weights that are not quantized: "float16" or "float32"
     floor_db: float  # the least PSNR of a component against fp32 PyTorch
-    deployment_target: str | None = None  # Core ML: the oldest system, such as "iOS17"
+    deployment_target: str | None = None  # Core ML and Core AI: the oldest system, such as "iOS17"
     activations: str = "float32"  # of layers with quantized weights; "int8": rounded as the layer runs
     quantized_floor_db: float | None = None  # of a component with quantized weights; None: floor_db
+    default: bool = True  # whether commands take it where --backend names none
 
     @property
     def floor_of_quantized_db(self) -> float:
@@ -54,10 +55,14 @@ class Tier:
     name: str
     summary: str
     width: float
-    bits: int  # per stored weight
     picture_floor_db: float  # the least PSNR of a picture after a whole trajectory
     backends: dict[str, BackendTarget]
     resolution: tuple[int, int] | None = None  # pixels, width and height; None: the checkpoint's own
+
+    @property
+    def default_backends(self) -> tuple[str, ...]:
+        """The back ends that commands take where none is named."""
+        return tuple(name for name, target in self.backends.items() if target.default)
 
     def backend(self, name: str) -> BackendTarget:
         """The target of one back end; an unknown name, or one this tier lacks, is an error that suggests another."""
@@ -183,14 +188,13 @@ def read_tier(path: Path) -> Tier:
         name=table.folder_name("name"),
         summary=table.text("summary"),
         width=table.number("width", 0, 1),
-        bits=table.integer("bits", 16, 16, default=16),
         picture_floor_db=table.number("picture_floor_db", 0, 200),
         backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(backend_names())},
         resolution=None if resolution is None else (resolution[0], resolution[1]),
     )
     table.refuse_others()
-    if not tier.backends:
-        raise backends.error("", "at least one back end", "none")
+    if not tier.default_backends:
+        raise backends.error("", "at least one back end that is a default", "none")
     return tier
 
 
@@ -201,12 +205,13 @@ def read_backend(name: str, table: Table) -> BackendTarget:
         name=name,
         attention=table.choice("attention", backend.forms),
         query_chunk=table.integer("query_chunk", 1, 2**20, default=512),
-        norm=table.choice("norm", NORM_FORMS, default="composed"),
+        operations=table.choice("operations", OPERATION_FORMS, default="composed"),
         precision=table.choice("precision", backend.precisions),
         floor_db=table.number("floor_db", 0, 200),
         deployment_target=table.choice("deployment_target", backend.releases) if backend.releases else None,
         activations=table.choice("activations", backend.activations, default=backend.activations[0]),
         quantized_floor_db=table.number("quantized_floor_db", 0, 200, default=None),
+        default=table.flag("default", default=True),
     )
     table.refuse_others()
     return target
@@ -305,7 +310,7 @@ class Table:
 
     def folder_name(self, key: str) -> str:
         value = self.text(key)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             raise self.error(key, "letters, digits, '.', '_' and '-'", repr(value))
         return value
 
@@ -324,6 +329,12 @@ class Table:
         if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= upto:
             raise self.error(key, expected, repr(value))
         return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.get(key, "true or false", default)
+        if not isinstance(value, bool):
+            raise self.error(key, "true or false", repr(value))
+        return value
 
     def integer(self, key: str, least: int, most: int, default: Any = REQUIRED) -> int:
         expected = f"an integer from {least} to {most}" if least < most else str(least)

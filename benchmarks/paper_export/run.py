@@ -1,6 +1,6 @@
 """The paper's size through the whole path: edgegen export of the 437M transformer at 1024x1024 to Core ML.
 
-usage: python benchmarks/paper_export/run.py [--tier high-phone] [--out DIR]
+usage: python benchmarks/paper_export/run.py [--tier high-phone] [--backend coreml] [--out DIR]
 
 Runs the command as a user would, with random weights, and appends its stages, seconds and peak memory to
 measurements.jsonl.
@@ -21,6 +21,7 @@ from edgegen.bench.records import append_study
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", default="high-phone")
+    parser.add_argument("--backend", default="coreml")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -31,7 +32,7 @@ def main() -> None:
             "--tier",
             arguments.tier,
             "--backend",
-            "coreml",
+            arguments.backend,
             "--components",
             "transformer",
         ]

@@ -20,9 +20,9 @@ GROUP = "edgegen.backends"  # an entry point NAME = "module:RECORD" adds a back 
 @cache
 def list_backends() -> tuple[Backend, ...]:
     """Every back end, those that ship first; reading a record imports no converter and no runtime."""
-    from edgegen.backends import coreml, executorch, onnx
+    from edgegen.backends import coreai, coreml, executorch, onnx
 
-    ours = (coreml.BACKEND, onnx.BACKEND, executorch.BACKEND)
+    ours = (coreml.BACKEND, onnx.BACKEND, executorch.BACKEND, coreai.BACKEND)
     found = {backend.name: backend for backend in ours}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         backend = load_entry(entry)

@@ -6,11 +6,12 @@ from edgegen.backends.registry import find_backend
 from edgegen.bench import records
 from edgegen.bench.apple import RemoteRunner, connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
-from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
+from edgegen.bench.measure import Measurement, measure_, require_quiet
 from edgegen.bench.predict_bundle import predict_bundle
 from edgegen.bench.row import measured_row, predicted_row
 from edgegen.bench.session import BenchRequest, open_bundles
 from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError, unknown
 from edgegen.target import Device, load_device
 from edgegen.verify import is_whole
@@ -61,8 +62,6 @@ def measure_remote(
 
 def predict_rows(device: Device, request: BenchRequest) -> list[dict]:
     """Rows of predictions for a device that is not here; what cannot be predicted says why."""
-    if request.compare:
-        raise InputError(f"--compare measures; {device.title} is not here.", "Compare on --device host.")
     environment = records.environment()
     rows = []
     for bundle in open_bundles(request.bundles):

@@ -11,15 +11,15 @@ from edgegen.backends.registry import backend_names, find_backend
 from edgegen.bench import records
 from edgegen.bench.compare import Comparison, compare
 from edgegen.bench.host import PARTS, PICTURE, Candidate, ChildRunner, candidates, check_threads
-from edgegen.bench.measure import Advance, Measurement, Runner, Settings, measure_, require_quiet
+from edgegen.bench.measure import Measurement, Runner, Settings, measure_, require_quiet
 from edgegen.bench.profile import TimedOperation
 from edgegen.bench.row import measured_row
 from edgegen.bundle import Bundle, load_bundle
+from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError
 from edgegen.generate import newest_bundle
 
 ATTEMPTS = 2  # a noisy group is measured once more before it is given up
-Report = Callable[[str], None]
 MakeRunner = Callable[[Candidate, Settings], Runner]
 
 

@@ -22,7 +22,7 @@ from edgegen.target import load_tier
 
 TIER = "low-android"  # whose targets artifacts are written for
 BACKENDS = ("onnx", "executorch")
-FORMS = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}  # of targets/tiers
+FORMS = {"onnx": Form("batched", operations="fused"), "executorch": Form("batched")}  # of targets/tiers
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Runs = Callable[[], Callable[[], Any]]  # opens something and gives one run of it
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgegen.cli.options import Json, split
+from edgegen.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
     from edgegen.bench.session import BenchRequest
 
 HOST = "host"
+MAC = "mac"
 
 
 def bench(
-    device: Annotated[str, typer.Option(metavar="NAME", help="host, or a device (edgegen devices).")] = HOST,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="host, mac (by the Swift app), or a device (edgegen devices).")
+    ] = HOST,
     bundle: Annotated[
         list[Path] | None,
         typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
@@ -45,6 +50,12 @@ def bench(
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
         "out/measurements.jsonl"
     ),
+    import_file: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Show and keep what a phone's app measured.")
+    ] = None,
+    by_adb: Annotated[
+        bool, typer.Option("--adb", help="With an Android --device: its app measures, on the phone plugged in.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""
@@ -63,7 +74,13 @@ def bench(
     )
     check_files(report, trace, profile)
     console = show.console()
-    if device != HOST:
+    if import_file or by_adb:
+        from edgegen.cli.bench_phone import by_app
+
+        document = by_app(console, device, request, import_file, by_adb, report, as_json)
+    elif device == MAC:
+        document = on_mac(console, request, report, as_json)
+    elif device != HOST:
         document = on_device(console, device, request, report, as_json)
     elif profile:
         document = profiled(console, request, report, trace, as_json)
@@ -96,10 +113,10 @@ def measured(console: Console, request: BenchRequest, report: Path | None, as_js
     with show.Progress(console) as progress:
         outcome = measure_host(request, headed(console, progress), progress.advance)
     if not as_json:
-        tables.show_measured(console, outcome.rows)
+        tables.show_measured(show.results(), outcome.rows)
         if outcome.comparisons:
-            tables.show_comparisons(console, outcome.comparisons)
-        console.print(f"Recorded: {request.record}", soft_wrap=True)
+            tables.show_comparisons(show.results(), outcome.comparisons)
+        console.print(f"Recorded: {escape(str(request.record))}", soft_wrap=True)
     if report:
         page.write(report, outcome.rows, outcome.comparisons)
     return outcome.to_dict()
@@ -121,7 +138,7 @@ def profiled(
         profiles = profile_host(request, headed(console, progress))
     if not as_json:
         for title, operations in profiles.items():
-            tables.show_profile(console, title, operations)
+            tables.show_profile(show.results(), title, operations)
     if report:
         page.write(report, [], [], profiles)
     if trace:
@@ -136,26 +153,44 @@ def profiled(
     }
 
 
-def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
-    """Measures on a connected device; otherwise predicts, and says so first."""
+def on_mac(console: Console, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
+    """Measures Core ML on this Mac with the Swift app's own code."""
     from edgegen import show
     from edgegen.bench import report as page
-    from edgegen.bench.remote import find_target, measure_remote, predict_rows
+    from edgegen.bench.mac import measure_mac
+    from edgegen.cli import bench_tables as tables
+
+    with show.Progress(console) as progress:
+        rows = measure_mac(request, progress)
+    if not as_json:
+        tables.show_measured(show.results(), rows)
+    if report:
+        page.write(report, rows)
+    return {"source": "measured", "device": MAC, "rows": rows}
+
+
+def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
+    """Measures on a connected device; otherwise predicts, and says so first."""
+    from edgegen import api, show
+    from edgegen.bench import report as page
+    from edgegen.bench.remote import find_target, measure_remote
     from edgegen.cli import bench_tables as tables
 
     target, identifier = find_target(name)
     if identifier is None:
-        rows = predict_rows(target, request)
-        console.print(
-            f"[bold]{target.title}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
+        if request.compare:
+            raise InputError(f"--compare measures; {target.title} is not here.", "Compare on --device host.")
+        rows = api.predict_latency(request.bundles, target, request.backends, request.components).rows
+        (console if as_json else show.results()).print(
+            f"[bold]{escape(target.title)}[/], source: [yellow]predicted[/]: no such device is connected, nothing "
             "here was measured."
         )
     else:
-        console.print(f"[bold]{target.title}[/], source: measured")
+        console.print(f"[bold]{escape(target.title)}[/], source: measured")
         with show.Progress(console) as progress:
             rows = measure_remote(target, identifier, request, progress.advance)
     if not as_json:
-        (tables.show_predicted if identifier is None else tables.show_measured)(console, rows)
+        (tables.show_predicted if identifier is None else tables.show_measured)(show.results(), rows)
     if report:
         page.write(report, rows)
     return {"source": rows[0]["source"], "device": target.name, "rows": rows}

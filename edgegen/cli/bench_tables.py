@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from edgegen.bench.compare import Comparison
 from edgegen.bench.profile import TimedOperation, shares
-from edgegen.show import table
+from edgegen.show import Cell, marked, table
 
 MOST = 24  # lines of a profile's table
 
@@ -25,8 +26,10 @@ def show_measured(to: Console, rows: Sequence[dict]) -> None:
     cells = []
     for row in rows:
         latency, memory = row["latency_ms"], row["memory"] or {}
-        name = f"{row['component']}{' [yellow](partial)[/]' if row['partial'] else ''}"
-        spread = f"[yellow]{latency['cv_trimmed']:.2f} noisy[/]" if row["noisy"] else f"{latency['cv_trimmed']:.2f}"
+        name = Text(row["component"]) + (marked(" (partial)", "yellow") if row["partial"] else "")
+        spread: Cell = f"{latency['cv_trimmed']:.2f}"
+        if row["noisy"]:
+            spread = marked(f"{spread} noisy", "yellow")
         times = (latency[key] for key in ("min", "p50", "p90", "p95", "max", "trimmed_mean"))
         cells.append(
             (
@@ -91,8 +94,8 @@ def show_comparisons(to: Console, comparisons: Sequence[Comparison]) -> None:
     cells = [
         (
             c.component,
-            escape(c.a),
-            escape(c.b),
+            c.a,
+            c.b,
             f"{c.ratio.value:.3f}",
             f"{c.ratio.low:.3f} to {c.ratio.high:.3f}",
             c.verdict,
@@ -137,8 +140,7 @@ def show_profile(to: Console, title: str, operations: Sequence[TimedOperation]) 
     for by in ("module", "kind"):
         found = shares(operations, by)
         cells = [
-            (escape(s.name), s.operations, f"{s.ms:.3f}", f"{s.share:.1%}", "█" * round(40 * s.share))
-            for s in found[:MOST]
+            (s.name, s.operations, f"{s.ms:.3f}", f"{s.share:.1%}", "█" * round(40 * s.share)) for s in found[:MOST]
         ]
         to.print(table((by, ">operations", ">ms", ">share", ""), cells))
         if len(found) > MOST:

@@ -25,7 +25,7 @@ def devices(
     from edgegen.target import list_devices, load_device
 
     found = [load_device(name)] if name else list_devices()
-    show.print_json([asdict(device) for device in found]) if as_json else show_devices(show.console(), found)
+    show.print_json([asdict(device) for device in found]) if as_json else show_devices(show.results(), found)
 
 
 def show_devices(to: Console, devices: Sequence[Device]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from edgegen.cli.options import Json
-from edgegen.show import table
+from edgegen.show import marked, table
 
 if TYPE_CHECKING:
+    from edgegen.backends.health import Ability
     from edgegen.doctor import Health
 
 
@@ -21,14 +23,14 @@ def doctor(as_json: Json = False) -> None:
     from edgegen import show
 
     health = work.examine()
-    show.print_json(asdict(health)) if as_json else show_health(show.console(), health)
+    show.print_json(asdict(health)) if as_json else show_health(show.results(), health)
 
 
 def show_health(to: Console, health: Health) -> None:
     """What works here."""
 
-    def cell(ability: Any) -> str:
-        return f"[{'green' if ability.works else 'red'}]{'yes' if ability.works else 'no'}[/] {escape(ability.note)}"
+    def cell(ability: Ability) -> Text:
+        return marked("yes" if ability.works else "no", "green" if ability.works else "red") + f" {ability.note}"
 
     to.print(
         table(
@@ -36,7 +38,7 @@ def show_health(to: Console, health: Health) -> None:
             [(b.backend, cell(b.convert), cell(b.verify), cell(b.run)) for b in health.backends],
         )
     )
-    to.print(", ".join(f"{name} {version}" for name, version in health.versions.items()))
+    to.print(escape(", ".join(f"{name} {version}" for name, version in health.versions.items())))
     memory = f"{health.memory_bytes / 2**30:.0f} GiB of memory" if health.memory_bytes else "unknown memory"
     to.print(
         f"Python {health.python}, {health.system}, {health.cores} cores, {memory}, "

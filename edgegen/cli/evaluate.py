@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import InputError
@@ -79,7 +80,7 @@ def measure(
     console = show.console()
     with show.Progress(console) as progress:
         report = evaluate(settings, checkpoint, bundle, out, progress)
-    show.print_json(report) if as_json else show_report(console, report)
+    show.print_json(report) if as_json else show_report(show.results(), report)
 
 
 def geneval(
@@ -168,8 +169,8 @@ def write(out: Path, prompts: list[str], samples: int, model: tuple[Any, ...], a
     if as_json:
         show.print_json(told)
     else:
-        console.print(
-            f"{out}: {len(prompts)} prompts, {samples} pictures each, width {subject.width:g}, "
+        show.results().print(
+            f"{escape(str(out))}: {len(prompts)} prompts, {samples} pictures each, width {subject.width:g}, "
             f"{sampler.steps} steps, guidance {sampler.guidance:g}.",
             soft_wrap=True,
         )
@@ -199,4 +200,4 @@ def scorer(
     with show.Progress(console) as progress:
         progress("measuring real scenes")
         found = accuracy(data, weights, count)
-    show.print_json(found) if as_json else show_accuracy(console, found)
+    show.print_json(found) if as_json else show_accuracy(show.results(), found)

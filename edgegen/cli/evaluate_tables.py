@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from edgegen.show import table
+from edgegen.show import Cell, marked, table
 
 
 def show_report(to: Console, report: dict[str, Any]) -> None:
     """A table of all variants below what real pictures score, and the composition by task."""
-    rows = [(f"[dim]{name}[/]", "", "", *cells(scores)) for name, scores in report["reference"].items()]
+    rows: list[tuple[Cell, ...]] = [
+        (marked(name, "dim"), "", "", *cells(scores)) for name, scores in report["reference"].items()
+    ]
     rows += [(f"width {row['width']:g}", row["steps"], f"{row['guidance']:g}", *cells(row)) for row in report["rows"]]
     partial = ", PARTIAL" if report["partial"] else ""
     to.print(
@@ -32,7 +33,7 @@ def show_report(to: Console, report: dict[str, Any]) -> None:
                 ">s/100",
             ),
             rows,
-            f"{escape(str(report['prompts']))}, {report['count']} prompts{partial}",
+            f"{report['prompts']}, {report['count']} prompts{partial}",
         )
     )
     if any("composition" in row for row in report["rows"]):
@@ -58,7 +59,9 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def show_tasks(to: Console, report: dict[str, Any]) -> None:
     """Composition by task; the first rows are what the scorer finds in real pictures."""
-    scored = [(f"[dim]{name}[/]", "", row) for name, row in report["reference"].items() if "composition" in row]
+    scored: list[tuple[Cell, Cell, dict]] = [
+        (marked(name, "dim"), "", row) for name, row in report["reference"].items() if "composition" in row
+    ]
     scored += [(f"width {row['width']:g}", row["steps"], row) for row in report["rows"] if "composition" in row]
     tasks = list(scored[0][2]["composition"])
     rows = [(name, steps, *(share(row["composition"][task]["score"]) for task in tasks)) for name, steps, row in scored]

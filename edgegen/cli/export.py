@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from edgegen.cli.options import (
     split,
 )
 from edgegen.cli.verify import decibels
-from edgegen.errors import InputError
+from edgegen.errors import InputError, VerificationError
 from edgegen.show import size, table
 
 if TYPE_CHECKING:
@@ -106,11 +107,16 @@ def export(
                 "Run edgegen quantize, then --dry-run with its --checkpoint.",
             )
         plan = api.plan_export(*what)
-        show.print_json(plan.to_dict()) if as_json else show_plan(console, plan)
+        show.print_json(plan.to_dict()) if as_json else show_plan(show.results(), plan)
         return
-    with show.Progress(console) as progress:
-        result = api.export_bundle(*what, bits, tune_steps, progress)
-    show.print_json(result.to_dict()) if as_json else show_result(console, result)
+    try:
+        with show.Progress(console) as progress:
+            result = api.export_bundle(*what, bits, tune_steps, progress)
+    except VerificationError as error:
+        if error.kept and not as_json:
+            show_result(show.results(), error.kept)
+        raise
+    show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
 
 
 def show_foreign(to: Console, result: ForeignResult) -> None:
@@ -151,12 +157,10 @@ def show_result(to: Console, result: Result) -> None:
     to.print(f"Bundle: {escape(str(plan.out))}", soft_wrap=True)
     if result.sample:
         to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
-        prompt = plan.checkpoint.config.prompts[0]
-        to.print(
-            f"Next: [bold]edgegen generate {escape(repr(prompt))} --bundle {escape(str(plan.out))}[/]", soft_wrap=True
-        )
+        words = ["edgegen", "generate", plan.checkpoint.config.prompts[0], "--bundle", str(plan.out)]
     else:
-        to.print(f"Next: [bold]edgegen inspect {escape(str(plan.out))}[/]", soft_wrap=True)
+        words = ["edgegen", "inspect", str(plan.out)]
+    to.print(f"Next: [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
 def show_plan(to: Console, plan: Plan) -> None:

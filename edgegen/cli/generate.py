@@ -35,7 +35,7 @@ def generate(
         drawn = api.generate_image(prompt, bundle, backend, seed, steps, guidance, out, preview, checkpoint, progress)
     if drawn.truncated:
         console.print("[yellow]warning:[/] the prompt is longer than the text encoders take; its end was left out.")
-    show.print_json(drawn.to_dict()) if as_json else show_drawn(console, drawn)
+    show.print_json(drawn.to_dict()) if as_json else show_drawn(show.results(), drawn)
 
 
 def show_drawn(to: Console, drawn: Drawn) -> None:

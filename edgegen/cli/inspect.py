@@ -24,7 +24,7 @@ def inspect(bundle: BundleArgument, backend: BackendList = "", as_json: Json = F
     console = show.console()
     with show.Progress(console) as progress:
         found = api.inspect_bundle(bundle, split(backend), progress)
-    show.print_json(found.to_dict()) if as_json else show_contents(console, found.components)
+    show.print_json(found.to_dict()) if as_json else show_contents(show.results(), found.components)
 
 
 def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
@@ -63,7 +63,9 @@ def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
     )
     for contents in all_contents:
         counts = ", ".join(f"{name} {count}" for name, count in contents.operations.items())
-        to.print(f"\n[bold]{contents.component} on {contents.backend}[/]: {escape(counts)}", soft_wrap=True)
+        to.print(
+            f"\n[bold]{escape(contents.component)} on {escape(contents.backend)}[/]: {escape(counts)}", soft_wrap=True
+        )
         if contents.not_delegated:
             left = ", ".join(f"{name} {count}" for name, count in contents.not_delegated.items())
             to.print(f"Not in XNNPACK: {escape(left)}", soft_wrap=True)
@@ -78,7 +80,7 @@ def show_findings(to: Console, contents: Contents) -> None:
     rows = []
     for rule, count in sorted(counts.items()):
         first = next(finding for finding in contents.findings if finding.rule == rule)
-        rows.append((rule, count, escape(first.operation), escape(first.what), first.remedy))
+        rows.append((rule, count, first.operation, first.what, first.remedy))
     if rows:
         to.print(table(("rule", ">times", "first operation", "what", "remedy"), rows))
     else:

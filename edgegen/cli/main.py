@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.app import app_app
 from edgegen.cli.bench import bench
 from edgegen.cli.devices import devices
 from edgegen.cli.doctor import doctor
@@ -26,7 +27,10 @@ from edgegen.cli.recommend import recommend
 from edgegen.cli.tiers import tiers
 from edgegen.cli.train import train_app
 from edgegen.cli.verify import verify
-from edgegen.errors import EdgegenError
+from edgegen.errors import InputError
+from edgegen.failures import expected
+from edgegen.process import apart, crash
+from edgegen.streams import repair_
 
 app = typer.Typer(
     name="edgegen",
@@ -52,21 +56,51 @@ for command, example in (
     (doctor, "edgegen doctor"),
 ):
     app.command(epilog=f"Example: {example}")(command)
+app.add_typer(app_app(), name="app")
 app.add_typer(train_app(), name="train")
 app.add_typer(evaluate_app(), name="evaluate")
 
 
+APART = ("generate", "verify", "inspect", "bench", "recommend")  # they open artifacts that may come from anywhere
+READING = 600.0  # seconds that those which only read artifacts may take
+JUST_READ = ("inspect", "recommend")
+
+
 def main() -> None:
     """The entry point of the command `edgegen`; ends in good order when asked to terminate."""
+    repair_()
+    arguments = sys.argv[1:]
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in APART:
+        code = apart(READING if command in JUST_READ else None)
+        if code is not None:
+            sys.exit(told(code, "--json" in arguments))
     asked: list[int] = []  # kept, since a library that catches everything can turn the exit into an error of its own
 
     def end(number: int, frame: object) -> None:
         asked.append(128 + number)
         sys.exit(asked[0])
 
-    signal.signal(signal.SIGTERM, end)
-    code = run(sys.argv[1:])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+    except BaseException:
+        if not asked:
+            raise
     sys.exit(asked[0] if asked else code)
+
+
+def told(code: int, as_json: bool) -> int:
+    """The exit code of a command that ran in a process of its own; a crash of it is told in one line."""
+    from edgegen.show import print_error
+
+    found = crash(code)
+    if found is None:
+        return 128 - code if code < 0 else code
+    print_error(*found, InputError.exit_code, as_json)
+    return InputError.exit_code
 
 
 def run(arguments: list[str]) -> int:
@@ -77,23 +111,32 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="edgegen", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except EdgegenError as error:
-        if os.environ.get("EDGEGEN_DEBUG"):
-            raise
-        print_error(error.message, error.remedy, error.exit_code, as_json)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print_error("interrupted.", "", 130, as_json)
         return 130
-    except Exception as error:  # typer's own usage errors, of whichever click it carries
-        if not hasattr(error, "format_message"):
+    except Exception as error:
+        if os.environ.get("EDGEGEN_DEBUG"):
             raise
-        code = getattr(error, "exit_code", 2)
-        if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed: nothing is wrong but the missing word
-            return code
-        if code or str(error):
-            print_error(error.format_message(), "Try --help.", code, as_json)
+        if hasattr(error, "format_message"):  # typer's own usage errors, of whichever click it carries
+            return usage(error, as_json)
+        found = expected(error)
+        if found is None:
+            raise
+        print_error(found.message, found.remedy, found.exit_code, as_json)
+        return found.exit_code
+
+
+def usage(error: Any, as_json: bool) -> int:
+    """Tells of a command line that cannot be read."""
+    from edgegen.show import print_error
+
+    code = getattr(error, "exit_code", 2)
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed: nothing is wrong but the missing word
         return code
+    if code or str(error):
+        found = InputError(error.format_message(), "Try --help.")
+        print_error(found.message, found.remedy, code, as_json)
+    return code
 
 
 def show_version(asked: bool) -> None:

@@ -47,7 +47,7 @@ def quantize(
 ) -> None:
     """Measures sensitivity, gives each weight its bits, clusters, tunes, verifies and writes a quantized checkpoint."""
     from edgegen import api, show
-    from edgegen.quantize.calibration import read_prompts
+    from edgegen.prompts import read_prompts
 
     prompts = read_prompts(calibration) if calibration else ()
     console = show.console()
@@ -56,7 +56,7 @@ def quantize(
             checkpoint, out, width, bits, method, parse_candidates(candidates), prompts, plan, measure, tune_steps,
             tune_batch, seed, resume, overwrite, progress,
         )  # fmt: skip
-    show.print_json(made.to_dict()) if as_json else show_quantized(console, made, width)
+    show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, width)
 
 
 def show_quantized(to: Console, made: Quantized, width: float) -> None:

@@ -13,7 +13,8 @@ from edgegen.cli.options import BackendList, CheckpointFolder, Json, Preset, spl
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgegen.bench.recommend import Advice, Option, Report
+    from edgegen.bench.recommend import Advice, Option
+    from edgegen.callbacks import Report
     from edgegen.target import Device
 
 RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up
@@ -41,7 +42,7 @@ def recommend(
     with show.Progress(console) as progress:
         options = chosen(gather(target, bundle, checkpoint, preset, progress), backend)
     advice = work.advise(options, target, seconds, limit)
-    show.print_json(advice.to_dict()) if as_json else show_advice(console, advice)
+    show.print_json(advice.to_dict()) if as_json else show_advice(show.results(), advice)
     raise typer.Exit(0 if advice.fitting else 1)
 
 
@@ -80,12 +81,12 @@ def show_advice(to: Console, advice: Advice) -> None:
         to.print(text, soft_wrap=True)
 
     def name(option: Option) -> str:
-        return f"{option.tier} (width {option.width:g}), {option.bits:g} bits, {option.backend}"
+        return escape(f"{option.tier} (width {option.width:g}), {option.bits:g} bits, {option.backend}")
 
     budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
     line(
-        f"[bold]{escape(advice.device.title)}[/] ({advice.device.chip.value}), {budget}, memory {limit}. "
+        f"[bold]{escape(advice.device.title)}[/] ({escape(str(advice.device.chip.value))}), {budget}, memory {limit}. "
         "Every figure is [yellow]predicted[/]."
     )
     line(f"memory: {escape(advice.memory_note)}")

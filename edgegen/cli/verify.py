@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from edgegen.cli.options import BackendList, BundleArgument, CheckpointFolder, Json, split
-from edgegen.show import table
+from edgegen.show import marked, table
 
 if TYPE_CHECKING:
     from edgegen.verify import Row
@@ -27,7 +28,7 @@ def verify(
     if as_json:
         show.print_json(found.to_dict())
     else:
-        show_rows(console, found.rows)
+        show_rows(show.results(), found.rows)
         found.require()
     raise typer.Exit(0 if found.passed else 1)
 
@@ -42,7 +43,7 @@ def show_rows(to: Console, rows: Sequence[Row]) -> None:
             row.inputs,
             *decibels(row),
             f"{row.max_abs:.2g}",
-            "yes" if row.passed else "[red]NO[/]",
+            "yes" if row.passed else marked("NO", "red"),
         )
         for row in rows
     ]
@@ -53,8 +54,7 @@ def show_rows(to: Console, rows: Sequence[Row]) -> None:
     )
 
 
-def decibels(row: Row) -> tuple[str, str]:
+def decibels(row: Row) -> tuple[Text, str]:
     """PSNR and floor; equality has no decibels."""
-    colour = "green" if row.passed else "red"
     value = "equal" if row.psnr_db >= 200 else f"{row.psnr_db:.1f} dB" if row.finite else "not finite"
-    return f"[{colour}]{value}[/]", f"{row.floor_db:g} dB"
+    return marked(value, "green" if row.passed else "red"), f"{row.floor_db:g} dB"

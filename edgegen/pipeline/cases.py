@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from edgegen.bundle import Bundle, check_inside
 from edgegen.errors import InputError
 from edgegen.files import digest
+from edgegen.manifest import ForeignManifest
 
 Arrays = dict[str, np.ndarray]
 
@@ -17,6 +18,7 @@ def read_cases(bundle: Bundle, name: str) -> list[tuple[Arrays, Arrays]]:
     """The cases of a network, each what it is given and what the original gave; a file that is
     missing, changed or holds none is an error that names it.
     """
+    assert isinstance(bundle.manifest, ForeignManifest)  # the only kind with cases
     entry = bundle.manifest.pipeline["networks"][name]["cases"]
     check_inside(bundle.root, entry["path"])
     path = bundle.root / entry["path"]

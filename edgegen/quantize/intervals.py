@@ -25,7 +25,8 @@ class Sums:
     def of(cls, histogram: Histogram) -> Sums:
         mean = float(np.average(histogram.values, weights=histogram.weights))
         w, x = histogram.weights, histogram.values - mean
-        return cls(*(np.concatenate([[0.0], np.cumsum(y)]) for y in (w, w * x, w * x * x)), mean)
+        weight, first, second = (np.concatenate([[0.0], np.cumsum(y)]) for y in (w, w * x, w * x * x))
+        return cls(weight, first, second, mean)
 
     @property
     def count(self) -> int:

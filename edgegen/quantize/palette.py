@@ -120,7 +120,7 @@ def pack(indices: Tensor, bits: int) -> Tensor:
     for start in range(0, flat.size, CHUNK * elements):
         part = flat[start : start + CHUNK * elements]
         part = np.pad(part, (0, -part.size % elements)).reshape(-1, elements)
-        word = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
+        word: np.ndarray = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
         number = word.dtype.type
         for place in range(1, elements):
             word |= part[:, place].astype(number) << number(place * bits)
@@ -140,7 +140,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     stored = np.pad(stored, (0, len(indices) * size - stored.size)).reshape(-1, size)
     for start in range(0, len(indices), CHUNK):
         part = stored[start : start + CHUNK]
-        word = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
+        word: np.ndarray = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
         number = word.dtype.type
         for place in range(1, size):
             word |= part[:, place].astype(number) << number(8 * place)

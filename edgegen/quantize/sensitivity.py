@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError
 from edgegen.quantize.calibration import Batch
 from edgegen.quantize.layers import quantizable
@@ -21,8 +22,6 @@ from edgegen.quantize.moments import Moments
 from edgegen.quantize.palette import Palette, palette_bytes, palettize
 
 MEMORY = 2**30  # bytes of second moments held at once; a model that needs more takes more passes
-
-Progress = Callable[[int, int], None]
 
 
 class Inputs(Protocol):
@@ -73,7 +72,7 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 @torch.no_grad()
 def moments(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Inputs], progress: Progress = lambda done, of: None
+    model: nn.Module, names: Sequence[str], batches: Sequence[Inputs], progress: Advance = lambda done, of: None
 ) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
@@ -100,7 +99,7 @@ def measure(
     int8: bool = True,
     weighted: bool = False,
     memory: int = MEMORY,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> list[Sensitivity]:
     """The sensitivity of every quantizable layer of a model, in its order; memory grows with `memory`, not the model.
 
@@ -162,10 +161,10 @@ def velocity_error(model: nn.Module, batches: Sequence[Batch], weights: dict[str
 
 def velocity_errors(
     model: nn.Module,
-    batches: Sequence[Inputs],
+    batches: Sequence[Batch],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> dict[str, dict[int, float]]:
     """Name to bits to error of the velocity with that layer alone quantized: a pass a layer and candidate."""
     weights = quantizable(model)

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from edgegen import show
 from edgegen.errors import InputError
+from edgegen.files import user_path
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.config import DiTConfig
 from edgegen.runs import parallel
@@ -32,7 +33,7 @@ def prepare_own_data(config: DataConfig, model: DiTConfig, runs_dir: Path) -> tu
     frozen = load_frozen(runs_dir, config.encoders)
     side = CheckpointConfig("", model, frozen.text_config, frozen.autoencoder_config).pixels_per_token
     buckets = model_buckets(model, side, config.pixels, config.max_ratio)
-    folder = Path(config.cache) if config.cache else runs_dir / CACHE
+    folder = user_path(config.cache) if config.cache else runs_dir / CACHE
     cache = LatentCache(folder, frozen.autoencoder.encoder, buckets, side, config)
     pictures = find_pictures(cache, dataset)
     seen, watched = split(pictures, config.validation, config.validation_pictures)

@@ -24,9 +24,9 @@ from edgegen.model.blocks import double
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import ElasticDiT, key
 from edgegen.runs import parallel
-from edgegen.train.data.captioned_latents import CaptionedLatents
+from edgegen.runs.ranges import check_choice
 from edgegen.train.stages.blockwise import BlockwiseElastic
-from edgegen.train.stages.loop import Batch, Draw, ElasticRun, ElasticTraining, TrainingData, check_choice, train_run
+from edgegen.train.stages.loop import Batch, Draw, ElasticRun, ElasticTraining, TrainingData, ValidationData, train_run
 
 if TYPE_CHECKING:
     from edgegen.train.stages.frozen import Frozen
@@ -199,7 +199,7 @@ def check_tokens(student: Tensor, teacher: Tensor) -> None:
 
 def train_kd(
     data: TrainingData,
-    validation: CaptionedLatents,
+    validation: ValidationData,
     run_dir: Path,
     config: DiTConfig,
     training: KDTraining,

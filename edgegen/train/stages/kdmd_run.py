@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
+from edgegen.frechet import gaussian_distance
 from edgegen.model.adapters import AdapterConfig
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
@@ -28,9 +29,11 @@ from edgegen.model.elastic import key
 from edgegen.model.flow import Velocity
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
 from edgegen.model.text import masked_mean
-from edgegen.runs.device import PRECISIONS, choose_precision
-from edgegen.runs.ranges import check_ranges
-from edgegen.runs.run_state import RunState, saved_settings
+from edgegen.runs.average import follow_
+from edgegen.runs.precision import PRECISIONS, autocast, settle_precision
+from edgegen.runs.ranges import check_betas, check_choice, check_ranges
+from edgegen.runs.run_state import RunState
+from edgegen.runs.schedule import plateau_rate
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.stages.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
 from edgegen.train.stages.kdmd import (
@@ -46,8 +49,7 @@ from edgegen.train.stages.kdmd import (
     simulate,
     trajectory,
 )
-from edgegen.train.stages.latent_distance import Components, frechet_distance
-from edgegen.train.stages.loop import check_choice
+from edgegen.train.stages.latent_distance import Components
 from edgegen.train.stages.results import NOTHING, read_state
 
 STUDENT, CRITIC, FEW_STEP, AVERAGE = "student", "critic", "few_step", "average"
@@ -100,12 +102,9 @@ class KdmdTraining:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         check_ranges(self)
+        check_ranges(self, LIMITS)
+        check_betas(self.betas)
         check_choice("precision", self.precision, PRECISIONS)
-        for name, (low, high) in LIMITS.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
         if self.dmd_from not in range(self.sampler_steps):
             raise InputError(
                 f"dmd_from is {self.dmd_from}; it must lie between 0 and {self.sampler_steps - 1}, the "
@@ -174,7 +173,7 @@ class Distillation:
         self.optimizer = torch.optim.Adam(groups, lr=training.rate, betas=training.betas)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.device, self.precision)
 
     def trial(self, data: PromptSource, precision: str) -> float:
         """The time-consuming part of a step, which changes nothing: the student forward and backward."""
@@ -239,16 +238,11 @@ class Distillation:
         return norm
 
     def rate(self, name: str, step: int) -> float:
-        """Linear warm-up, a plateau, and a linear fall to zero over the last `decay_share` of the phase.
-
-        The critic's stays: it has to keep up with the student.
-        """
-        training = self.training
-        first = training.first_phase
+        """The rate falls at the end of a phase, but not the critic's: it has to keep up with the student."""
+        training, first = self.training, self.training.first_phase
         done, total = (step, first) if name == FEW_STEP else (step - first, training.steps)
-        warm = min(1.0, (done + 1) / max(1, training.warmup))
-        left = (total - done) / max(1.0, training.decay_share * total) if name != CRITIC else 1.0
-        return training.rate * min(warm, left, 1.0)
+        decay_share = 0.0 if name == CRITIC else training.decay_share
+        return plateau_rate(done, total, training.rate, training.warmup, decay_share)
 
     def teach_step_(self, data: PromptSource, step: int) -> dict[str, float]:
         """The few-step teacher learns the guided teacher's result over one of its intervals, from its own latents."""
@@ -334,14 +328,11 @@ class Distillation:
             wanted, wanted_features = self.net.with_features(FEW_STEP, x_t, levels(x_t, sigma), *condition)
         return output_loss(velocity, wanted), feature_loss(features, wanted_features)
 
-    @torch.no_grad()
     def follow_(self, step: int) -> None:
-        """Moves the average toward the student; early steps, before it has settled, count for more."""
+        """Moves the average toward the student."""
         done = (step - self.training.first_phase) // self.training.student_every
-        weight = 1 - min(self.training.ema, (1 + done) / (10 + done))
-        averaged, current = self.net.parameters(AVERAGE), self.net.parameters(STUDENT)
-        for name, parameter in averaged.items():
-            parameter.lerp_(current[name], weight)
+        averages, current = self.net.parameters(AVERAGE), self.net.parameters(STUDENT)
+        follow_(averages.values(), (current[name] for name in averages), self.training.ema, done)
 
     @torch.no_grad()
     def start_student_(self) -> None:
@@ -396,7 +387,8 @@ def train_kdmd(
     """
     base_digest = weights_digest(base)  # before the adapters are put in
     work = Distillation(base, lora, training, unconditional, device)
-    training = with_precision(work, data, training, run_dir)
+    work.precision, _ = settle_precision(training.precision, run_dir, partial(work.trial, data))
+    training = replace(training, precision=work.precision)
     free = ("steps", "decay_share", "log_every", "validate_every", "validate_count", "checkpoint", "prompts", "rate")
     settings = {
         "model": asdict(lora),
@@ -423,16 +415,6 @@ def train_kdmd(
     return checkpoint_adapters(work.net.parameters(AVERAGE), lora, training.width)
 
 
-def with_precision(work: Distillation, data: PromptSource, training: KdmdTraining, run_dir: Path) -> KdmdTraining:
-    """The training with `auto` replaced by the faster precision; a resumed run keeps its."""
-    if training.precision == "auto":
-        saved = saved_settings(run_dir)
-        chosen = saved["training"]["precision"] if saved else choose_precision(partial(work.trial, data))[0]
-        training = replace(training, precision=chosen)
-    work.precision = training.precision
-    return training
-
-
 class Watch:
     """The Fréchet distance of samples to real latents, on fixed prompts and noise, in 64 principal components."""
 
@@ -452,7 +434,7 @@ class Watch:
         """Of an adapter's few-step samples: the distance, and how their spread compares with that of real latents."""
         drawn = work.sample(name, self.noise, self.condition).cpu()
         return {
-            f"frechet_{name}": frechet_distance(self.components.of(drawn), self.real),
+            f"frechet_{name}": gaussian_distance(self.components.of(drawn), self.real),
             f"spread_{name}": float(drawn.std()) / self.spread,
         }
 

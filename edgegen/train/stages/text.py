@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -170,9 +169,7 @@ def train_text(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
     )
-    state = RunState(
-        run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)}, modernised=modernised
-    )
+    state = RunState(run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)})
     rows = np.flatnonzero(split == "train")
     lengths = ((tokens.byte if tokens.byte is not None else tokens.word)[rows] != 0).sum(1)
     end = min(training.steps, stop_after or training.steps)
@@ -186,11 +183,6 @@ def train_text(
             state.log(step + 1, **retrieval(module, tokens, targets, split))
         state.save(step + 1, force=step + 1 == end)
     return module.encoders.eval()
-
-
-def modernised(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version saved, as this one would: what it did not know has its default."""
-    return settings | {"training": asdict(TextTraining()) | settings["training"]}
 
 
 def _step_(
