@@ -143,7 +143,7 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
         open_pipeline(bundle, backend), request.prompt, bundle.manifest.resolution, request.seed, request.steps,
         request.guidance, advance,
     )  # fmt: skip
-    save(picture, out)
+    save_picture(picture, out)
     seconds = round(time.perf_counter() - start, 3)
     return Drawn(
         str(out), request.prompt, str(bundle.root), backend, request.seed, steps, guidance, picture.size, False, False,
