@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,13 @@ from edgegen.quantize.moments import Moments
 from edgegen.quantize.palette import Palette, palette_bytes, palettize
 
 MEMORY = 2**30  # bytes of second moments held at once; a model that needs more takes more passes
+
+
+class Inputs(Protocol):
+    """Arguments of a network, in call order."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 @torch.no_grad()
 def moments(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Advance = lambda done, of: None
+    model: nn.Module, names: Sequence[str], batches: Sequence[Inputs], progress: Advance = lambda done, of: None
 ) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
@@ -86,7 +94,7 @@ def _adder(to: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
 @torch.no_grad()
 def measure(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Inputs],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
     weighted: bool = False,
