@@ -8,80 +8,23 @@ The manifest is written last; `load_bundle` believes nothing that it says before
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import os
+import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args, get_origin, get_type_hints
 
 import edgegen
-from edgegen.backends.registry import backend_names, find_backend, list_backends
+from edgegen.backends.registry import find_backend, list_backends
 from edgegen.errors import InputError
-from edgegen.files import digest, write_json
+from edgegen.files import data_beside, digest, user_path, write_json
+from edgegen.manifest import COMPONENTS as COMPONENTS
+from edgegen.manifest import FORMAT_VERSION as FORMAT_VERSION
+from edgegen.manifest import MANIFEST, Artifact, Manifest, TokenizerFile, read_manifest
 from edgegen.model.blocks import TIME_PERIOD, TIME_SCALE
 from edgegen.rewrite.component import TensorSpec
 
-FORMAT_VERSION = 1
-MANIFEST, VERIFY, SAMPLE = "manifest.json", "verify.json", "sample.png"
-COMPONENTS = ("text_encoder", "transformer", "decoder")
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One component on one back end; inputs are listed in call order."""
-
-    name: str
-    backend: str
-    path: str  # inside the bundle, with forward slashes
-    sha256: str  # of a folder, over the lines `<sha256>  <relative path>` sorted by path
-    bytes: int
-    resident_bytes: int  # of the weights as the runtime holds them, see backends/backend.py
-    form: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    options: dict = field(default_factory=dict)  # of the runtime's session, which verification ran it with
-
-
-@dataclass(frozen=True)
-class TokenizerFile:
-    """A tokenizer and how many ids it gives: `word.json` (WordPiece) or `byte.json` ({length, offset, begin})."""
-
-    name: str
-    path: str
-    sha256: str
-    bytes: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an app needs to draw a picture, and where each part came from.
-
-    `sigmas` are the steps + 1 noise levels of the default number of steps; other numbers of steps follow from `shift`.
-    `timestep_features` {size, scale, max_period, order} defines the input of that name for sigma t: cosines, then
-    sines, of `scale * t * max_period^(-i / (size / 2))`. `checkpoint` names what the bundle was made of.
-    """
-
-    model: str
-    tier: str
-    width: float
-    resolution: tuple[int, int]  # pixels: width, height
-    steps: int
-    sigmas: tuple[float, ...]
-    shift: float
-    guidance: float
-    bits: float  # per stored weight
-    latent_shape: tuple[int, ...]  # (1, C, h, w)
-    timestep_features: dict
-    tokenizer: tuple[TokenizerFile, ...]
-    prompts: tuple[str, ...]  # some to try, and what verification uses
-    floors_db: dict  # by back end, "picture", and "<back end>/<component>" where one has a floor of its own
-    checkpoint: dict
-    tool_versions: dict
-    components: tuple[Artifact, ...]
-
-    def to_dict(self) -> dict:
-        return {"format_version": FORMAT_VERSION} | asdict(self)
+VERIFY, SAMPLE = "verify.json", "sample.png"
 
 
 def timestep_definition(size: int) -> dict:
@@ -181,110 +124,63 @@ def load_bundle(folder: str | Path, check: bool = True) -> Bundle:
     """Reads a bundle. A malformed manifest, a path that leaves the folder and a file that is missing or, with `check`,
     has changed are errors that name the file.
     """
-    root = Path(folder)
+    root = user_path(folder)
     if not root.is_dir():
         raise InputError(f"bundle {root} does not exist.", "Make one with edgegen export.")
-    path = root / MANIFEST
-    manifest = read_manifest(path)
+    manifest = read_manifest(root / MANIFEST)
     listed: list[Artifact | TokenizerFile] = [*manifest.components, *manifest.tokenizer]
     for file in listed:
         check_inside(root, file.path)
         if not (root / file.path).exists():
             raise InputError(f"{root / file.path} is missing.", "Export the bundle again.")
+        check_plain(root, file)
         if check:
             check_digest(root, file)
     return Bundle(root, manifest)
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Parses manifest.json; a missing field or a wrong type is an error that names it, unknown fields are let be."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path.parent} has no {MANIFEST}: it is no bundle, or an unfinished one.", "Make one with edgegen export."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Export the bundle again.") from None
-    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
-        version = values.get("format_version") if isinstance(values, dict) else None
-        raise InputError(
-            f"{path}: format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.",
-            "Use the edgegen that wrote it, or export again.",
-        )
-    try:
-        manifest = parse(Manifest, values, "")
-        check_parts(manifest)
-        return manifest
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", "Export the bundle again.") from None
-
-
-def check_parts(manifest: Manifest) -> None:
-    """Refuses objects of a manifest that lack what is read from them."""
-    floors = {name: float for name in ("picture", *(artifact.backend for artifact in manifest.components))}
-    for where, value, wanted in (
-        ("floors_db", manifest.floors_db, floors),
-        ("timestep_features", manifest.timestep_features, {"size": int}),
-        ("checkpoint", manifest.checkpoint, {"kind": str, "name": str}),
-    ):
-        for key, kind in wanted.items():
-            if key not in value:
-                raise InputError(f"{where}.{key} is missing.")
-            parse(kind, value[key], f"{where}.{key}")
-    for artifact in manifest.components:
-        if artifact.backend not in backend_names():
-            raise InputError(f"back end {artifact.backend!r} is not known to this edgegen.")
-
-
-def refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def parse(kind: Any, value: Any, where: str) -> Any:
-    """A value of a manifest type from parsed JSON."""
-    if hasattr(kind, "__dataclass_fields__"):
-        if not isinstance(value, dict):
-            raise InputError(f"{where} must be an object.")
-        hints, at = get_type_hints(kind), f"{where}." if where else ""
-        for field_ in fields(kind):
-            if field_.name not in value and field_.default_factory is MISSING:
-                raise InputError(f"{at}{field_.name} is missing.")
-        return kind(
-            **{f.name: parse(hints[f.name], value[f.name], f"{at}{f.name}") for f in fields(kind) if f.name in value}
-        )
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"{where} must be a list.")
-        inner = get_args(kind)
-        if inner[-1] is not Ellipsis and len(value) != len(inner):
-            raise InputError(f"{where} must have {len(inner)} entries.")
-        return tuple(parse(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool):
-        raise InputError(f"{where} must be {kind.__name__}, found {value!r}.")
-    return value
 
 
 def check_inside(root: Path, path: str) -> None:
     """Refuses a path of the manifest that is absolute, climbs, or leads out through a link."""
     outside = InputError(f"{root / MANIFEST}: {path} points outside the bundle.", "Do not use this bundle.")
     parts = PurePosixPath(path.replace("\\", "/"))
-    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] or "\0" in path:
         raise outside
-    inside = root.resolve()
     found = root / path
-    for entry in (found, *(found.rglob("*") if found.is_dir() else ())):
-        if not entry.resolve().is_relative_to(inside):
-            raise outside
+    try:
+        inside = root.resolve()
+        entries = (found, *(found.rglob("*") if found.is_dir() else ()))
+        if all(entry.resolve().is_relative_to(inside) for entry in entries):
+            return
+    except (OSError, RuntimeError):  # a link to itself, or a name that is too long
+        pass
+    raise outside
+
+
+def check_plain(root: Path, file: Artifact | TokenizerFile) -> None:
+    """Refuses an artifact that is no file, or holds what is no file or folder, or more bytes than the manifest says:
+    nothing of it was read yet.
+    """
+    path, total = root / file.path, 0
+    suffix = find_backend(file.backend).suffix if isinstance(file, Artifact) else ".json"
+    if path.suffix != suffix:
+        raise InputError(f"{path} is no {suffix}.", "Export the bundle again.")
+    beside = data_beside(path)
+    parts = path.rglob("*") if path.is_dir() else (beside,) if os.path.lexists(beside) else ()
+    for entry in (path, *parts):
+        mode = (os.lstat if entry == beside else os.stat)(entry).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{entry} is neither a file nor a folder.", "Do not use this bundle.")
+        total += entry.stat().st_size if stat.S_ISREG(mode) else 0
+    if total != file.bytes:
+        raise changed(path, f"{total} bytes", f"{file.bytes}")
 
 
 def check_digest(root: Path, file: Artifact | TokenizerFile) -> None:
     """Refuses a file whose bytes or sha256 are no longer those of the manifest."""
     sha, size = digest(root / file.path)
     if (sha, size) != (file.sha256, file.bytes):
-        raise InputError(
-            f"{root / file.path} has changed: sha256 {sha[:12]}, {size} bytes; the manifest says "
-            f"{file.sha256[:12]}, {file.bytes}.",
-            "Export the bundle again.",
-        )
+        raise changed(root / file.path, f"sha256 {sha[:12]}, {size} bytes", f"{file.sha256[:12]}, {file.bytes}")
+
+
+def changed(path: Path, found: str, told: str) -> InputError:
+    return InputError(f"{path} has changed: {found}; the manifest says {told}.", "Export the bundle again.")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgegen.backends.registry import fastest_first, find_backend
 from edgegen.bundle import (
@@ -27,23 +31,28 @@ from edgegen.bundle import (
     write_manifest,
     write_tokenizer,
 )
-from edgegen.errors import EdgegenError, InputError, unknown
-from edgegen.files import check_free, free_bytes, is_disk_full, new_folder
+from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
+from edgegen.files import free_bytes, is_disk_full, user_path
+from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
-from edgegen.meter import Meter, Stage
+from edgegen.jobs import can_share, share
+from edgegen.meter import Meter, Stage, available_bytes
 from edgegen.model.checkpoint import Checkpoint
+from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
-from edgegen.quantize.stored import stored_weights
-from edgegen.quiet import quietly
+from edgegen.quantize.stored import StoredWeights, stored_weights
+from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
-from edgegen.target import Tier
+from edgegen.schema import from_values
+from edgegen.target import BackendTarget, Tier, list_tiers
 from edgegen.verify import (
     PICTURE,
+    Reference,
     Report,
     Row,
     is_whole,
@@ -54,7 +63,10 @@ from edgegen.verify import (
     write_rows,
 )
 
+PLAIN_BITS = 16  # a weight, as checkpoints store those that are not quantized
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
+LONGEST_SIDE = 8192  # pixels of a picture
+SCORE_FACTOR = 2.5  # copies of a layer's attention scores at the peak
 MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
 
 
@@ -104,7 +116,8 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters)
+        scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
+        return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores)
 
     def to_dict(self) -> dict:
         return {
@@ -131,14 +144,23 @@ class Result:
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...]
     sample: Path | None
+    seconds: float  # from start to end, of which stages in two processes have more
+
+    @property
+    def bundle(self) -> Path:
+        return self.plan.out
 
     @property
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
 
-    @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
+    def require(self) -> None:
+        """Raises VerificationError that names every row below its floor, and the back ends that were written."""
+        try:
+            require(self.rows, f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}.")
+        except VerificationError as error:
+            error.kept = self
+            raise
 
     def row(self, component: str, backend: str) -> Row:
         return next(row for row in self.rows if (row.component, row.backend) == (component, backend))
@@ -181,7 +203,7 @@ def make_plan(
 ) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
-    checkpoint.check_width(tier.width)
+    check_width(checkpoint, tier)
     backends = tuple(dict.fromkeys(backends)) or tier.default_backends
     components = tuple(dict.fromkeys(components)) or COMPONENTS
     for name in components:
@@ -189,27 +211,67 @@ def make_plan(
             raise unknown("component", name, COMPONENTS)
     components = tuple(name for name in COMPONENTS if name in components)
     resolution = resolution or tier.resolution or config.resolution
+    check_resolution(resolution)
     config.latent_size(resolution)
     sizes = parameter_counts(checkpoint, tier.width)
     weights = stored_weights(checkpoint) if "transformer" in components else {}
     for backend in backends:
         find_backend(backend).check(weights, tier.backend(backend))
+    tables = position_elements(config.transformer.at(tier.width), config.latent_size(resolution))
     parts = tuple(
-        Part(
-            name,
-            backend,
-            f"{backend}/{name}",
-            sizes[name],
-            find_backend(backend).predicted_bytes(
-                sizes[name], weights if name == "transformer" else {}, tier.backend(backend)
-            ),
-        )
+        predicted_part(name, tier.backend(backend), sizes[name], *((weights, tables) if name == "transformer" else ()))
         for backend in backends
         for name in components
     )
-    out = out or Path("out") / config.name / tier.name
+    for part in parts:
+        check_largest(part, backends)
+    out = user_path(out or Path("out") / config.name / tier.name)
+    checked_target(out)
+    check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
+
+
+def predicted_part(
+    name: str, target: BackendTarget, parameters: int, weights: StoredWeights | None = None, tables: int = 0
+) -> Part:
+    """An artifact to be; `tables` are numbers that it holds beside its parameters."""
+    backend = find_backend(target.name)
+    size = backend.predicted_bytes(parameters, weights or {}, target) + tables * backend.precision_bytes
+    return Part(name, target.name, f"{target.name}/{name}", parameters, size)
+
+
+def check_width(checkpoint: Checkpoint, tier: Tier) -> None:
+    """Refuses a tier of a width that the checkpoint does not have, and names the tiers that would do."""
+    try:
+        checkpoint.check_width(tier.width)
+    except InputError as error:
+        quantized = checkpoint.config.quantization
+        widths = (quantized.width,) if quantized else checkpoint.config.transformer.widths
+        fitting = [other.name for other in list_tiers() if other.width in widths]
+        told = f"Tiers that fit: {', '.join(fitting)}." if fitting else "No tier that ships has one of its widths."
+        raise InputError(f"tier {tier.name}: {error.message}", told) from None
+
+
+def check_resolution(resolution: tuple[int, int]) -> None:
+    """Refuses pictures that no phone draws, before their sizes are multiplied."""
+    if max(resolution) > LONGEST_SIDE:
+        raise InputError(
+            f"resolution {resolution[0]}x{resolution[1]} has a side of more than {LONGEST_SIDE} pixels.",
+            "Choose a smaller --resolution.",
+        )
+
+
+def check_largest(part: Part, backends: Sequence[str]) -> None:
+    """Refuses an artifact that its file format cannot hold."""
+    largest = find_backend(part.backend).largest_bytes
+    if largest is not None and part.bytes > largest:
+        others = ", ".join(name for name in backends if name != part.backend)
+        raise InputError(
+            f"the {part.component} for {part.backend} would have {part.bytes / 1e9:.1f} GB; its file holds "
+            f"{largest / 1e9:.1f}.",
+            f"Leave it out{f': --backend {others}' if others else ''}, or quantize first with --bits 4.3.",
+        )
 
 
 def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
@@ -221,23 +283,13 @@ def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
 
 
 def export(plan: Plan, report: Report = lambda line: None) -> Result:
-    """Makes the bundle of a plan; one that fails verification leaves nothing and raises VerificationError."""
+    """Makes the bundle of a plan. A back end that fails verification is left out of it and raises VerificationError,
+    which has the Result of what was written as `kept`; where all fail, nothing is written.
+    """
     check_space(plan)
-    meter = Meter()
+    meter, start = Meter(), time.perf_counter()
     with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root), threads_for(plan.parameters):
-        networks = TorchNetworks(plan.checkpoint, plan.tier.width)
-        report("running the original in PyTorch")
-        with meter.stage("reference"):
-            reference = make_reference(
-                networks,
-                plan.latent_shape,
-                plan.sigmas,
-                plan.checkpoint.sampler.guidance,
-                plan.checkpoint.config.prompts,
-                plan.parameters > LARGE,
-                is_complete(plan),
-            )
-        artifacts = [emit_measured(plan, networks, part, root, meter, report) for part in plan.parts]
+        reference, artifacts = reference_and_artifacts(plan, root, meter, report)
         bundle = Bundle(root, make_manifest(plan, root, artifacts))
         rows = []
         for artifact in artifacts:
@@ -248,35 +300,126 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
                 rows.append(verify_picture(bundle, backend, reference)[0])
-        require(rows, "No bundle was written.")
-        sample = draw_sample(plan, bundle, meter, report)
+        kept = keep_passing_(bundle, rows)
+        sample = draw_sample(plan, kept, meter, report)
+        artifacts = list(kept.manifest.components)
         operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
-        write_rows(root, rows)
-        write_manifest(root, bundle.manifest)
-    return Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample)
+        write_rows(root, [row for row in rows if row.backend in kept.backends])
+        write_manifest(root, kept.manifest)
+    seconds = time.perf_counter() - start
+    result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
+    result.require()
+    return result
+
+
+def keep_passing_(bundle: Bundle, rows: Sequence[Row]) -> Bundle:
+    """The bundle without the back ends of which a row is below its floor, their files removed; where none is left,
+    VerificationError.
+    """
+    failed = {row.backend for row in rows if not row.passed}
+    kept = tuple(a for a in bundle.manifest.components if a.backend not in failed)
+    if not kept:
+        require(rows, "No bundle was written.")
+    for backend in failed:
+        shutil.rmtree(bundle.root / backend)
+    return replace(bundle, manifest=replace(bundle.manifest, components=kept))
+
+
+def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report) -> tuple[Reference, list[Artifact]]:
+    """What the original gives, and the artifacts of all parts; where memory and cores allow, a second process begins to
+    write them, the largest first, while this one runs the original.
+    """
+    networks, references = TorchNetworks(plan.checkpoint, plan.tier.width), []
+    order, two, here = hardest_first(plan), fits_two(plan), os.getpid()
+    if two:
+        load_(networks, plan)  # once, before the process is copied
+
+    def run_original() -> None:
+        report("running the original in PyTorch")
+        with meter.stage("reference"):
+            references.append(make_reference_of(plan, networks))
+
+    def work(job: int) -> dict:
+        own, tell = Meter(), report if os.getpid() == here else silent
+        if tell is silent:
+            torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
+        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
+        return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
+
+    results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
+    for part in range(len(order)):
+        meter.stages += [Stage(**stage) for stage in results[part]["stages"]]
+    made = [json.loads(json.dumps(results[part]["artifact"])) for part in range(len(order))]
+    return references[0], [from_values(Artifact, values) for values in made]
+
+
+def silent(line: str) -> None:
+    """A report of a process that has no terminal of its own."""
+
+
+def hardest_first(plan: Plan) -> list[int]:
+    """The parts in the order of how long they may take: transformers first, of them those of the last back ends."""
+    return sorted(range(len(plan.parts)), key=lambda i: (plan.parts[i].component != "transformer", -i))
+
+
+def fits_two(plan: Plan) -> bool:
+    """Whether two processes can write artifacts at a time: there are cores, and memory for both."""
+    return len(plan.parts) > 1 and can_share() and available_bytes() > 2 * plan.memory_bytes
+
+
+def load_(networks: TorchNetworks, plan: Plan) -> None:
+    """Makes the original's networks on one thread, since a process with a pool of threads must not be copied."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("transformer", "text_encoders", "decoder"):
+        getattr(networks, name)
+    torch.set_num_threads(threads)
+
+
+def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
+    """The original's answers that the artifacts are held against."""
+    return make_reference(
+        networks,
+        plan.latent_shape,
+        plan.sigmas,
+        plan.checkpoint.sampler.guidance,
+        plan.checkpoint.config.prompts,
+        plan.parameters > LARGE,
+        is_complete(plan),
+    )
 
 
 def check_space(plan: Plan) -> None:
-    """Refuses an export that the disk cannot hold, before the work."""
+    """Refuses an export that the disk or the memory cannot hold, before the work."""
     free = free_bytes(plan.out)
     if free < plan.bytes:
         raise InputError(
             f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about {plan.bytes / 2**20:.0f} MiB needed.",
             "Free some space, or choose another --out.",
         )
+    memory = available_bytes()
+    if memory < plan.memory_bytes:
+        raise InputError(
+            f"about {plan.memory_bytes / 2**30:.1f} GiB of memory are needed, {memory / 2**30:.1f} GiB are free.",
+            "Close other programs, choose a narrower tier, or a smaller --resolution.",
+        )
 
 
 @contextmanager
 def scratch(root: Path) -> Iterator[None]:
-    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed."""
-    kept, folder = tempfile.tempdir, root / ".scratch"
+    """Keeps the temporary files of converters inside the unfinished bundle, so that they vanish with it when killed.
+
+    Python's temporary folder is the whole process's: a second export in another thread waits for the first.
+    """
+    folder = root / ".scratch"
     folder.mkdir()
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = kept
-        shutil.rmtree(folder, ignore_errors=True)
+    with PROCESS:
+        kept, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = kept
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_complete(plan: Plan) -> bool:
@@ -299,7 +442,7 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
     """Rewrites a component in its back end's form and writes its artifact."""
     backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
-    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.norm))
+    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
     path = artifact_path(root, part.backend, part.component)
     try:
         quietly(lambda: backend.write(component, path, target, weights))
@@ -345,7 +488,7 @@ def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Mani
         sigmas=tuple(plan.sigmas),
         shift=sampler.shift,
         guidance=sampler.guidance,
-        bits=plan.tier.bits if quantized is None else quantized.bits,
+        bits=PLAIN_BITS if quantized is None else quantized.bits,
         latent_shape=plan.latent_shape,
         timestep_features=timestep_definition(config.transformer.time_features),
         tokenizer=write_tokenizer(root, plan.checkpoint.tokenizer_files, lengths),

@@ -1,4 +1,4 @@
-"""Files as the bundle contract wants them: digests, and folders that appear whole or not at all."""
+"""Files as the bundle contract wants them: digests, names, files that appear whole, and what a disk may refuse."""
 
 from __future__ import annotations
 
@@ -6,31 +6,53 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import EdgegenError, InputError
+from edgegen.errors import EdgegenError, InputError, brief
 
 CHUNK = 2**20
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+LONGEST = 220  # bytes of a file's name: systems take 255, and temporary names are longer
+REMEDIES = {
+    errno.EROFS: "It is read-only: choose another folder.",
+    errno.EACCES: "Choose another, or ask for permission.",
+    errno.EPERM: "Choose another, or ask for permission.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+    errno.EBUSY: "Something else uses it: choose another folder.",
+}
+PARTIAL = ".edgegen-"  # begins the names of files that are being written
 NEARLY_FULL = 2**20  # bytes free below which a failed write is put down to a full disk
 
 
 def digest(path: Path) -> tuple[str, int]:
-    """sha256 and bytes of a file; of a folder, sha256 over the lines `<sha256>  <relative path>` sorted by path."""
-    if path.is_file():
+    """sha256 and bytes of a file; of a folder, or of a file with its weights beside it, sha256 over the lines
+    `<sha256>  <relative path>` sorted by path.
+    """
+    weights = data_beside(path)
+    if path.is_file() and not weights.exists():
         return file_digest(path)
     lines, total = [], 0
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    files = [(p.name, p) for p in (path, weights)] if path.is_file() else below(path)
     for name, file in files:
         sha, size = file_digest(file)
         lines.append(f"{sha}  {name}\n")
         total += size
     return hashlib.sha256("".join(lines).encode()).hexdigest(), total
+
+
+def below(folder: Path) -> list[tuple[str, Path]]:
+    """The files in a folder by their relative paths, sorted."""
+    return sorted((p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file())
+
+
+def data_beside(path: Path) -> Path:
+    """Where the weights of a file go that cannot hold them."""
+    return path.with_name(f"{path.name}.data")
 
 
 def file_digest(path: Path) -> tuple[str, int]:
@@ -46,113 +68,6 @@ def file_digest(path: Path) -> tuple[str, int]:
 def write_json(path: Path, value: Any) -> None:
     """Indented JSON; a NaN or infinity is an error, for it is no JSON."""
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def new_folder(target: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary folder beside `target` that becomes `target` when the block ends, and vanishes if it fails.
-
-    `marker` is the file that makes such a folder look finished; a folder loses it first when removed. What an
-    interrupted run left behind is cleaned up. An occupied target is refused unless `overwrite`, which replaces a folder
-    with a marker only, and only once the new one is whole. A full disk is an InputError.
-    """
-    target = Path(os.path.abspath(target))
-    check_free(target, marker, overwrite)
-    clean_up_(target, marker)
-    created = make_parents(target)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        with disk_errors(target):
-            partial.mkdir()
-            yield partial
-            sync(partial)
-            check_free(target, marker, overwrite)  # again: another run may have been faster
-            put_in_place_(partial, target, marker)
-    except BaseException:
-        remove_(partial, marker)
-        for folder in created:
-            remove_if_empty_(folder)
-        raise
-
-
-def check_free(target: Path, marker: str, overwrite: bool) -> None:
-    """Refuses a target that holds something, or, to overwrite, something that is not ours."""
-    if target.is_file():
-        raise InputError(f"{target} is a file.", "Choose another folder.")
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise InputError(f"{target} is not empty.", "Choose another folder with --out, or pass --overwrite.")
-    if not (target / marker).is_file():
-        raise InputError(
-            f"{target} is not empty and has no {marker}: --overwrite replaces only what was made here.",
-            "Choose another folder with --out.",
-        )
-
-
-def clean_up_(target: Path, marker: str) -> None:
-    """Removes what interrupted runs left beside a target; a folder that was being replaced is put back."""
-    if not target.parent.is_dir():
-        return
-    for left in sorted(target.parent.glob(f".{target.name}.*")):
-        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(partial|replaced)-(\d+)", left.name)
-        if match is None or is_running(int(match[2])):
-            continue
-        if match[1] == "replaced" and not target.exists() and (left / marker).is_file():
-            left.rename(target)
-        else:
-            remove_(left, marker)
-
-
-def is_running(pid: int) -> bool:
-    """Whether another process of this number lives."""
-    if pid == os.getpid():
-        return False  # ours has made nothing yet: a number used again, as in containers
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def make_parents(target: Path) -> list[Path]:
-    """Makes the missing folders above a target; returns them, deepest first."""
-    missing = [folder for folder in target.parents if not folder.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {target.parent}: {error.strerror}.", "Choose another folder.") from None
-    return missing
-
-
-def put_in_place_(partial: Path, target: Path, marker: str) -> None:
-    """Renames a whole folder to its target; what was there is moved aside first and removed last."""
-    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    if target.exists() and any(target.iterdir()):
-        target.rename(replaced)
-    try:
-        partial.rename(target)
-    except BaseException:
-        if replaced.exists():
-            replaced.rename(target)
-        raise
-    sync_folder(target.parent)
-    remove_(replaced, marker)
-
-
-def remove_(folder: Path, marker: str) -> None:
-    """Removes a folder, the file that makes it look finished first."""
-    (folder / marker).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_if_empty_(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        pass
 
 
 def sync(folder: Path) -> None:
@@ -173,24 +88,82 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def user_path(path: str | Path) -> Path:
+    """A path as a user gives one: `~` is the home folder; a name that no file can have or no text show is refused."""
+    text = os.fspath(path)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"the path {brief(text)} is not UTF-8 text.", "Rename it.") from None
+    if "\0" in text:
+        raise InputError(f"the path {brief(text)} holds a zero byte.", "Choose another name.")
+    for part in Path(text).parts:
+        if len(os.fsencode(part)) > LONGEST and part != os.sep:
+            raise InputError(
+                f"the name {brief(part)} has {len(os.fsencode(part))} bytes, the limit is {LONGEST}.",
+                "Choose a shorter one.",
+            )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user, or no home
+        return Path(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a new file beside `path`, of its suffix, that takes its place when the block ends and vanishes if it
+    fails. A link in its place is replaced, not followed.
+    """
+    with disk_errors(path.absolute()):
+        handle, name = tempfile.mkstemp(path.suffix, PARTIAL, path.absolute().parent)
+        partial = Path(name)
+        try:
+            os.fchmod(handle, 0o666 & ~umask())
+            os.close(handle)
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """The permissions that new files of this process lack."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turns the errors of a full or unwritable disk into one line, whichever library met them."""
+    """Turns what the system refuses while something is written into one line, whichever library met it."""
     try:
         yield
     except EdgegenError:
         raise
     except Exception as error:
+        refused = next((e for e in chain(error) if isinstance(e, OSError) and e.errno is not None), None)
         if is_disk_full(error, target):
-            raise InputError(
-                f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
-                "Free some space, or choose another folder with --out.",
-            ) from error
-        if isinstance(error, PermissionError):
-            raise InputError(
-                f"cannot write {error.filename or target}: {error.strerror}.", "Choose another folder."
-            ) from error
+            raise disk_full(target) from error
+        if refused is not None:
+            raise system_error(refused, target) from error
         raise
+
+
+def disk_full(target: Path) -> InputError:
+    """The error of a disk that has no room for `target`."""
+    return InputError(
+        f"the disk of {target.parent} is full ({free_bytes(target) / 2**20:.1f} MiB free).",
+        "Free some space, or choose another folder with --out.",
+    )
+
+
+def system_error(error: OSError, target: Path | None = None) -> InputError:
+    """One line for whatever the system refused: what, and the system's own reason."""
+    what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
+    reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
+    if error.errno == errno.EFBIG:
+        return InputError(f"{what} is larger than a file may be here ({reason}).", "Raise the limit (ulimit -f).")
+    return InputError(f"cannot use {what}: {reason}." if what else f"{reason}.", REMEDIES.get(error.errno or 0, ""))
 
 
 def is_disk_full(error: BaseException, path: Path) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,24 +13,28 @@ from PIL import Image
 
 from edgegen.backends.registry import backend_names, fastest_first
 from edgegen.bundle import MANIFEST, Bundle, load_bundle
-from edgegen.errors import InputError, unknown
-from edgegen.files import disk_errors
+from edgegen.callbacks import Advance, Report
+from edgegen.errors import InputError, brief, unknown
+from edgegen.files import user_path
+from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
+from edgegen.pictures import save_picture
 from edgegen.pipeline.draw import denoise, to_image
 from edgegen.pipeline.networks import ArtifactNetworks, Networks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import threads_for
-from edgegen.verify import Report, is_whole
+from edgegen.strict_json import is_text
+from edgegen.verify import is_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SEED = 2**63 - 1
-Advance = Callable[[int, int], None]  # steps done, of how many
+SLUG = 60  # bytes of a picture's name that come from its prompt
 
 
 @dataclass(frozen=True)
-class Request:
+class PictureRequest:
     """A picture to draw; what is None is the bundle's own."""
 
     prompt: str
@@ -60,18 +65,28 @@ class Drawn:
     seconds: float
     previews: tuple[str, ...]
 
+    def open(self) -> Image.Image:
+        """The picture, read from its file."""
+        with Image.open(self.picture) as image:
+            return image.copy()
+
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def generate(request: Request, report: Report = lambda line: None, advance: Advance = lambda done, of: None) -> Drawn:
+def generate(
+    request: PictureRequest, report: Report = lambda line: None, advance: Advance = lambda done, of: None
+) -> Drawn:
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
+    check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
     with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
+        if isinstance(bundle.manifest, ForeignManifest):
+            return draw_with_pipeline(bundle, request, report, advance)
         return draw_and_save(bundle, request, report, advance)
 
 
-def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Advance) -> Drawn:
+def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
     """Draws with the back end asked for, and saves the picture and, if asked, what each step aims at."""
     backend = choose_backend(bundle, request.backend)
     sampler = sampler_of(bundle, request)
@@ -90,10 +105,10 @@ def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Adv
         advance(step.index, step.count)
         if request.preview and step.index < step.count:
             path = out.with_name(f"{out.stem}-step{step.index:02d}{out.suffix}")
-            save(to_image(networks.decode(step.predicted)), path)
+            save_picture(to_image(networks.decode(step.predicted)), path)
             previews.append(str(path))
     report("decoding")
-    save(to_image(networks.decode(step.latent)), out)
+    save_picture(to_image(networks.decode(step.latent)), out)
     return Drawn(
         str(out),
         request.prompt,
@@ -108,6 +123,32 @@ def draw_and_save(bundle: Bundle, request: Request, report: Report, advance: Adv
         round(time.perf_counter() - start, 3),
         tuple(previews),
     )
+
+
+def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
+    """Draws with the pipeline of diffusers that a bundle of foreign networks was made of."""
+    from edgegen.foreign.pipeline import open_pipeline, run_pipeline
+
+    if request.preview or request.checkpoint or request.backend == "torch":
+        raise InputError("a foreign bundle draws with its artifacts alone, without previews.", "Leave that out.")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise InputError(f"seed {request.seed} is outside 0 to {MAX_SEED}.")
+    backend = request.backend or next(b for b in fastest_first() if b in bundle.backends)
+    if backend not in bundle.backends:
+        raise unknown("back end", backend, bundle.backends)
+    out = check_out(request.out or Path(f"{slug(request.prompt)}.png"))
+    start = time.perf_counter()
+    report(f"drawing with {backend}")
+    picture, steps, guidance = run_pipeline(
+        open_pipeline(bundle, backend), request.prompt, bundle.manifest.resolution, request.seed, request.steps,
+        request.guidance, advance,
+    )  # fmt: skip
+    save_picture(picture, out)
+    seconds = round(time.perf_counter() - start, 3)
+    return Drawn(
+        str(out), request.prompt, str(bundle.root), backend, request.seed, steps, guidance, picture.size, False, False,
+        seconds, (),
+    )  # fmt: skip
 
 
 def newest_bundle(root: Path) -> Path:
@@ -133,7 +174,7 @@ def choose_backend(bundle: Bundle, name: str | None) -> str:
     return name
 
 
-def sampler_of(bundle: Bundle, request: Request) -> SamplerConfig:
+def sampler_of(bundle: Bundle, request: PictureRequest) -> SamplerConfig:
     """The bundle's sampler with what the request changes; out of range is an error."""
     m = bundle.manifest
     steps = m.steps if request.steps is None else request.steps
@@ -153,29 +194,41 @@ def checkpoint_of(bundle: Bundle, folder: Path | None) -> Checkpoint:
     return load_checkpoint(folder) if folder else reopen(bundle.manifest.checkpoint)
 
 
+def check_prompt(prompt: str) -> str:
+    """Refuses a prompt that is no text, such as one typed in another encoding than the terminal's."""
+    if not is_text(prompt):
+        raise InputError(f"the prompt {brief(prompt)} is not UTF-8 text.", "Type it in UTF-8.")
+    return prompt
+
+
 def check_out(path: Path) -> Path:
     """Refuses a file that cannot be a picture or has nowhere to go, before any work."""
+    path = user_path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} has no picture's suffix.", f"Use one of {', '.join(SUFFIXES)}.")
     if path.is_dir():
         raise InputError(f"{path} is a folder.", "Give a file with --out.")
-    if not path.absolute().parent.is_dir():
+    if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
+        raise InputError(f"{path} is no file.", "Give another file with --out.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise InputError(f"folder {path.parent} does not exist.", "Make it, or choose another --out.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"folder {path.parent} cannot be written to.", "Choose another --out.")
     return path
 
 
 def slug(prompt: str) -> str:
-    """A file name that resembles a prompt."""
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
-    return "-".join(words)[:60].strip("-") or "picture"
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Writes an image beside its name and renames it."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with disk_errors(path.absolute()):
-            image.save(partial)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """A file name that resembles a prompt, in any script; of one that is cut or has no letters, with a digest, so that
+    two prompts do not become one picture.
+    """
+    words = "".join(c if c.isalnum() else " " for c in unicodedata.normalize("NFC", prompt.lower())).split()
+    name, cut = "-".join(words), ""
+    for letter in name:
+        if len((cut + letter).encode()) > SLUG:
+            break
+        cut += letter
+    if cut == name and name:
+        return name
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{cut.strip('-') or 'picture'}-{digest}" if prompt else "picture"

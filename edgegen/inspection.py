@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgegen.backends.registry import find_backend, read_graph
 from edgegen.bundle import Artifact, Bundle, load_bundle
+from edgegen.callbacks import Report
 from edgegen.errors import unknown
 
 if TYPE_CHECKING:
     from edgegen.lint import Finding
 
-Report = Callable[[str], None]
 TRANSPOSES = ("transpose", "Transpose", "XNNStaticTranspose", "permute_copy", "transpose_copy")
 RESHAPES = ("reshape", "Reshape", "XNNStaticReshape", "view_copy", "expand_dims", "squeeze", "Squeeze", "Unsqueeze")
 
@@ -47,7 +47,18 @@ class Contents:
         return sum(self.operations.values())
 
 
-def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = lambda line: None) -> list[Contents]:
+@dataclass(frozen=True)
+class Inspection:
+    """Every artifact that was read of a bundle."""
+
+    bundle: str
+    components: tuple[Contents, ...]
+
+    def to_dict(self) -> dict:
+        return {"bundle": self.bundle, "components": [asdict(contents) for contents in self.components]}
+
+
+def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = lambda line: None) -> Inspection:
     """Every artifact of a bundle on disk, or those of some back ends."""
     bundle = load_bundle(folder)
     for backend in backends:
@@ -58,7 +69,7 @@ def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = 
         if not backends or artifact.backend in backends:
             report(f"reading {artifact.name} of {artifact.backend}")
             found.append(inspect_artifact(bundle, artifact))
-    return found
+    return Inspection(str(folder), tuple(found))
 
 
 def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:

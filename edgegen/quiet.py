@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -27,9 +28,21 @@ def quietly(work: Callable[[], Result]) -> Result:
     return result
 
 
+PROCESS = RLock()  # held by whatever changes something of the whole process for a while, one thread at a time
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Sends the process's stdout and stderr, C libraries included, to a file; its end is shown if the body raises."""
+    """Sends the process's stdout and stderr, C libraries included, to a file; its end is shown if the body raises.
+
+    Other threads print to that file too meanwhile; a second thread that asks for quiet waits.
+    """
+    with PROCESS:
+        yield from divert()
+
+
+def divert() -> Iterator[None]:
+    """Points the two streams elsewhere for as long as the generator is suspended."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(fd) for fd in (1, 2)]

@@ -17,7 +17,7 @@ from typing import Any
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.errors import InputError, unknown
 
-NORM_FORMS = ("composed", "fused")
+OPERATION_FORMS = ("composed", "fused")
 INT8_FLOOR_DB = 38.0  # where a tier says nothing else of activations in int8
 UNITS = ("npu", "gpu", "cpu")
 RATE_PRECISIONS = ("int8", "float16", "float32")
@@ -32,7 +32,7 @@ class BackendTarget:
     name: str
     attention: str  # "split" or "batched", see rewrite/component.py
     query_chunk: int  # split: the most queries one einsum takes
-    norm: str  # "composed" or "fused"
+    operations: str  # "composed" or "fused": whether a norm, rotation or attention is one operation
     precision: str  # of activations, and of weights that are not quantized: "float16" or "float32"
     floor_db: float  # the least PSNR of a component against fp32 PyTorch
     deployment_target: str | None = None  # Core ML and Core AI: the oldest system, such as "iOS17"
@@ -55,7 +55,6 @@ class Tier:
     name: str
     summary: str
     width: float
-    bits: int  # per stored weight
     picture_floor_db: float  # the least PSNR of a picture after a whole trajectory
     backends: dict[str, BackendTarget]
     resolution: tuple[int, int] | None = None  # pixels, width and height; None: the checkpoint's own
@@ -189,7 +188,6 @@ def read_tier(path: Path) -> Tier:
         name=table.folder_name("name"),
         summary=table.text("summary"),
         width=table.number("width", 0, 1),
-        bits=table.integer("bits", 16, 16, default=16),
         picture_floor_db=table.number("picture_floor_db", 0, 200),
         backends={name: read_backend(name, backends.table(name)) for name in backends.names_of(backend_names())},
         resolution=None if resolution is None else (resolution[0], resolution[1]),
@@ -207,7 +205,7 @@ def read_backend(name: str, table: Table) -> BackendTarget:
         name=name,
         attention=table.choice("attention", backend.forms),
         query_chunk=table.integer("query_chunk", 1, 2**20, default=512),
-        norm=table.choice("norm", NORM_FORMS, default="composed"),
+        operations=table.choice("operations", OPERATION_FORMS, default="composed"),
         precision=table.choice("precision", backend.precisions),
         floor_db=table.number("floor_db", 0, 200),
         deployment_target=table.choice("deployment_target", backend.releases) if backend.releases else None,
@@ -312,7 +310,7 @@ class Table:
 
     def folder_name(self, key: str) -> str:
         value = self.text(key)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             raise self.error(key, "letters, digits, '.', '_' and '-'", repr(value))
         return value
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,22 +11,25 @@ import numpy as np
 from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
+from edgegen.callbacks import Report
 from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
+from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
 from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.cases import read_cases
 from edgegen.pipeline.draw import denoise, draw
 from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.runtime.threads import LARGE, threads_for
+from edgegen.strict_json import read_json
 
 MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
 HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
 
-Report = Callable[[str], None]
 Call = tuple[np.ndarray, float, Condition, np.ndarray]  # latent, sigma, condition, velocity
 
 
@@ -228,7 +230,7 @@ def verify_artifact(bundle: Bundle, artifact: Artifact, reference: Reference) ->
     return compare(run, reference.cases[artifact.name], artifact.name, artifact.backend, floor)
 
 
-def verify_bundle(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
+def verify_all(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
     """A row for every artifact, and one for the picture of every back end that has all three networks."""
     rows = []
     for artifact in bundle.manifest.components:
@@ -268,6 +270,25 @@ def require(rows: Iterable[Row], remedy: str) -> None:
         raise VerificationError(f"verification failed: {'; '.join(failed)}.", remedy)
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The rows of a bundle that was verified anew."""
+
+    bundle: str
+    rows: tuple[Row, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.rows) and all(row.passed for row in self.rows)
+
+    def require(self) -> None:
+        """Raises VerificationError that names every row below its floor."""
+        require(self.rows, "Export the bundle again.")
+
+    def to_dict(self) -> dict:
+        return {"bundle": self.bundle, "passed": self.passed, "verify": [asdict(row) for row in self.rows]}
+
+
 def write_rows(root: Path, rows: Iterable[Row]) -> None:
     """verify.json."""
     write_json(root / VERIFY, [asdict(row) for row in rows])
@@ -275,15 +296,15 @@ def write_rows(root: Path, rows: Iterable[Row]) -> None:
 
 def read_rows(root: Path) -> list[dict]:
     """The rows of verify.json; an unreadable file is an error that names it."""
-    try:
-        return json.loads((root / VERIFY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{root / VERIFY} cannot be read: {error}.", "Export the bundle again.") from None
+    rows = read_json(root / VERIFY, "Export the bundle again.")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{root / VERIFY} does not hold a list of rows.", "Export the bundle again.")
+    return rows
 
 
 def verify_folder(
     folder: Path, checkpoint: Path | None = None, backends: Sequence[str] = (), report: Report = lambda line: None
-) -> list[Row]:
+) -> Verification:
     """Verifies a bundle on disk anew against the checkpoint it was made of, or the one in a folder."""
     bundle = load_bundle(folder)
     m = bundle.manifest
@@ -292,10 +313,24 @@ def verify_folder(
             raise unknown("back end", backend, bundle.backends)
     chosen = tuple(a for a in m.components if not backends or a.backend in backends)
     bundle = replace(bundle, manifest=replace(m, components=chosen))
+    if isinstance(m, ForeignManifest):
+        return Verification(str(folder), tuple(verify_cases(bundle, report)))
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")
     parameters = sum(p.numel() for p in networks.transformer.parameters())
     whole = any(is_whole(bundle, backend) for backend in bundle.backends)
     with threads_for(parameters):
         reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole)
-        return verify_bundle(bundle, reference, report)
+        return Verification(str(folder), tuple(verify_all(bundle, reference, report)))
+
+
+def verify_cases(bundle: Bundle, report: Report) -> list[Row]:
+    """A row for every artifact of foreign networks, on the cases that the bundle holds."""
+    rows = []
+    for artifact in bundle.manifest.components:
+        report(f"verifying {artifact.name} on {artifact.backend}")
+        cases = [Case(feed, expected) for feed, expected in read_cases(bundle, artifact.name)]
+        floors = bundle.manifest.floors_db
+        floor = floors.get(f"{artifact.backend}/{artifact.name}", floors[artifact.backend])
+        rows.append(compare(open_artifact(bundle, artifact), cases, artifact.name, artifact.backend, floor))
+    return rows

@@ -23,13 +23,13 @@ from edgegen.bench.compare import compare
 from edgegen.bench.host import Candidate, ChildRunner
 from edgegen.bench.measure import NOISE_LIMIT, Measurement, Opened, Settings, measure_
 from edgegen.bench.memory import Memory
-from edgegen.bench.plot import lines
 from edgegen.bench.predict import Prediction
 from edgegen.bench.predict_bundle import PredictedPart
 from edgegen.bench.row import predicted_row
-from edgegen.bench.session import Request, measure_host
+from edgegen.bench.session import BenchRequest, measure_host
 from edgegen.bench.statistics import ratio_of_medians, summarize
 from edgegen.bundle import load_bundle
+from edgegen.charts import lines
 from edgegen.cli import run
 from edgegen.errors import EdgegenError, InputError
 from edgegen.graph.attribution import Node, attribute, meet
@@ -216,7 +216,7 @@ def test_comparing_one_with_itself_shows_no_difference():
 
 def session(made, tmp_path, times, force=False, **more):
     """measure_host on the tiny bundle with runners whose times are given, by call."""
-    request = Request(
+    request = BenchRequest(
         (made / "bundle",),
         ("onnx",),
         ("decoder",),
@@ -240,7 +240,7 @@ def test_a_noisy_machine_is_not_believed_unless_forced(made, tmp_path):
 
 
 def test_an_interrupted_session_records_what_it_has_as_partial(made, tmp_path):
-    request = Request((made / "bundle",), ("onnx",), ("transformer",), record=tmp_path / "rows.jsonl")
+    request = BenchRequest((made / "bundle",), ("onnx",), ("transformer",), record=tmp_path / "rows.jsonl")
     with pytest.raises(KeyboardInterrupt):
         measure_host(request, make_runner=lambda candidate, _: Fake("x", steady(0), stop_after=9))
     (row,) = records.read(tmp_path / "rows.jsonl")
@@ -408,12 +408,16 @@ def test_a_line_cut_off_harms_no_other(tmp_path):
         records.append(path, {"n": 4})
 
 
-def test_a_study_is_resumed_from_its_own_row_only(tmp_path):
+def test_a_study_is_resumed_from_its_own_row_only(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr(records, "commit", lambda: "abcdef0")  # a source archive has none
     row = records.append_study(path, {"tokens": 64}, {"ms": 1.0})
     assert records.done(path, {"tokens": 64}) == row and records.done(path, {"tokens": 65}) is None
     path.write_text(path.read_text().replace(f'"commit": "{row["commit"]}"', '"commit": "1234567"'))
     assert records.done(path, {"tokens": 64}) is None
+    monkeypatch.setattr(records, "commit", lambda: None)
+    records.append_study(path, {"tokens": 64}, {"ms": 1.0})
+    assert records.done(path, {"tokens": 64}) is None  # a commit that is not known is not this one
 
 
 def test_a_report_is_one_file_that_says_predicted_in_every_row(made, tmp_path):
@@ -479,7 +483,7 @@ def test_a_connected_phone_is_found_by_its_model():
 def test_what_is_not_here_is_predicted_and_says_so(made, tmp_path, capfd):
     line = ["bench", "--device", "pixel8", "--bundle", str(made / "bundle")]
     assert run([*line, "--report", str(tmp_path / "page.html")]) == 0
-    told = capfd.readouterr().err.splitlines()
+    told = capfd.readouterr().out.splitlines()
     assert "predicted" in told[0] and "nothing here was measured" in told[0]
     rows = [
         text

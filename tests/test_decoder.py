@@ -197,8 +197,9 @@ def test_settings_out_of_range_are_refused(changes):
 
 
 def test_the_recipe_is_the_bundled_size_and_its_result_goes_into_a_checkpoint(teacher, tmp_path, monkeypatch):
-    from edgegen.train.outcome import assemble as assembling
-    from edgegen.train.recipe import Assembly, load_recipe
+    from edgegen.train.outcome import assemble
+    from edgegen.train.run import collect
+    from edgegen.train.run.recipe import Assembly, load_recipe
     from edgegen.train.stages.frozen import Frozen
 
     recipe = load_recipe("decoder", ["model.depths=[1, 1, 1]", "steps=3"])
@@ -206,9 +207,9 @@ def test_the_recipe_is_the_bundled_size_and_its_result_goes_into_a_checkpoint(te
     config = SMALL.within(TINY)
     made = train_decoder(sources(pictures()), {}, teacher, tmp_path / "decoder", config, FAST, stop_after=1)
     frozen = Frozen(TINY, teacher, tiny.TINY.text, nn.Linear(1, 1), {})
-    monkeypatch.setattr(assembling, "load_frozen", lambda folder, encoders: frozen)
-    monkeypatch.setattr(assembling, "elastic_result", lambda folder: (tiny.TINY.transformer, {}))
-    found, states, _ = assembling.collect(tmp_path, Assembly())
+    monkeypatch.setattr(collect, "load_frozen", lambda folder, encoders: frozen)
+    monkeypatch.setattr(collect, "elastic_result", lambda folder: (tiny.TINY.transformer, {}))
+    found, states, _ = assemble.collect(tmp_path, Assembly())
     assert found.autoencoder == config and found.autoencoder.encoder_widths == TINY.encoder_widths
     assert states["decoder"].keys() == made.state_dict().keys()
     assert all(torch.equal(states["decoder"][name], value) for name, value in made.state_dict().items())

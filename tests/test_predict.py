@@ -79,7 +79,7 @@ def test_the_fused_attention_counts_like_the_composed_one():
     assert fused.activations == composed.activations
 
 
-@pytest.mark.parametrize("form", [Form("batched", norm="fused"), Form("split"), Form("split", query_chunk=4)])
+@pytest.mark.parametrize("form", [Form("batched", operations="fused"), Form("split"), Form("split", query_chunk=4)])
 def test_all_forms_ask_for_the_same(form):
     config = DiTConfig(
         hidden=64,
@@ -119,7 +119,7 @@ def test_recorded_counts_are_those_of_the_code():
 
 @pytest.mark.parametrize(
     "backend, form",
-    [("coreml", Form("split")), ("onnx", Form("batched", norm="fused")), ("executorch", Form("batched"))],
+    [("coreml", Form("split")), ("onnx", Form("batched", operations="fused")), ("executorch", Form("batched"))],
 )
 def test_an_artifact_asks_for_what_its_module_asks_for(backend, form, tmp_path):
     config = DiTConfig(
@@ -342,7 +342,7 @@ def test_the_command_names_the_best_the_runner_up_and_why_not(capfd, tmp_path):
     tiny_checkpoint(tmp_path / "checkpoint", config)
     line = ["recommend", "--device", "pixel8", "--checkpoint", str(tmp_path / "checkpoint")]
     assert run([*line, "--budget", "3s", "--memory", "1.5GB"]) == 0
-    told = capfd.readouterr().err
+    told = capfd.readouterr().out
     assert "best:" in told and "runner-up:" in told and "no Core ML" in told
     figures = re.findall(r"[^;:]*?[\d.]+ (?:m?s|MB|GB) \([\d.]+ ", told)
     assert len(figures) > 8 and all("predicted" in figure for figure in figures)
@@ -369,7 +369,7 @@ def test_the_limit_is_what_one_app_may_use_or_the_assumption_is_told(tmp_path, c
         document = json.loads(capfd.readouterr().out)
         assert document["memory_bytes"] == limit and all(part in document["memory_note"] for part in parts)
         run(["recommend", "--device", name, "--preset", "emoji"])
-        told = capfd.readouterr().err
+        told = capfd.readouterr().out
         assert all(part in told for part in parts) and ("unknown" in told) == (limit is None)
     advice = advise([], unknown, None, 1e9)
     assert (advice.memory, advice.memory_note) == (1e9, "as asked")

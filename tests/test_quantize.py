@@ -24,7 +24,7 @@ from edgegen.model.checkpoint import load_checkpoint
 from edgegen.quantize import run as runs
 from edgegen.quantize.integers import IntegerWeight, round_to_nearest
 from edgegen.quantize.palette import Palette
-from edgegen.quantize.run import Request, quantize
+from edgegen.quantize.run import QuantizeRequest, quantize
 from edgegen.quantize.stored import stored_weights
 from edgegen.quantize.trajectories import draw_points, encode_prompts, mixed_seed, sampling_of, velocity_error
 from edgegen.quantize.tune import Tuning, tune_
@@ -40,9 +40,9 @@ def source(tmp_path_factory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("source") / "tiny")
 
 
-def request_of(source: Path, out: Path, **changes) -> Request:
+def request_of(source: Path, out: Path, **changes) -> QuantizeRequest:
     settings = dict(width=WIDTH, bits=5.0, prompts=PROMPTS, tuning=TUNING)
-    return Request(load_checkpoint(source), out, **(settings | changes))
+    return QuantizeRequest(load_checkpoint(source), out, **(settings | changes))
 
 
 @pytest.fixture(scope="module")

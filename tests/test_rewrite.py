@@ -16,12 +16,12 @@ from edgegen.model.config import ladder
 from edgegen.model.dit import DiT
 from edgegen.model.elastic import materialize
 from edgegen.model.text import EncoderConfig, TextConfig, TextEncoders
-from edgegen.rewrite.attention import runs
+from edgegen.rewrite.bna import block_groups
 from edgegen.rewrite.build import decoder_component, text_component, transformer_component
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.dit import DeployedDiT
 
-FORMS = (Form("split"), Form("batched"), Form("batched", norm="fused"))
+FORMS = (Form("split"), Form("batched"), Form("batched", operations="fused"))
 FLOOR_DB = 100.0
 
 
@@ -80,14 +80,14 @@ def test_blocks_that_do_not_divide_the_grid_are_refused_with_the_nearest_that_fi
 
 
 @pytest.mark.parametrize("blocks, radius", [(1, 0), (4, 0), (4, 1), (4, 3), (8, 1), (8, 2), (8, 4), (16, 1)])
-def test_runs_give_every_query_the_keys_near_it_once(blocks, radius):
-    """A batched run of blocks gathers for each query what the mask over all tokens leaves open, and nothing else."""
+def test_block_groups_give_every_query_the_keys_near_it_once(blocks, radius):
+    """A group of blocks gathers for each query what the mask over all tokens leaves open, and nothing else."""
     tokens, size = 32, 32 // blocks
     numbers = torch.arange(tokens)[None, :, None]
     open_keys = block_bias(tokens, blocks, radius)[0, 0] == 0  # (S, S)
     seen = []
-    for run in runs(tokens, blocks, radius):
-        for queries, keys in zip(run.queries(numbers)[..., 0], run.windows(numbers)[..., 0], strict=True):
+    for group in block_groups(tokens, blocks, radius):
+        for queries, keys in zip(group.queries(numbers)[..., 0], group.windows(numbers)[..., 0], strict=True):
             seen += queries.tolist()
             assert len(queries) % size == 0 and len(set(keys.tolist())) == len(keys)
             assert all(open_keys[query].nonzero()[:, 0].tolist() == sorted(keys.tolist()) for query in queries)

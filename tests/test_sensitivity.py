@@ -8,7 +8,8 @@ from torch import nn
 
 from edgegen.errors import InputError
 from edgegen.model.random_checkpoint import random_checkpoint
-from edgegen.quantize.calibration import calibrate, default_prompts, read_prompts, spread
+from edgegen.prompts import read_prompts
+from edgegen.quantize.calibration import calibrate, default_prompts, spread
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.moments import SAMPLE, Moments
 from edgegen.quantize.palette import palettize
@@ -182,8 +183,8 @@ def test_a_spread_takes_rows_of_every_step(batches):
 
 def test_prompts_come_from_a_file(tmp_path, checkpoint):
     path = tmp_path / "prompts.txt"
-    path.write_text("# mine\n a red dog \n\nzwei Äpfel\n")
-    assert read_prompts(path) == ["a red dog", "zwei Äpfel"]
+    path.write_text("# mine\n a red #1 dog \n\n  # his\nzwei Äpfel\n")
+    assert read_prompts(path) == ["a red #1 dog", "zwei Äpfel"]
     prompts = default_prompts(checkpoint)
     assert prompts[: len(TINY.prompts)] == list(TINY.prompts) and len(prompts) == len(set(prompts)) >= 32
 
@@ -191,16 +192,16 @@ def test_prompts_come_from_a_file(tmp_path, checkpoint):
 def test_calibration_that_cannot_be_read_is_refused(tmp_path, model):
     path = tmp_path / "prompts.txt"
     for content, words in (
-        (b"", "hold no prompt"),
-        (b"# only a comment\n", "hold no prompt"),
+        (b"", "has no prompts"),
+        (b"# only a comment\n", "has no prompts"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=words):
             read_prompts(path)
-    with pytest.raises(InputError, match="cannot be read: No such file"):
+    with pytest.raises(InputError, match="is missing"):
         read_prompts(tmp_path / "none.txt")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="is no file"):
         read_prompts(tmp_path)
     with pytest.raises(InputError, match="no calibration inputs"):
         measure(model, [])

@@ -62,9 +62,9 @@ def test_an_unknown_name_suggests_the_closest(load, name, close):
     ("width = 0.375", "width = 0", "width", "above 0"),
     ("width = 0.375", "width = nan", "width", "number"),
     ("width = 0.375", "widht = 0.375", "width", "nothing"),
-    ("bits = 16", "bit = 16", "bit", "Did you mean bits"),
-    ("bits = 16", "bits = 4.5", "bits", "must be 16"),
-    ("bits = 16", "bits = true", "bits", "must be 16"),
+    ("width = 0.375", "width = 0.375\nwidths = 1", "widths", "Did you mean width"),
+    ("query_chunk = 512", "query_chunk = 4.5", "backends.coreml.query_chunk", "integer from 1"),
+    ("query_chunk = 512", "query_chunk = true", "backends.coreml.query_chunk", "integer from 1"),
     ('attention = "split"', 'attention = "fused"', "backends.coreml.attention", "split, batched"),
     ("query_chunk = 512", "query_chunk = 0", "backends.coreml.query_chunk", "integer from 1"),
     ('precision = "float32"', 'precision = "float16"', "backends.onnx.precision", "float32"),
@@ -74,7 +74,7 @@ def test_an_unknown_name_suggests_the_closest(load, name, close):
     ("[backends.onnx]", "[backends.onxx]", "backends.onxx", "Did you mean onnx"),
     ('"iOS17"', '"ios-17"', "backends.coreml.deployment_target", "iOS17"),
     ('name = "low-android"', 'name = "../up"', "name", "letters"),
-    ("bits = 16", "bits = 16\nresolution = [128]", "resolution", "2 positive integers"),
+    ("width = 0.375", "width = 0.375\nresolution = [128]", "resolution", "2 positive integers"),
     ("width = 0.375", "width = ", "", "not TOML"),
 ])  # fmt: skip
 def test_a_wrong_tier_file_is_named_with_its_key(tmp_path, old, new, key, expected):

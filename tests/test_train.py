@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import random_inputs, scrambled, small_config
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edgegen import cli
@@ -24,6 +23,7 @@ from edgegen.emoji import fetch, teacher
 from edgegen.emoji.captions import Saying, captions, common_concepts
 from edgegen.emoji.scenes import SceneSource, plural
 from edgegen.errors import EdgegenError, InputError
+from edgegen.model import states
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
@@ -32,19 +32,21 @@ from edgegen.model.sampler import SamplerConfig
 from edgegen.model.text import ByteTokenizer, EncoderConfig, TextConfig, Tokenizers
 from edgegen.pipeline import draw as pipeline
 from edgegen.pipeline.torch import TorchNetworks
-from edgegen.runs import run_state
-from edgegen.runs.device import choose_precision, pick_device
+from edgegen.runs import precision
+from edgegen.runs.device import pick_device
+from edgegen.runs.precision import choose_precision
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.elastic_data import captioned_latents
 from edgegen.train.outcome.assemble import assemble
-from edgegen.train.outcome.samples import PromptGrid
 from edgegen.train.outcome.sheet import Group, Variant, contact_sheet, draw
-from edgegen.train.outcome.sheet_prompts import default_prompts, grouped, scene_groups
-from edgegen.train.recipe import Assembly, load_assembly, load_recipe
+from edgegen.train.outcome.sheet_prompts import default_prompts, group_prompts, scene_groups
 from edgegen.train.run import run as runs
+from edgegen.train.run.recipe import Assembly, load_assembly, load_recipe
+from edgegen.train.run.registry import STAGES
+from edgegen.train.run.samples import PromptGrid
 from edgegen.train.stages import loop
 from edgegen.train.stages.autoencoder import AutoencoderTraining, train_autoencoder
-from edgegen.train.stages.elastic import GradientScale, elastic_gradients_
+from edgegen.train.stages.elastic import GradientScale, joint_gradients_
 from edgegen.train.stages.loop import ElasticRun, ElasticTraining, train_elastic
 from edgegen.train.stages.results import autoencoder_result, elastic_result, read_log, read_state, text_result
 from edgegen.train.stages.text import TextTraining, save_tokenizers, train_text
@@ -157,11 +159,11 @@ def test_a_recipe_file_is_trained_by_its_own_stage(tmp_path, capsys):
 
 def test_a_run_that_is_there_is_refused_when_it_shall_not_be_resumed(tmp_path, monkeypatch):
     recipe, data = load_recipe("elastic", ["steps=1", "batch=2", "precision=float32"]), captioned()
-    monkeypatch.setitem(
-        runs.PREPARE,
-        "elastic",
-        lambda recipe, data_dir, runs_dir, run_dir: lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training),
-    )
+
+    def prepare(recipe, data_dir, runs_dir, run_dir):
+        return lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training)
+
+    monkeypatch.setitem(STAGES, "elastic", replace(STAGES["elastic"], prepare=prepare))
     runs.run_stage(recipe, tmp_path, tmp_path, resume=False)
     before = state_bytes(tmp_path / "elastic")
     with pytest.raises(InputError, match="holds a run of 1 steps"):
@@ -180,6 +182,17 @@ def test_every_command_has_help_with_an_example(capsys):
 # one step
 
 
+def flow_gradients_(model, widths, run, x0, noise, scale, train_full=True):
+    """`joint_gradients_` of the flow-matching loss on one batch; `run(width)` gives the velocity."""
+
+    def task(width):
+        velocity = run(width)
+        loss = (noise - x0 - velocity).square().mean()
+        return loss, velocity, {"loss": loss}
+
+    return joint_gradients_(model, dict(model.named_parameters()), widths, [task], scale, train_full)
+
+
 def test_two_processes_compute_the_gradients_of_their_batches_together(tmp_path):
     mp.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
     for method, training in TOGETHER.items():
@@ -189,7 +202,7 @@ def test_two_processes_compute_the_gradients_of_their_batches_together(tmp_path)
         batches = [data.batch(training, 0, rank, 2) for rank in (0, 1)]
         assert not torch.equal(batches[0][1], batches[1][1])  # each process draws its own
         x0, noise, t, *condition = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        elastic_gradients_(
+        flow_gradients_(
             run.model,
             [0.5],
             lambda w, b=(run, x0, noise, t, condition): velocity(w, *b),
@@ -231,7 +244,7 @@ def test_gradients_are_the_full_loss_s_plus_s_times_the_narrow_one_s():
     def velocity(width):
         return model(width, noised(x0, noise, t), t, *condition)
 
-    losses = elastic_gradients_(model, [0.5], velocity, x0, noise, scale)
+    losses = flow_gradients_(model, [0.5], velocity, x0, noise, scale)
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     full, narrow, target = velocity(1.0), velocity(0.5), noise - x0
@@ -275,7 +288,7 @@ def test_the_factor_makes_both_gradients_or_both_losses_equal(method):
         return model(width, noised(x0, noise, t), t, *condition)
 
     scale = GradientScale(method, decay=0.0)
-    elastic_gradients_(model, [0.5], run, x0, noise, scale)
+    flow_gradients_(model, [0.5], run, x0, noise, scale)
     used = {name: gradient != 0 for name, gradient in gradients[0.5].items() if name.startswith("full.")}
     norms = {
         width: math.sqrt(sum(float((g[name] * used[name]).square().sum()) for name in used))
@@ -298,7 +311,7 @@ def test_a_full_model_that_only_teaches_gets_no_gradient_and_moves_no_scale():
     model, data = scrambled(CONFIG), captioned()
     x0, noise, t, *condition = data.batch(FAST, 0, 0, 1)
     scale = GradientScale("grad_ratio", value=2.0)
-    elastic_gradients_(model, [0.5], lambda w: model(w, noised(x0, noise, t), t, *condition), x0, noise, scale, False)
+    flow_gradients_(model, [0.5], lambda w: model(w, noised(x0, noise, t), t, *condition), x0, noise, scale, False)
     assert scale.value == 2.0
     own = [name for name, p in model.full.named_parameters() if "norm_q" in name]
     assert own and all(model.full.get_parameter(name).grad is None for name in own)
@@ -328,32 +341,17 @@ def test_the_faster_precision_is_chosen_and_a_slower_or_broken_one_is_not():
 
 def test_a_resumed_run_keeps_the_precision_it_was_started_with(tmp_path, monkeypatch):
     data, asked = captioned(), replace(FAST, precision="auto")
-    monkeypatch.setattr(loop, "choose_precision", lambda work: ("bfloat16", {"float32": work("float32")}))
+    monkeypatch.setattr(precision, "choose_precision", lambda work: ("bfloat16", {"float32": work("float32")}))
     train_elastic(data, data, tmp_path, CONFIG, asked, stop_after=2)
     assert read_state(tmp_path, "").settings["training"]["precision"] == "bfloat16"
     assert rows(tmp_path)[0] == {"step": 0, "float32_s": pytest.approx(rows(tmp_path)[0]["float32_s"])}
-    monkeypatch.setattr(loop, "choose_precision", lambda work: pytest.fail("measured again"))
+    monkeypatch.setattr(precision, "choose_precision", lambda work: pytest.fail("measured again"))
     train_elastic(data, data, tmp_path, CONFIG, asked)
     whole = tmp_path / "whole"
     train_elastic(data, data, whole, CONFIG, replace(FAST, precision="bfloat16"))
     assert same_state(tmp_path, whole)
     with pytest.raises(InputError, match="training.precision bfloat16, not float32"):
         train_elastic(data, data, tmp_path, CONFIG, FAST)
-
-
-def test_a_state_of_an_earlier_version_is_resumed(tmp_path):
-    data = captioned()
-    train_elastic(data, data, tmp_path / "new", CONFIG, FAST)
-    train_elastic(data, data, tmp_path / "old", CONFIG, FAST, stop_after=3)
-    path = tmp_path / "old" / "state.safetensors"
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    settings = json.loads(metadata["settings"])
-    del settings["training"]["precision"], settings["model"]["assa"]
-    settings["training"]["bfloat16"] = False
-    save_file(load_file(path), path, metadata | {"settings": json.dumps(settings)})
-    train_elastic(data, data, tmp_path / "old", CONFIG, FAST)
-    assert same_state(tmp_path / "old", tmp_path / "new")
 
 
 @pytest.mark.parametrize(("name", "says"), [
@@ -434,7 +432,7 @@ def test_a_width_that_breaks_is_named_and_leaves_the_weights_as_they_were():
         next(iter(run.model.own["0/5"].values())).fill_(math.nan)  # a norm of width 0.5 alone
     before = {name: tensor.clone() for name, tensor in run.state_dict().items()}
     with pytest.raises(EdgegenError, match="at step 7: loss@?.* at width 0.5 is nan"):
-        loop.step_(run, torch.optim.AdamW(run.trained().values()), data, FAST, 7)
+        loop.step_(run, torch.optim.AdamW(run.trained_parameters().values()), data, FAST, 7)
     assert all(torch.equal(run.state_dict()[name], tensor) or "own.0/5" in name for name, tensor in before.items())
 
 
@@ -447,7 +445,7 @@ def test_a_full_disk_keeps_the_last_state_and_leaves_no_half_written_one(tmp_pat
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_state, "save_file", full)
+    monkeypatch.setattr(states, "save_file", full)
     with pytest.raises(EdgegenError, match="is full .* The state of step 2 is kept"):
         train_elastic(data, data, tmp_path, CONFIG, FAST)
     assert state_bytes(tmp_path) == before and not list(tmp_path.glob("*.tmp"))
@@ -495,7 +493,7 @@ def test_a_stage_writes_its_recipe_and_returns_its_last_numbers(tmp_path, monkey
     def prepare(recipe, data_dir, runs_dir, run_dir):
         return lambda: train_elastic(data, data, run_dir, CONFIG, recipe.training)
 
-    monkeypatch.setitem(runs.PREPARE, "elastic", prepare)
+    monkeypatch.setitem(STAGES, "elastic", replace(STAGES["elastic"], prepare=prepare))
     result = runs.run_stage(recipe, tmp_path, tmp_path)
     assert result["steps"] == 2 and result["loss"] > 0 and result["val@1.0"] > 0
     saved = json.loads((tmp_path / "elastic" / "recipe.json").read_text())
@@ -633,7 +631,7 @@ def test_a_sheet_draws_what_generate_draws(three_stages, tmp_path):
 
 
 def test_default_prompts_are_marked_by_what_training_saw():
-    groups = {group.title: group.prompts for group in grouped(default_prompts())}
+    groups = {group.title: group.prompts for group in group_prompts(default_prompts())}
     seen, style, concept, other = groups.values()
     assert "a red heart" in seen and "a burning house" in other
     assert len(seen) >= 20 and min(map(len, (style, concept))) >= 8 and len(other) >= 4
@@ -709,7 +707,7 @@ def test_a_compiled_supernet_has_the_same_losses_and_gradients():
         loss, velocity, _ = run.task(0.5, batch)
         loss.backward()
         assert set(run.state_dict()) == names and velocity.shape == rows[0].shape
-        found.append([loss.detach(), *(p.grad for p in run.trained().values() if p.grad is not None)])
+        found.append([loss.detach(), *(p.grad for p in run.trained_parameters().values() if p.grad is not None)])
     assert len(found[0]) == len(found[1]) > 20
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*found, strict=True))
     assert found[0][1].abs().max() > 0

@@ -28,7 +28,6 @@ TIER = """
 name = "tiny-tier"
 summary = "for tests"
 width = 0.5
-bits = 16
 picture_floor_db = 30.0
 
 [backends.coreml]

@@ -28,7 +28,7 @@ from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.onnx import import_onnxruntime
 
 SPLIT = Form("split")
-BATCHED = {"onnx": Form("batched", norm="fused"), "executorch": Form("batched")}
+BATCHED = {"onnx": Form("batched", operations="fused"), "executorch": Form("batched")}
 TOKENS = 96
 
 

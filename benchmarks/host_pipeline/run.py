@@ -21,10 +21,10 @@ import torch
 
 from edgegen.bench import study
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import AMBER, BLUE, Bar, bars
 from edgegen.bench.records import append_study, done
 from edgegen.bench.statistics import ratio_of_medians
 from edgegen.bundle import MANIFEST, Bundle, load_bundle
+from edgegen.charts import AMBER, BLUE, Bar, bars
 from edgegen.export import export, make_plan
 from edgegen.generate import checkpoint_of
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
@@ -83,7 +83,7 @@ def measure(bundle: Bundle, settings: Settings, with_compile: bool) -> dict:
     """Milliseconds a picture of each side, and how many times faster each is than eager."""
     pictures: dict[str, np.ndarray] = {}
 
-    def runs(label: str, make: Callable[[], Networks]) -> study.Runs:
+    def runs(label: str, make: Callable[[], Networks]) -> study.OpenRun:
         def opened() -> Callable[[], Any]:
             networks = make()
             pictures[label] = picture(bundle, networks)  # opens and compiles everything
@@ -114,7 +114,7 @@ def parts(bundle: Bundle, settings: Settings) -> dict:
     latent = np.random.default_rng(0).standard_normal(bundle.manifest.latent_shape).astype(np.float32)
     for part in ("text_encoder", "transformer", "decoder"):
 
-        def runs(make: Callable[[], Networks], part: str = part) -> study.Runs:
+        def runs(make: Callable[[], Networks], part: str = part) -> study.OpenRun:
             def opened() -> Callable[[], Any]:
                 networks = make()
                 ids = networks.tokenizers.encode([bundle.manifest.prompts[0]])

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from edgegen.bench import study
 from edgegen.bench.count_module import program_of_component
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import lines
 from edgegen.bench.predict import predict, readable
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.charts import lines
 from edgegen.graph.operations import Totals
 from edgegen.model.attention import SparseSelfAttention
 from edgegen.model.config import DiTConfig, ladder
 from edgegen.model.dit import DiT, init_
-from edgegen.rewrite.attention import BatchedSparseSelfAttention
+from edgegen.rewrite.batched import BatchedSparseSelfAttention
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.target import load_device
@@ -104,7 +104,7 @@ def measure_steps(
     for step, component in components.items():
         print(f"  lowering {step} for {backend} at {tokens} tokens", file=sys.stderr, flush=True)
         name = f"{step}-{config.hidden}x{sum(config.depths)}-{tokens}.{backend}"
-        paths[step] = study.lowered(component, backend, folder / name)
+        paths[step] = study.lower(component, backend, folder / name)
         checked[step] = check(component, backend, paths[step])
     measured = study.in_turn(
         {s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend, clock
@@ -186,7 +186,7 @@ def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Set
     components = {label: branch(config, tokens, *kind) for label, kind in kinds.items()}
     folder = study.cache("ladder")
     paths = {
-        label: study.lowered(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
+        label: study.lower(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
         for label, c in components.items()
     }
     measured = study.in_turn(

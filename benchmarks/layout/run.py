@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from edgegen.bench import study
 from edgegen.bench.measure import Settings
-from edgegen.bench.plot import AMBER, BLUE, Bar, bars
 from edgegen.bench.profile import shares
 from edgegen.bench.records import append_study, done, read
 from edgegen.bench.statistics import ratio_of_medians
+from edgegen.charts import AMBER, BLUE, Bar, bars
 from edgegen.graph.profile_onnx import profile_onnx
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
@@ -82,7 +82,7 @@ def measure(
     components, folder, paths = both(width, grid, blocks, backend), study.cache("layout"), {}
     for label, component in components.items():
         print(f"  lowering {label} for {backend}, width {width}, grid {grid}", file=sys.stderr, flush=True)
-        paths[label] = study.lowered(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
+        paths[label] = study.lower(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
     made = {
         label: study.open_lowered(c, backend, paths[label])(study.feed_of(c))["velocity"]
         for label, c in components.items()

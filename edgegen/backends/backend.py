@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a record is read by every command: torch and the converters
 
 Run: TypeAlias = "Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]"  # named arrays to named arrays
 Signature: TypeAlias = "tuple[Iterable[TensorSpec], Iterable[TensorSpec]]"  # inputs in call order, outputs
+Specs: TypeAlias = "Sequence[TensorSpec]"
 Profile: TypeAlias = "Callable[[ProfileRequest], list[TimedOperation]]"
 
 
@@ -63,16 +64,27 @@ def no_options(target: BackendTarget, weights: StoredWeights) -> dict[str, str]:
     return {}
 
 
+def nothing_to_check(path: Path, inputs: Specs, outputs: Specs) -> None:
+    """For a runtime that refuses whatever is wrong with a file by itself."""
+
+
+def no_known_options() -> Collection[Mapping[str, str]]:
+    """For a runtime whose artifacts ask for nothing."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Backend:
     """One back end; functions import what they need when they are called, so that a record costs nothing.
 
     check: refuses quantized weights it has no form for (InputError). write: the artifact of a component, whole or not
     at all. signature: names, shapes and dtypes as the artifact has them. options: of the session that verification
-    runs it with, kept in the manifest. predicted_bytes: of an artifact, from its number of parameters. resident_bytes:
-    of a written artifact's weights as its runtime holds them, counted. open: a function from arrays to arrays; `native`
-    asks for the maker's own runtime where there is another. read_graph: the operations of a file. evaluator: what ran
-    an artifact, for the record. examine: what works here, for `edgegen doctor`.
+    runs it with, kept in the manifest. known_options: all that a manifest may hold. check_file: refuses a file whose
+    structure, inputs or outputs are none that `write` makes, before a runtime sees it. predicted_bytes: of an artifact,
+    from its number of parameters. resident_bytes: of a written artifact's weights as its runtime holds them, counted.
+    open: a function from arrays to arrays; `native` asks for the maker's own runtime where there is another.
+    read_graph: the operations of a file. evaluator: what ran an artifact, for the record. examine: what works here,
+    for `edgegen doctor`.
     """
 
     name: str
@@ -100,9 +112,12 @@ class Backend:
     runs_here: Callable[[], bool]  # at the speed of the device, so that timing means something
     warm: Callable[[], None]  # imports the runtime, so that its code counts to the process and not to the model
     options: Callable[[BackendTarget, StoredWeights], dict[str, str]] = no_options
+    check_file: Callable[[Path, Specs, Specs], None] = nothing_to_check
+    known_options: Callable[[], Collection[Mapping[str, str]]] = no_known_options
     set_threads: Callable[[int], None] = nothing_to_set  # before anything is opened
     profile: Profile | None = None
     lint: Callable[[Path], list[Finding]] | None = None
+    largest_bytes: int | None = None  # of an artifact, as its file format allows
     releases: tuple[str, ...] = ()  # of the system, that an artifact can be written for, oldest first
     release: str = ""  # where a tier says none
     chips: str = ""  # regular expression of the chips that have it; all if empty

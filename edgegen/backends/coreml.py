@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgegen.backends.backend import Backend, Run, RuntimeMemory, Signature, dense_bytes
+from edgegen.backends.backend import Backend, Run, RuntimeMemory, Signature, Specs, dense_bytes
 from edgegen.backends.health import Ability, BackendHealth, attempt, importing
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def signature(component: Component, target: BackendTarget) -> Signature:
     from edgegen.emit import coreml
 
     return coreml.signature(component)
+
+
+def check_file(path: Path, inputs: Specs, outputs: Specs) -> None:
+    from edgegen.runtime.mil_check import check_program
+    from edgegen.runtime.mil_file import read_program
+
+    check_program(read_program(path), inputs, outputs)
 
 
 def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
@@ -102,6 +109,7 @@ BACKEND = Backend(
     compute_unit="all",
     memory=RuntimeMemory(packed_copies=1.0, opening_copies=0.0, operation_bytes=0.0, base_bytes=0.0),  # counted
     check=check,
+    check_file=check_file,
     write=write,
     signature=signature,
     predicted_bytes=predicted_bytes,

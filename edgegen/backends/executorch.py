@@ -12,6 +12,7 @@ from edgegen.backends.backend import (
     ProfileRequest,
     Run,
     RuntimeMemory,
+    Specs,
     dense_bytes,
     same_signature,
 )
@@ -35,6 +36,12 @@ def write(component: Component, path: Path, target: BackendTarget, weights: Stor
     from edgegen.emit import executorch
 
     executorch.write(component, path, weights, target.activations)
+
+
+def check_file(path: Path, inputs: Specs, outputs: Specs) -> None:
+    from edgegen.runtime.executorch import check_program
+
+    check_program(path, inputs, outputs)
 
 
 def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
@@ -114,6 +121,7 @@ BACKEND = Backend(
     compute_unit="cpu",
     memory=RuntimeMemory(packed_copies=1.0, opening_copies=0.7, operation_bytes=3e3, base_bytes=1.5e6),
     check=check,
+    check_file=check_file,
     write=write,
     signature=same_signature,
     predicted_bytes=predicted_bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ from edgegen.backends.backend import (
     ProfileRequest,
     Run,
     RuntimeMemory,
+    Specs,
     dense_bytes,
     same_signature,
 )
 from edgegen.backends.health import BackendHealth, attempt, importing
+from edgegen.files import data_beside
 
 if TYPE_CHECKING:
     from edgegen.graph.operations import Program
@@ -44,6 +46,18 @@ def options(target: BackendTarget, weights: StoredWeights) -> dict[str, str]:
     return ACTIVATION_OPTIONS[target.activations] if weights else {}
 
 
+def known_options() -> Collection[Mapping[str, str]]:
+    from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS
+
+    return ACTIVATION_OPTIONS.values()
+
+
+def check_file(path: Path, inputs: Specs, outputs: Specs) -> None:
+    from edgegen.runtime.onnx_file import check_signature, read_model
+
+    check_signature(path, read_model(path), inputs, outputs)
+
+
 def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarget) -> int:
     return dense_bytes(parameters, weights, target)[0] + sum(weight.nbytes for weight in weights.values())
 
@@ -51,7 +65,8 @@ def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarg
 def resident_bytes(path: Path, quantized: bool) -> int:
     """The file, whose weights the runtime holds once; of quantized ones, what they unfold to."""
     if not quantized:
-        return path.stat().st_size
+        beside = data_beside(path)
+        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
     from edgegen.emit.palette_onnx import resident_bytes
 
     return resident_bytes(path)
@@ -116,5 +131,7 @@ BACKEND = Backend(
     runs_here=lambda: True,
     warm=warm,
     options=options,
+    known_options=known_options,
+    check_file=check_file,
     profile=profile,
 )

@@ -112,9 +112,9 @@ def cost(
         scores = math.prod(query.shape[:-2]) * matrix
         return scores * (query.shape[-1] + value.shape[-1]), scores, matrix
     if kind == FUSED_ATTENTION:
-        query, scores = given[0], made[3]  # (B, S, H*E), (B, H, S, M)
-        size = query.shape[-1] // scores.shape[1]
-        return 2 * scores.numel() * size, scores.numel(), scores.shape[2] * scores.shape[3]
+        query, table = given[0], made[3]  # (B, S, H*E), (B, H, S, M)
+        size = query.shape[-1] // table.shape[1]
+        return 2 * table.numel() * size, table.numel(), table.shape[2] * table.shape[3]
     if kind in UNDECOMPOSED or "scaled_dot_product" in kind:
         raise EdgegenError(f"PyTorch did not decompose {kind}; its multiply-adds would not be counted.")
     return 0, 0, 0

@@ -7,19 +7,18 @@ is: a Runner opens and runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgegen.bench.statistics import Summary, summarize
+from edgegen.callbacks import Advance
 from edgegen.errors import EdgegenError, InputError
 
 MIN_ROUNDS = 10  # unless time runs out: what the interval of a ratio is drawn from
 LEAST_RUNS = 3  # however long they take
 BLOCK_MS, MAX_BLOCK = 20.0, 10  # a block lasts about so long, and has at most so many runs
 NOISE_LIMIT = 0.25  # of cv_trimmed: above, the median of 20 runs is uncertain by 7 % and more
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from edgegen.bench.count_module import program_of_component
 from edgegen.bench.memory import Memory, pipeline_memory, predict_memory
 from edgegen.bench.predict import CannotPredict, Prediction, predict
 from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.callbacks import Report
 from edgegen.errors import InputError
 from edgegen.graph.operations import Program
 from edgegen.model.autoencoder import Decoder
@@ -23,7 +24,6 @@ from edgegen.rewrite.build import decoder_component, text_component, transformer
 from edgegen.rewrite.component import Component, Form
 from edgegen.target import BackendTarget, Device, Tier
 
-Report = Callable[[str], None]
 PALETTE_BITS = 4.3  # the average of the paper's recipe, most layers 4 bits, the most sensitive 8
 SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0}
 BYTES = {"": 1e9, "gb": 1e9, "mb": 1e6, "gib": 2.0**30, "mib": 2.0**20}
@@ -218,13 +218,14 @@ def components(config: CheckpointConfig, tier: Tier, target: BackendTarget) -> I
     """The rewritten components of a model without weights, on the meta device."""
     import torch
 
-    form = Form(target.attention, target.query_chunk, target.norm)
+    form = Form(target.attention, target.query_chunk, target.operations)
     latent = config.latent_size(tier.resolution or config.resolution)
-    lengths = [part.length if part else None for part in (config.text.word, config.text.byte)]
+    word, byte = (part.length if part else None for part in (config.text.word, config.text.byte))
+    tokens = (word or 0) + (byte or 0)
     with torch.device("meta"):
         text, decoder = TextEncoders(config.text), Decoder(config.autoencoder)
-    yield text_component(text, *lengths, form)
-    yield transformer_component(skeleton(config.transformer.at(tier.width)), latent, sum(n or 0 for n in lengths), form)
+    yield text_component(text, word, byte, form)
+    yield transformer_component(skeleton(config.transformer.at(tier.width)), latent, tokens, form)
     yield decoder_component(decoder, latent, form)
 
 

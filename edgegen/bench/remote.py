@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from edgegen.backends.registry import find_backend
 from edgegen.bench import records
-from edgegen.bench.apple import RemoteRunner, connected
+from edgegen.bench.apple import RemoteRunner, find_connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
-from edgegen.bench.measure import Advance, Measurement, measure_, require_quiet
+from edgegen.bench.measure import Measurement, measure_, require_quiet
 from edgegen.bench.predict_bundle import predict_bundle
 from edgegen.bench.row import measured_row, predicted_row
-from edgegen.bench.session import Request, open_bundles
+from edgegen.bench.session import BenchRequest, open_bundles
 from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError, unknown
 from edgegen.target import Device, load_device
 from edgegen.verify import is_whole
@@ -19,10 +20,10 @@ from edgegen.verify import is_whole
 def find_target(name: str) -> tuple[Device, str | None]:
     """The device of a name, and the identifier under which it is connected; an unknown name suggests the closest."""
     device = load_device(name)
-    return device, connected(device)
+    return device, find_connected(device)
 
 
-def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
+def pick_components(bundle: Bundle, request: BenchRequest) -> list[tuple[str, str]]:
     """The (back end, component) of a bundle that were asked for; what it lacks is an error."""
     for backend in request.backends:
         find_backend(backend)
@@ -40,12 +41,12 @@ def wanted(bundle: Bundle, request: Request) -> list[tuple[str, str]]:
 
 
 def measure_remote(
-    device: Device, identifier: str, request: Request, advance: Advance = lambda done, of: None
+    device: Device, identifier: str, request: BenchRequest, advance: Advance = lambda done, of: None
 ) -> list[dict]:
     """Rows of Core ML components measured on a connected device, one after the other."""
     rows, environment = [], records.environment()
     for bundle in open_bundles(request.bundles):
-        for backend, component in wanted(bundle, request):
+        for backend, component in pick_components(bundle, request):
             if backend != "coreml" or component == PICTURE:
                 continue
             candidate, measurement = Candidate(bundle, backend, component), Measurement(f"{component} on {backend}")
@@ -59,14 +60,12 @@ def measure_remote(
     return rows
 
 
-def predict_rows(device: Device, request: Request) -> list[dict]:
+def predict_rows(device: Device, request: BenchRequest) -> list[dict]:
     """Rows of predictions for a device that is not here; what cannot be predicted says why."""
-    if request.compare:
-        raise InputError(f"--compare measures; {device.title} is not here.", "Compare on --device host.")
     environment = records.environment()
     rows = []
     for bundle in open_bundles(request.bundles):
-        runs = wanted(bundle, request)
+        runs = pick_components(bundle, request)
         rows += [
             predicted_row(bundle, part, device.name, environment)
             for part in predict_bundle(bundle, device)

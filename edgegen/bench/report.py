@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from edgegen.bench.compare import Comparison
-from edgegen.bench.plot import AMBER, BLUE, LABEL, WIDTH, Bar, bars, svg
 from edgegen.bench.profile import Share, TimedOperation, shares
+from edgegen.charts import AMBER, BLUE, LABEL, WIDTH, Bar, bars, svg
 from edgegen.files import disk_errors
 
 COLOURS = {"measured": BLUE, "predicted": AMBER}

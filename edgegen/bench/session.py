@@ -11,20 +11,20 @@ from edgegen.backends.registry import backend_names, find_backend
 from edgegen.bench import records
 from edgegen.bench.compare import Comparison, compare
 from edgegen.bench.host import PARTS, PICTURE, Candidate, ChildRunner, candidates, check_threads
-from edgegen.bench.measure import Advance, Measurement, Runner, Settings, measure_, require_quiet
+from edgegen.bench.measure import Measurement, Runner, Settings, measure_, require_quiet
 from edgegen.bench.profile import TimedOperation
 from edgegen.bench.row import measured_row
 from edgegen.bundle import Bundle, load_bundle
+from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError
 from edgegen.generate import newest_bundle
 
 ATTEMPTS = 2  # a noisy group is measured once more before it is given up
-Report = Callable[[str], None]
 MakeRunner = Callable[[Candidate, Settings], Runner]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """What to measure; empty means all there is."""
 
     bundles: tuple[Path, ...] = ()  # the newest below ./out
@@ -58,7 +58,7 @@ def open_bundles(folders: Sequence[Path]) -> list[Bundle]:
 
 
 def measure_host(
-    request: Request,
+    request: BenchRequest,
     report: Report = lambda line: None,
     advance: Advance = lambda done, of: None,
     make_runner: MakeRunner = ChildRunner,
@@ -69,7 +69,7 @@ def measure_host(
     is too noisy twice is an EdgegenError, after the others were recorded, unless forced.
     """
     check_threads(request.settings)
-    groups = grouped(request)
+    groups = group_candidates(request)
     environment, outcome, noisy = records.environment(), Outcome(), []
     for component, group in groups.items():
         report(f"measuring {component}: {', '.join(dict.fromkeys(c.backend for c in group))}")
@@ -84,7 +84,7 @@ def measure_host(
     return outcome
 
 
-def grouped(request: Request) -> dict[str, list[Candidate]]:
+def group_candidates(request: BenchRequest) -> dict[str, list[Candidate]]:
     """The candidates by component, all checked before the first is run."""
     if request.compare:
         pairs = sides(request)
@@ -101,7 +101,7 @@ def grouped(request: Request) -> dict[str, list[Candidate]]:
     return {part: group for part in PARTS if (group := [c for c in found if c.component == part])}
 
 
-def sides(request: Request) -> list[tuple[Bundle, str]]:
+def sides(request: BenchRequest) -> list[tuple[Bundle, str]]:
     """The two sides of a comparison, each a bundle and a back end: two back ends of one bundle, or two bundles on the
     back end asked for, or on the first they share.
     """
@@ -121,7 +121,7 @@ def sides(request: Request) -> list[tuple[Bundle, str]]:
 
 
 def measure_group(
-    request: Request, group: Sequence[Candidate], environment: dict, advance: Advance, make_runner: MakeRunner
+    request: BenchRequest, group: Sequence[Candidate], environment: dict, advance: Advance, make_runner: MakeRunner
 ) -> list[Measurement]:
     """Measures one component's candidates; records what there is if it is interrupted."""
     labels = [
@@ -142,7 +142,7 @@ def measure_group(
 
 
 def record(
-    request: Request, group: Sequence[Candidate], measurements: Sequence[Measurement], environment: dict
+    request: BenchRequest, group: Sequence[Candidate], measurements: Sequence[Measurement], environment: dict
 ) -> list[dict]:
     """Appends the rows of a group; those that ran not once are left out."""
     labels = [m.label for m in measurements]
@@ -155,7 +155,7 @@ def record(
     return rows
 
 
-def profile_host(request: Request, report: Report = lambda line: None) -> dict[str, list[TimedOperation]]:
+def profile_host(request: BenchRequest, report: Report = lambda line: None) -> dict[str, list[TimedOperation]]:
     """The operations of each artifact asked for, by its label; a back end that cannot be profiled is an error."""
     check_threads(request.settings)
     if request.compare:

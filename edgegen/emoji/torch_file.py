@@ -12,7 +12,6 @@ import pickletools
 from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,18 +51,18 @@ class View:
     stride: tuple[int, ...]
 
 
-def read_torch_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict by name."""
+def read_tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, from the bytes of the file `name`. Raises InputError for anything else."""
     try:
-        return tensors(path.read_bytes())
+        return tensors(data)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
-            f"{path} is not a file of tensors by torch.save before 1.6: {error}.", "Fetch it again."
+            f"{name} is not a file of tensors by torch.save before 1.6: {error}.", "Fetch it again."
         ) from error
 
 
 def tensors(data: bytes) -> dict[str, Tensor]:
-    """The tensors of such a file's bytes."""
+    """The same; what is wrong is an error of whichever kind."""
     file = BytesIO(data)
     if value(file) != MAGIC:
         raise ValueError("the magic number is missing")
@@ -90,7 +89,8 @@ def value(file: BytesIO) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-    for code, argument, _ in pickletools.genops(file):
+    for code, given, _ in pickletools.genops(file):
+        argument: Any = given
         name = code.name
         if name == "STOP":
             return stack.pop()
@@ -137,7 +137,7 @@ def apply_(name: str, stack: list[Any], marks: list[int]) -> None:
         stack.append(storage(*stack.pop()))
     elif name == "REDUCE":
         arguments = stack.pop()
-        stack.append(described(stack.pop(), arguments))
+        stack.append(make_described(stack.pop(), arguments))
     elif name == "BUILD":  # attributes of a state dict: versions of its modules
         stack.pop()
     else:
@@ -151,7 +151,7 @@ def storage(kind: str, of: Name, key: str, device: str, count: int, view: object
     return Storage(key, STORAGES[of.text], count)
 
 
-def described(of: Name, arguments: tuple[Any, ...]) -> Any:
+def make_described(of: Name, arguments: tuple[Any, ...]) -> Any:
     """What a call would make: an ordered dictionary, a tensor, or a parameter; any other call is an error."""
     if of.text == "collections OrderedDict" and not arguments:
         return OrderedDict()

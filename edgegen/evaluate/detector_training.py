@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edgegen.errors import InputError
 from edgegen.evaluate.detector import Detector, DetectorConfig
 from edgegen.evaluate.detector_data import Crowds, Targets
-from edgegen.model.states import open_safetensors
-from edgegen.runs.run_state import RunState, write_tensors
+from edgegen.model.states import open_safetensors, write_tensors
+from edgegen.runs.run_state import RunState
 from edgegen.runs.schedule import cosine_rate
 
 

@@ -5,11 +5,11 @@ Shapes: N and M samples, D dimensions, P of them kept by a PCA. Sums are in floa
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from edgegen.errors import InputError
 from edgegen.evaluate.checks import check_same_width, check_samples
+from edgegen.frechet import gaussian_distance, principal_axes
 
 COMPONENTS = 64  # principal components of the real features in which distances are taken, so that few pictures suffice
 
@@ -18,7 +18,7 @@ def frechet_distance(real: Tensor, drawn: Tensor, components: int | None = None)
     """The squared Fréchet distance between Gaussians fitted to two sets (N,D) and (M,D): smaller is closer.
 
     With `components` both sets are first projected on that many principal axes of the real one. Each set needs more
-    samples than dimensions. Source: Heusel et al., arXiv 1706.08500, equation 6.
+    samples than dimensions.
     """
     check_same_width(real, drawn)
     if components is not None and not 1 <= components <= real.shape[1]:
@@ -29,28 +29,7 @@ def frechet_distance(real: Tensor, drawn: Tensor, components: int | None = None)
     if components is not None:
         mean, axes = principal_axes(real, components)
         real, drawn = ((samples.double() - mean) @ axes for samples in (real, drawn))
-    (mean_a, cov_a), (mean_b, cov_b) = gaussian(real), gaussian(drawn)
-    spread = cov_a.trace() + cov_b.trace() - 2 * trace_root(cov_a, cov_b)
-    return max(0.0, float((mean_a - mean_b).square().sum() + spread))
-
-
-def principal_axes(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The mean (D,) and the axes (D,P) of greatest variance of samples (N,D), float64."""
-    mean = samples.double().mean(0)
-    _, _, axes = torch.linalg.svd(samples.double() - mean, full_matrices=False)
-    return mean, axes[:count].T
-
-
-def gaussian(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and unbiased covariance (D,D), float64."""
-    return samples.double().mean(0), torch.cov(samples.double().T).reshape(samples.shape[1], samples.shape[1])
-
-
-def trace_root(a: Tensor, b: Tensor) -> Tensor:
-    """The trace of (a b)^(1/2) of two covariances (D,D): by the eigenvalues of a^(1/2) b a^(1/2), a symmetric one."""
-    values, vectors = torch.linalg.eigh(a)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    return torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
+    return gaussian_distance(real, drawn)
 
 
 def kernel_distance(real: Tensor, drawn: Tensor) -> float:

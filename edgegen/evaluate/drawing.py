@@ -14,22 +14,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import disk_errors
 from edgegen.model.autoencoder import Decoder
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import initial_noise
+from edgegen.pictures import save_picture
 from edgegen.pipeline.draw import draw as draw_one
 from edgegen.pipeline.networks import Networks
 
 Draw = Callable[[Sequence[int]], np.ndarray]  # indices of prompts -> pictures (B,H,W,3) uint8
-Advance = Callable[[int, int], None]  # pictures done, of how many
 FIRST_SEED = 10_000  # of the noise: picture i starts from the noise that `edgegen generate --seed FIRST_SEED + i` does
 
 
 @dataclass(frozen=True)
-class Condition:
+class EncodedPrompts:
     """What a transformer is told: the text of prompts, and of the empty one for guidance.
 
     text (B,L,T), mask (B,L) and pooled (B,T); the empty prompt's have B = 1.
@@ -44,7 +44,7 @@ class Condition:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, checkpoint: Checkpoint, prompts: Sequence[str], batch: int = 64) -> Condition:
+    def of(cls, checkpoint: Checkpoint, prompts: Sequence[str], batch: int = 64) -> EncodedPrompts:
         """Encodes prompts with a checkpoint's text encoders."""
         encoders, tokenizers = checkpoint.text_encoders(), checkpoint.tokenizers()
         said = ["", *prompts]
@@ -62,11 +62,11 @@ class Condition:
             None if asked is None else asked[:1],
         )
 
-    def rows(self, rows: Sequence[int]) -> Condition:
+    def rows(self, rows: Sequence[int]) -> EncodedPrompts:
         """The condition of some prompts."""
         index = torch.tensor(rows)
         pooled = None if self.pooled is None else self.pooled[index]
-        return Condition(
+        return EncodedPrompts(
             self.text[index], self.mask[index], pooled, self.empty_text, self.empty_mask, self.empty_pooled
         )
 
@@ -80,7 +80,9 @@ class Condition:
 
 
 @torch.no_grad()
-def draw_batch(dit: DiT, condition: Condition, noise: Tensor, sigmas: Sequence[float], guidance: float = 1.0) -> Tensor:
+def draw_batch(
+    dit: DiT, condition: EncodedPrompts, noise: Tensor, sigmas: Sequence[float], guidance: float = 1.0
+) -> Tensor:
     """Latents (B,C,h,w) by Euler steps from noise (B,C,h,w) down `sigmas` (steps + 1 levels from 1 to 0).
 
     Classifier-free guidance runs both conditions in one batch of 2 B; a guidance of 1 runs the prompts alone.
@@ -108,7 +110,7 @@ def noises(shape: Sequence[int], indices: Sequence[int], seed: int = FIRST_SEED)
 
 
 @torch.no_grad()
-def decoded(decoder: Decoder, latents: Tensor) -> np.ndarray:
+def decode_latents(decoder: Decoder, latents: Tensor) -> np.ndarray:
     """Pictures (B,H,W,3) uint8 of latents (B,C,h,w)."""
     return (decoder(latents).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
@@ -116,7 +118,7 @@ def decoded(decoder: Decoder, latents: Tensor) -> np.ndarray:
 def torch_draw(
     dit: DiT,
     decoder: Decoder,
-    condition: Condition,
+    condition: EncodedPrompts,
     sigmas: Sequence[float],
     guidance: float,
     seed: int = FIRST_SEED,
@@ -129,7 +131,7 @@ def torch_draw(
     def draw(indices: Sequence[int]) -> np.ndarray:
         rows = condition.rows([index // samples for index in indices])
         latents = draw_batch(dit, rows, noises(shape, indices, seed), sigmas, guidance)
-        return decoded(decoder, latents)
+        return decode_latents(decoder, latents)
 
     return draw
 
@@ -168,7 +170,7 @@ def draw_into(folder: Path, draw: Draw, count: int, batch: int, advance: Advance
     done = count - len(missing)
     for indices in batches(missing, batch):
         for index, picture in zip(indices, draw(indices), strict=True):
-            save_png(picture, picture_path(folder, index))
+            save_picture(picture, picture_path(folder, index))
         done += len(indices)
         advance(done, count)
     return np.stack([read_png(picture_path(folder, index)) for index in range(count)])
@@ -176,14 +178,6 @@ def draw_into(folder: Path, draw: Draw, count: int, batch: int, advance: Advance
 
 def picture_path(folder: Path, index: int) -> Path:
     return folder / f"{index:05}.png"
-
-
-def save_png(picture: np.ndarray, path: Path) -> None:
-    """A picture (H,W,3) as a PNG that appears whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with disk_errors(path.absolute()):
-        Image.fromarray(picture).save(partial, "PNG")
-        partial.replace(path)
 
 
 def read_png(path: Path) -> np.ndarray:

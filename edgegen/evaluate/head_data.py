@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgegen.callbacks import Report
 from edgegen.emoji.assets import emoji_names
 from edgegen.emoji.captions import STYLES, common_concepts, unit_hash, with_article
 from edgegen.emoji.data import load_rendered
@@ -24,14 +24,12 @@ from edgegen.evaluate.efficientnet import SIDE, features
 from edgegen.evaluate.prompts import SCENES, pictures_of, scenes_of
 from edgegen.evaluate.retrieval import HeadTraining, RetrievalHead, train_head
 from edgegen.files import disk_errors
-from edgegen.model.states import open_safetensors
-from edgegen.runs.run_state import write_tensors
+from edgegen.model.states import open_safetensors, write_tensors
 
 SEED = 8_000  # of the head's scenes
 SCENE_COUNTS = {"seen": 1800, "combinations": 600, "unseen": 600}
 EMOJI_COUNT = 1500
 FOLDER = "evaluation"  # in the data folder: what evaluation derives from it
-Report = Callable[[str], None]
 
 
 def open_head(data: Path, report: Report = lambda line: None) -> RetrievalHead:

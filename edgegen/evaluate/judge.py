@@ -5,7 +5,6 @@ Shapes: N prompts, H = W pixels, D = 1280 features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from edgegen.callbacks import Report
 from edgegen.errors import InputError
 from edgegen.evaluate.detector import Detector
 from edgegen.evaluate.distances import COMPONENTS, frechet_distance, kernel_distance
@@ -24,7 +24,6 @@ from edgegen.evaluate.retrieval import POOL, RetrievalHead, retrieval
 from edgegen.evaluate.scorer import check_known, composition_scores, open_detector
 
 Scores = dict[str, Any]
-Report = Callable[[str], None]
 MEASURES = {
     "frechet": f"squared Fréchet distance of EfficientNet-lite0 features on {COMPONENTS} principal components of the "
                "real ones; it falls with the number of pictures",

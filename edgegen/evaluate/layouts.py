@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError
-from edgegen.evaluate.drawing import Advance, Draw, batches, save_png
-from edgegen.files import disk_errors
+from edgegen.evaluate.drawing import Draw, batches
+from edgegen.files import PARTIAL, disk_errors, whole_file
+from edgegen.pictures import save_picture
+from edgegen.strict_json import read_text
 
 SAMPLES = 4  # pictures a prompt, as both benchmarks draw
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -95,16 +98,6 @@ def read_lines(path: Path, form: str) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def read_text(path: Path, form: str) -> str:
-    """A text file; one that is missing or not UTF-8 is an error."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}.", form) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.", form) from None
-
-
 def check_prompt(path: Path, number: int | None, prompt: Any, form: str) -> None:
     """Refuses what is not a prompt."""
     if not isinstance(prompt, str) or not prompt.strip():
@@ -127,6 +120,7 @@ def write_geneval(
         lambda index: out / f"{index:05}" / "metadata.jsonl",
         lambda path: read_lines(path, GENEVAL_FORM)[0][1].get("prompt"),
     )
+    remove_partial_(out)
     with disk_errors(out.absolute()):
         for index, row in enumerate(rows):
             folder = out / f"{index:05}"
@@ -137,16 +131,21 @@ def write_geneval(
     done = len(places) - len(missing)
     for indices in batches(missing, batch):
         for index, picture in zip(indices, draw(indices), strict=True):
-            save_png(picture, places[index])
+            save_picture(picture, places[index])
         done += len(indices)
         advance(done, len(places))
 
 
 def write_text(path: Path, text: str) -> None:
     """A text file that appears whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def remove_partial_(folder: Path) -> None:
+    """Removes what a run that was killed was writing, since scorers read every file."""
+    for left in folder.rglob(f"{PARTIAL}*"):
+        left.unlink()
 
 
 def check_sources(out: Path, prompts: list[str], place: Callable[[int], Path], read: Callable[[Path], Any]) -> None:
@@ -170,8 +169,7 @@ def write_dpg(
     if out.is_file():
         raise InputError(f"{out} is a file.", "Choose another folder with --out.")
     names = {f"{item.id}.png" for item in items}
-    for left in out.glob(".*.png.partial"):  # of an interrupted run
-        left.unlink()
+    remove_partial_(out)
     strange = sorted(path.name for path in out.iterdir() if path.name not in names) if out.is_dir() else []
     if strange:
         raise InputError(
@@ -185,7 +183,7 @@ def write_dpg(
     for chunk in batches(missing, max(1, batch // SAMPLES)):
         pictures = draw([SAMPLES * index + k for index in chunk for k in range(SAMPLES)])
         for row, index in enumerate(chunk):
-            save_png(grid(pictures[SAMPLES * row : SAMPLES * (row + 1)]), out / f"{items[index].id}.png")
+            save_picture(grid(pictures[SAMPLES * row : SAMPLES * (row + 1)]), out / f"{items[index].id}.png")
         done += len(chunk)
         advance(done, len(items))
 

@@ -15,9 +15,8 @@ from edgegen.emoji.captions import with_article
 from edgegen.emoji.data import EmojiData
 from edgegen.emoji.scene_pictures import Sprites
 from edgegen.emoji.scenes import Scene, SceneSource
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.prompts import read_prompts
-from edgegen.target import unknown
 
 SCENES = {"seen": "train", "unseen": "concepts", "combinations": "combinations"}  # split of the scenes
 EMOJI = {"emoji": ("train",), "emoji-unseen": ("unseen_style", "unseen_concept")}  # single pictures filling the frame

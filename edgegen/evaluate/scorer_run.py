@@ -12,7 +12,7 @@ import torch
 
 from edgegen.emoji.scene_pictures import Sprites
 from edgegen.emoji.scenes import Scene
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.evaluate.composition import satisfies, tally
 from edgegen.evaluate.detector import Detection, Detector, detect
 from edgegen.evaluate.detector_data import Crowds, strangers
@@ -20,7 +20,6 @@ from edgegen.evaluate.detector_training import DetectorTraining, detector_note, 
 from edgegen.evaluate.prompts import SCENES, SEED, check_data, pictures_of, scenes_of
 from edgegen.evaluate.scorer import bundled_detector, check_known, open_detector
 from edgegen.model.pixels import to_tensor
-from edgegen.target import unknown
 
 
 def parse_settings(pairs: Sequence[str]) -> DetectorTraining:
@@ -71,7 +70,7 @@ def accuracy(data: Path, weights: Path | None = None, count: int = 500) -> dict[
         scenes = scenes_of(split, count, SEED)
         check_known(detector, scenes)
         pictures = pictures_of(sprites, scenes)
-        splits[name] = measured(detector, scenes, pictures)
+        splits[name] = score_detector(detector, scenes, pictures)
     return {
         "weights": str(weights or bundled_detector()),
         "note": detector_note(weights or bundled_detector()),
@@ -81,7 +80,7 @@ def accuracy(data: Path, weights: Path | None = None, count: int = 500) -> dict[
     }
 
 
-def measured(detector: Detector, scenes: list[Scene], pictures: np.ndarray) -> dict[str, Any]:
+def score_detector(detector: Detector, scenes: list[Scene], pictures: np.ndarray) -> dict[str, Any]:
     """Right and wrong acceptances by task, and how well things are found."""
     found = detect(detector, to_tensor(pictures))
     right = [satisfies(scene, things) for scene, things in zip(scenes, found, strict=True)]

@@ -9,13 +9,12 @@ from typing import Any
 
 from edgegen.errors import EdgegenError
 from edgegen.graph.operations import Builder, Operation, Program, Shape, softmax_cost
+from edgegen.runtime.onnx_file import read_model
 
 
 def read_onnx(path: Path) -> Program:
     """The ONNX graph, with the shapes it declares or implies."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
+    graph = read_model(path).graph
     builder, shapes = Builder(), onnx_shapes(graph)
     for tensor in graph.initializer:
         builder.stored(tensor.name, *onnx_size(tuple(tensor.dims), tensor.data_type))

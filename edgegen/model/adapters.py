@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.schema import Range, Size, Text
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """Which layers have adapters, of what rank, and for which widths."""
 
-    rank: int
-    targets: tuple[str, ...]  # ends of layer names: attn.q
-    widths: tuple[float, ...]
+    rank: Annotated[int, Range(1, 4096)]
+    targets: Annotated[tuple[Text, ...], Size(1, 256)]  # ends of layer names: attn.q
+    widths: Annotated[tuple[float, ...], Size(1, 16)]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))

@@ -4,24 +4,30 @@ Shapes: B batch, C latent channels, h = H/8, w = W/8.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.schema import Range, Size
+
+Widths = Annotated[tuple[Annotated[int, Range(1, 4096)], ...], Size(1, 6)]
+Depths = Annotated[tuple[Annotated[int, Range(0, 64)], ...], Size(1, 6)]
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """Widths go from the picture to the latent in the encoder, from the latent to the picture in the decoder."""
 
-    latent_channels: int = 8
-    unshuffle: int = 4  # the encoder's first, free reduction; each width after the first halves the grid again
-    encoder_widths: tuple[int, ...] = (48, 96)
-    encoder_depths: tuple[int, ...] = (2, 2)  # residual blocks at each width
-    decoder_widths: tuple[int, ...] = (128, 64, 24)  # each width is followed by a doubling of the grid
-    decoder_depths: tuple[int, ...] = (2, 2, 1)
+    latent_channels: Annotated[int, Range(1, 1024)] = 8
+    # the encoder's first, free reduction; each width after the first halves the grid again
+    unshuffle: Annotated[int, Range(1, 64)] = 4
+    encoder_widths: Widths = (48, 96)
+    encoder_depths: Depths = (2, 2)  # residual blocks at each width
+    decoder_widths: Widths = (128, 64, 24)  # each width is followed by a doubling of the grid
+    decoder_depths: Depths = (2, 2, 1)
     separable_decoder: bool = False  # depthwise and 1x1 convolutions instead of full ones: a fifth of the weights
 
     def __post_init__(self):

@@ -11,18 +11,17 @@ tokenizer/                  word.json and byte.json, either of which may be miss
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
-from edgegen.files import file_digest, new_folder, write_json
+from edgegen.files import file_digest, user_path, write_json
+from edgegen.folders import new_folder
 from edgegen.model.autoencoder import Decoder, Encoder
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.dit import DiT
@@ -30,7 +29,9 @@ from edgegen.model.elastic import materialize_state, skeleton
 from edgegen.model.quantization import QuantizedState
 from edgegen.model.sampler import SamplerConfig
 from edgegen.model.states import FileState, as_half, part_shapes, pickle_error
-from edgegen.model.text import ByteTokenizer, TextEncoders, Tokenizers
+from edgegen.model.text import TextEncoders, Tokenizers, make_tokenizers
+from edgegen.model.tokenizer_file import largest_id
+from edgegen.strict_json import read_bytes, read_json
 
 PARTS = ("transformer", "text_encoder", "decoder")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
@@ -62,6 +63,13 @@ class Checkpoint:
     @property
     def is_random(self) -> bool:
         return self.origin["kind"] == "random"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies; random weights lie nowhere."""
+        if self.origin["kind"] == "bundled":
+            return bundled_folder(self.origin["name"])
+        return Path(self.origin["path"]) if "path" in self.origin else None
 
     def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """Name to shape of every tensor of a part."""
@@ -110,14 +118,6 @@ def shape_configs(config: CheckpointConfig) -> tuple[Any, ...]:
     return config.transformer, config.text, config.autoencoder, config.adapters
 
 
-def make_tokenizers(files: Mapping[str, bytes]) -> Tokenizers:
-    """The tokenizers in files by name; the word file's own padding gives its length."""
-    word = Tokenizer.from_str(files["word.json"].decode()) if "word.json" in files else None
-    byte = ByteTokenizer(**json.loads(files["byte.json"])) if "byte.json" in files else None
-    padding = word.padding if word else None
-    return Tokenizers(word, byte, padding["length"] if padding else 0)
-
-
 def meta(kind: type[nn.Module], config: Any) -> nn.Module:
     with torch.device("meta"):
         return kind(config)
@@ -131,7 +131,7 @@ def filled(module: Any, state: Mapping[str, Tensor]) -> Any:
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Opens a checkpoint folder and checks all but the values of its weights, which are checked as they are read."""
-    folder = Path(folder)
+    folder = user_path(folder)
     check_folder(folder)
     config = read_config(folder / "config.json")
     shapes = shape_configs(config)
@@ -144,7 +144,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     if config.quantization is not None:
         path = weights_path(folder, "transformer")
         states["transformer"] = QuantizedState(path, config.transformer, config.quantization)
-    files = {path.name: path.read_bytes() for path in sorted((folder / "tokenizer").glob("*.json"))}
+    named = [folder / "tokenizer" / f"{name}.json" for name in ("byte", "word")]
+    files = {path.name: read_bytes(path) for path in named if path.exists()}
     check_tokenizers(config, files, folder / "tokenizer")
     return Checkpoint(config, states, files, origin_of(folder, config.name))
 
@@ -171,15 +172,12 @@ def weights_path(folder: Path, part: str) -> Path:
 
 def read_config(path: Path) -> CheckpointConfig:
     """Reads config.json; every error names the file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    if not path.is_file():
         for pickle in sorted(path.parent.iterdir()):
             if pickle.suffix.lower() in PICKLES:
-                raise pickle_error(pickle) from None
-        raise InputError(f"{path} is missing.", "Give the folder of a checkpoint.") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}.", "Correct the file.") from None
+                raise pickle_error(pickle)
+        raise InputError(f"{path} is missing.", "Give the folder of a checkpoint.")
+    values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold an object.", "Correct the file.")
     try:
@@ -198,14 +196,29 @@ def check_tokenizers(config: CheckpointConfig, files: Mapping[str, bytes], folde
             )
     try:
         tokenizers = make_tokenizers(files)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"{folder} cannot be read: {error}.", "Copy it again from where it was made.") from error
+    except InputError as error:
+        raise InputError(f"{folder}/{error.message}", error.remedy) from None
     lengths = {"word": tokenizers.word_length, "byte": tokenizers.byte.length if tokenizers.byte else 0}
     for name, length in lengths.items():
         encoder = getattr(config.text, name)
         if encoder is not None and encoder.length != length:
             raise InputError(
                 f"{folder}: {name}.json pads to {length}, config.json says {encoder.length}.", "Make them agree."
+            )
+    check_ids(config, files, tokenizers, folder)
+
+
+def check_ids(config: CheckpointConfig, files: Mapping[str, bytes], tokenizers: Tokenizers, folder: Path) -> None:
+    """Refuses a tokenizer that gives ids which the encoder's embedding does not have."""
+    last = {"word": largest_id(files["word.json"])} if "word.json" in files else {}
+    if tokenizers.byte is not None:
+        last["byte"] = tokenizers.byte.vocabulary - 1
+    for name, largest in last.items():
+        vocabulary = getattr(config.text, name).vocabulary
+        if largest >= vocabulary:
+            raise InputError(
+                f"{folder}: {name}.json gives ids up to {largest}, text.{name}.vocabulary is {vocabulary}.",
+                "Make them agree.",
             )
 
 
@@ -241,8 +254,11 @@ def save_checkpoint(
     states: Mapping[str, Mapping[str, Tensor]],
     tokenizer_files: Mapping[str, bytes],
     overwrite: bool = False,
+    documents: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a checkpoint in fp16, whole or not at all; `states` has the parts and maybe "encoder"."""
+    """Writes a checkpoint in fp16, whole or not at all; `states` has the parts and maybe "encoder", `documents` texts
+    that lie beside them, such as a model card.
+    """
     shapes = shape_configs(config)
     with new_folder(Path(folder), "config.json", overwrite) as partial:
         for part, state in states.items():
@@ -257,4 +273,6 @@ def save_checkpoint(
         (partial / "tokenizer").mkdir()
         for name, data in tokenizer_files.items():
             (partial / "tokenizer" / name).write_bytes(data)
+        for name, text in (documents or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
         write_json(partial / "config.json", config.to_dict())

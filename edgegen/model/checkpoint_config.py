@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
-from edgegen.errors import InputError
+from edgegen.errors import InputError, brief
+from edgegen.folders import FILES
 from edgegen.model.adapters import AdapterConfig
 from edgegen.model.autoencoder import AutoencoderConfig
 from edgegen.model.config import DiTConfig
 from edgegen.model.quantization import QuantizationConfig
 from edgegen.model.sampler import SamplerConfig
-from edgegen.model.text import EncoderConfig, TextConfig
+from edgegen.model.text import TextConfig
+from edgegen.schema import Name, Size, Text, from_values
 
 FORMAT_VERSION = 1
 PROMPTS = ("a red heart", "a yellow star", "a cat face", "a bicycle")
@@ -22,12 +23,12 @@ PROMPTS = ("a red heart", "a yellow star", "a cat face", "a bicycle")
 class CheckpointConfig:
     """What config.json says; `prompts` are some the model was trained on, used to verify and to draw samples."""
 
-    name: str
+    name: Name
     transformer: DiTConfig
     text: TextConfig
     autoencoder: AutoencoderConfig
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    prompts: tuple[str, ...] = PROMPTS
+    prompts: Annotated[tuple[Text, ...], Size(1, 4096)] = PROMPTS
     adapters: AdapterConfig | None = None  # few-step distillation, beside the base's weights
     quantization: QuantizationConfig | None = None  # the transformer is stored at one width, in fewer bits
 
@@ -90,72 +91,11 @@ class CheckpointConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> CheckpointConfig:
-        """Checks types, unknown and missing keys at every level."""
-        values = dict(values)
-        version = values.pop("format_version", None)
-        if version != FORMAT_VERSION:
+        """Checks types, ranges, unknown and missing keys at every level; `files` is the folder's own (folders.py)."""
+        version = values.get("format_version")
+        if version != FORMAT_VERSION or isinstance(version, bool):
             raise InputError(
-                f"format_version is {version!r}, this edgegen reads {FORMAT_VERSION}.", "Use the edgegen that wrote it."
+                f"format_version is {brief(version)}, this edgegen reads {FORMAT_VERSION}.",
+                "Use the edgegen that wrote it.",
             )
-        for key, kind in (
-            ("transformer", DiTConfig),
-            ("text", TextConfig),
-            ("autoencoder", AutoencoderConfig),
-            ("sampler", SamplerConfig),
-            ("adapters", AdapterConfig),
-            ("quantization", QuantizationConfig),
-        ):
-            if key in values:
-                values[key] = from_values(kind, values[key], key)
-        return from_values(cls, values, "")
-
-
-def from_values(kind: type, values: Any, where: str) -> Any:
-    """A config dataclass from parsed JSON; a wrong type, an unknown or a missing key is an error that names it."""
-    at = f"{where}." if where else ""
-    if not isinstance(values, dict):
-        raise InputError(f"{where} must be an object, found {values!r}.")
-    known, hints = {f.name: f for f in fields(kind)}, get_type_hints(kind)
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1, cutoff=0.4)
-            raise InputError(
-                f"unknown key {at}{key}.", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
-            )
-    for name, f in known.items():
-        if name not in values:
-            if f.default is MISSING and f.default_factory is MISSING:
-                raise InputError(f"{at}{name} is missing.")
-            continue
-        check_type(values[name], hints[name], f"{at}{name}")
-    if kind is TextConfig:
-        values = values | {
-            name: from_values(EncoderConfig, values[name], f"{at}{name}")
-            for name in ("word", "byte")
-            if values.get(name) is not None
-        }
-    try:
-        return kind(**values)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{where or 'config'} is wrong: {error}.") from error
-
-
-def check_type(value: Any, kind: Any, where: str) -> None:
-    """Refuses a JSON value that is not of a field's type; types of configurations are checked on their own."""
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        if not isinstance(value, list | tuple):
-            raise InputError(f"{where} must be a list of {inner.__name__}, found {value!r}.")
-        for item in value:
-            check_type(item, inner, f"each of {where}")
-        return
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise InputError(f"{where} must be an object, found {value!r}.")
-        for name, item in value.items():
-            check_type(item, get_args(kind)[1], f"{where}.{name}")
-        return
-    numbers: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-    accepted = numbers.get(kind)
-    if accepted and (not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)):
-        raise InputError(f"{where} must be {kind.__name__}, found {value!r}.")
+        return from_values(cls, {key: value for key, value in values.items() if key not in ("format_version", FILES)})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
 
 from edgegen.errors import InputError
+from edgegen.schema import OneOf, Range, Size, from_values
 
 STAGES = ("down", "middle", "up")
+Channels = Annotated[int, Range(1, 2**14)]
+Count = Annotated[int, Range(1, 256)]
+Width = Annotated[float, Range(0, 1, above=True)]
 
 
 @dataclass(frozen=True)
@@ -17,25 +21,27 @@ class DiTConfig:
     `hidden` is the width of the full model; a sub-width w has `hidden * w` channels and as many heads fewer.
     """
 
-    hidden: int = 2048
-    head_dim: int = 64
-    depths: tuple[int, ...] = (8, 10, 10)  # layers in down, middle, up; one number: a single stage, no resampling
-    ffn_ratios: tuple[int, ...] = (4, 3, 4)
+    hidden: Channels = 2048
+    head_dim: Annotated[int, Range(4, 512)] = 64
+    # layers in down, middle, up; one number: a single stage, no resampling
+    depths: Annotated[tuple[Annotated[int, Range(1, 128)], ...], Size(1, 3)] = (8, 10, 10)
+    ffn_ratios: Annotated[tuple[Annotated[int, Range(1, 16)], ...], Size(1, 3)] = (4, 3, 4)
     sparse: bool = True  # ASSA in down and up; False: full self-attention everywhere
-    blocks: int = 16  # BNA: contiguous blocks of the row-major token sequence
-    radius: int = 1  # BNA: a block attends to this many blocks on either side
-    queries_per_kv: int = 2  # query heads that share a key/value head; 0: one key/value head for all (MQA)
-    cross_kv_heads: int = 4  # key/value heads of cross-attention, the same at every width
+    blocks: Count = 16  # BNA: contiguous blocks of the row-major token sequence
+    radius: Annotated[int, Range(0, 256)] = 1  # BNA: a block attends to this many blocks on either side
+    queries_per_kv: Annotated[int, Range(0, 256)] = 2  # query heads that share a key/value head; 0: one for all (MQA)
+    cross_kv_heads: Count = 4  # key/value heads of cross-attention, the same at every width
     long_skips: bool = True
-    text_dim: int = 2560
+    text_dim: Channels = 2560
     pooled_text: bool = False  # add the mean text token to the timestep embedding
-    in_channels: int = 16
-    patch: int = 2
-    grid: tuple[int, int] = (64, 64)  # tokens (rows, columns) the model was trained at
-    time_features: int = 256
-    rope_theta: float = 10000.0
-    widths: tuple[float, ...] = (1.0,)
-    assa: str = "both"  # branches of ASSA: both, or for studies global or local alone
+    in_channels: Annotated[int, Range(1, 1024)] = 16
+    patch: Annotated[int, Range(1, 32)] = 2
+    # tokens (rows, columns) the model was trained at
+    grid: tuple[Annotated[int, Range(1, 1024)], Annotated[int, Range(1, 1024)]] = (64, 64)
+    time_features: Annotated[int, Range(2, 2**14)] = 256
+    rope_theta: Annotated[float, Range(1, 1e9)] = 10000.0
+    widths: Annotated[tuple[Width, ...], Size(1, 16)] = (1.0,)
+    assa: Annotated[str, OneOf(("both", "global", "local"))] = "both"  # branches of ASSA; one alone is for studies
 
     def __post_init__(self) -> None:
         for name in ("depths", "ffn_ratios", "grid", "widths"):
@@ -149,15 +155,28 @@ class DiTConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> DiTConfig:
-        """Builds a configuration from parsed JSON or TOML; an unknown key is an error that names it."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"unknown model setting {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}.")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise InputError(f"a model setting has the wrong type: {error}.") from error
+        """Builds a configuration from parsed JSON or TOML; an unknown key or a wrong value is named."""
+        return from_values(cls, values)
+
+
+def score_elements(config: DiTConfig, latent_size: tuple[int, int]) -> int:
+    """Attention scores of the self-attention layer that has most, at a latent (height, width)."""
+    rows, columns = config.grid_of(latent_size)
+    tokens = rows * columns
+    if len(config.depths) == 1:
+        return config.heads * tokens**2
+    middle = (tokens // 4) ** 2
+    compressed = tokens * (tokens // 4) if config.sparse else tokens**2
+    return config.heads * max(middle, compressed)
+
+
+def position_elements(config: DiTConfig, latent_size: tuple[int, int]) -> int:
+    """Numbers of the tables of cosines and sines that a deployed transformer holds at a latent (height, width)."""
+    rows, columns = config.grid_of(latent_size)
+    per_stage = 2 * config.head_dim * rows * columns
+    if len(config.depths) == 1:
+        return per_stage
+    return round(per_stage * (2 * (1 + 1 / 4) + 2 / 4))  # down and up, their compressed keys, and the middle
 
 
 PAPER = DiTConfig(widths=(0.375, 0.5, 1.0))

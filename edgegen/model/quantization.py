@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,8 +21,12 @@ from edgegen.errors import InputError
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import skeleton
 from edgegen.model.states import FileState, Shapes, check_finite, some
+from edgegen.schema import OneOf, Range, Size
 
 METHODS = ("palette", "int8", "int4-group")
+CODES = {  # safetensors' names of what a quantized weight's tensors may be stored as
+    ".palette": ("I8", "F16"), ".indices": ("U8",), ".scale": ("F32",), ".values": ("I8", "U8"), ".scales": ("F16",),
+}  # fmt: skip
 INT4_OFFSET = 8  # a packed 4-bit integer is stored as value + 8
 
 
@@ -30,12 +35,12 @@ class QuantizationConfig:
     """How a checkpoint's transformer was quantized: `plan` gives the bits of each quantized weight."""
 
     width: float
-    method: str
-    bits_asked: float
-    bits: float  # reached: per quantized weight, with palettes or scales
-    plan: dict[str, int]
-    group: int = 0  # int4-group: inputs that share a scale
-    tune_steps: int = 0
+    method: Annotated[str, OneOf(METHODS)]
+    bits_asked: Annotated[float, Range(0, 64)]
+    bits: Annotated[float, Range(0, 64)]  # reached: per quantized weight, with palettes or scales
+    plan: Annotated[dict[str, Annotated[int, Range(1, 8)]], Size(0, 2**16)]
+    group: Annotated[int, Range(0, 2**14)] = 0  # int4-group: inputs that share a scale
+    tune_steps: Annotated[int, Range(0, 10**9)] = 0
     source: dict[str, str] = field(default_factory=dict)  # the checkpoint it was made of: name, sha256
 
     def __post_init__(self) -> None:
@@ -90,18 +95,19 @@ class QuantizedState(FileState):
         for name, shape in self.shapes.items():
             if name in self.quantization.plan:
                 self._check_codes(name, math.prod(shape))
-            elif tuple(self.file.get_slice(name).get_shape()) != shape:
-                raise InputError(
-                    f"{self.path}: {name} is {tuple(self.file.get_slice(name).get_shape())}, config.json "
-                    f"asks for {shape}.",
-                    "Make its config.json and its weights agree.",
-                )
+            else:
+                self._check_stored(name, shape)
 
     def _check_codes(self, name: str, count: int) -> None:
-        """Refuses a quantized weight whose tensors have not the size that its bits ask for."""
+        """Refuses a quantized weight whose tensors have not the size and type that its bits ask for."""
         bits, slices = self.quantization.plan[name], {}
         for stored in self.stored_names(name):
-            slices[stored.removeprefix(name)] = math.prod(self.file.get_slice(stored).get_shape())
+            piece, suffix = self.file.get_slice(stored), stored.removeprefix(name)
+            slices[suffix] = math.prod(piece.get_shape())
+            if piece.get_dtype() not in CODES[suffix]:
+                allowed = " or ".join(CODES[suffix])
+                raise InputError(f"{self.path}: {stored} holds {piece.get_dtype()}, not {allowed}.", "Quantize again.")
+        self._check_scales(name, bits)
         if self.quantization.method == "palette":
             expected = {".palette": 2**bits, ".indices": packed_bytes(count, bits), ".scale": 1}
         else:
@@ -112,6 +118,16 @@ class QuantizedState(FileState):
                     f"{self.path}: {name}{suffix} has {size} elements, {bits} bits ask for {expected[suffix]}.",
                     "Make its config.json and its weights agree.",
                 )
+
+    def _check_scales(self, name: str, bits: int) -> None:
+        """Refuses scales that are not one or more for each output, and bits that integers do not come in."""
+        if self.quantization.method == "palette":
+            return
+        if bits not in (4, 8):
+            raise InputError(f"{self.path}: {name} has integers of {bits} bits, not 4 or 8.", "Quantize again.")
+        found, shape = tuple(self.file.get_slice(f"{name}.scales").get_shape()), self.shapes[name]
+        if len(found) != 2 or found[0] != shape[0] or not found[1] or math.prod(shape[1:]) % found[1]:
+            raise InputError(f"{self.path}: {name}.scales is {found}; {shape} asks for another.", "Quantize again.")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The stored tensors of a parameter, by their names in the file."""

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from edgegen.errors import InputError
+from edgegen.schema import Range
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
     """Steps, timestep shift and classifier-free guidance a checkpoint is meant to be drawn with."""
 
-    steps: int = 28
-    shift: float = 1.0
-    guidance: float = 1.0
+    steps: Annotated[int, Range(1, 1000)] = 28
+    shift: Annotated[float, Range(0, 1000, above=True)] = 1.0
+    guidance: Annotated[float, Range(0, 100)] = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.steps > 1000:
             raise InputError(f"steps {self.steps} is outside 1 to 1000.")
-        if not self.shift > 0:
-            raise InputError(f"shift {self.shift} must be above 0.")
+        if not 0 < self.shift <= 1000:
+            raise InputError(f"shift {self.shift} must be above 0 and up to 1000.")
         if not 0 <= self.guidance < 100:
             raise InputError(f"guidance {self.guidance} is outside 0 to 100.")
 

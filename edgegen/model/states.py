@@ -10,21 +10,27 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenError, InputError
+from edgegen.files import disk_full, is_disk_full
 from edgegen.model.adapters import AdapterConfig, adapter_shapes
 from edgegen.model.autoencoder import AutoencoderConfig, Decoder, Encoder
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import is_own, skeleton
 from edgegen.model.text import TextConfig, TextEncoders
+from edgegen.strict_json import parse_json
 
 Shapes = dict[str, tuple[int, ...]]
 FP16_MAX = 65504.0
+STORED = ("F16", "BF16", "F32", "F64")  # safetensors' names of what weights may be stored as
+HEADER = 2**26  # bytes of a safetensors header that can be meant
+LFS = b"version https://git-lfs"
 
 
 def module_shapes(make: Callable[[], nn.Module]) -> Shapes:
@@ -78,23 +84,29 @@ class FileState(Mapping[str, Tensor]):
             wrong = [
                 f"{word} {some(names)}" for word, names in (("lacks", missing), ("has unexpected", unexpected)) if names
             ]
-            raise InputError(f"{self.path} {' and '.join(wrong)}.", "Make its config.json and its weights agree.")
+            raise InputError(f"{self.path} {' and '.join(wrong)}.", remedy_of(unexpected, self.shapes))
         for name, shape in self.shapes.items():
-            stored = tuple(self.file.get_slice(name).get_shape())
-            if stored != shape:
-                raise InputError(
-                    f"{self.path}: {name} is {stored}, config.json asks for {shape}.",
-                    "Make its config.json and its weights agree.",
-                )
+            self._check_stored(name, shape)
+
+    def _check_stored(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuses a tensor of another shape, or of numbers that are not those of weights."""
+        piece = self.file.get_slice(name)
+        stored, dtype = tuple(piece.get_shape()), piece.get_dtype()
+        if stored != shape:
+            raise InputError(
+                f"{self.path}: {name} is {stored}, config.json asks for {shape}.",
+                "Make its config.json and its weights agree.",
+            )
+        if dtype not in STORED:
+            raise InputError(
+                f"{self.path}: {name} holds {dtype}, not floating-point numbers that can be read.",
+                "Store float16 or float32.",
+            )
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.shapes:
             raise KeyError(name)
         tensor = self.file.get_tensor(name)
-        if not tensor.is_floating_point():
-            raise InputError(
-                f"{self.path}: {name} holds {tensor.dtype}, not floating-point numbers.", "Store float16 or float32."
-            )
         check_finite(tensor, f"{self.path}: {name}")
         return tensor.float()
 
@@ -106,6 +118,24 @@ class FileState(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel",
+    "model.": "another module",
+    "ema.": "an average of weights",
+    "ema_model.": "an average of weights",
+    "_forward_module.": "a training library",
+}
+
+
+def remedy_of(unexpected: list[str], shapes: Shapes) -> str:
+    """What to do about names that do not fit: a prefix that a wrapper left is named."""
+    for prefix, wrapper in WRAPPERS.items():
+        if any(name.startswith(prefix) and name.removeprefix(prefix) in shapes for name in unexpected):
+            return f"The names start with {prefix}, of {wrapper}: save the weights without it."
+    return "Make its config.json and its weights agree."
 
 
 class RandomState(Mapping[str, Tensor]):
@@ -146,30 +176,69 @@ def scaled_(noise: Tensor, name: str) -> Tensor:
     return noise.mul_(noise[0].numel() ** -0.5)
 
 
-def open_safetensors(path: Path):
+def open_safetensors(path: Path, remedy: str = "Copy it again from where it was made."):
     """Opens a file for reading by name; a missing, empty, truncated or foreign file is an error that says which."""
-    remedy = "Copy it again from where it was made."
     if not path.is_file():
-        raise InputError(f"{path} is missing.", remedy)
+        raise InputError(f"{path} is missing.", missing_remedy(path) or remedy)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty.", remedy)
     with path.open("rb") as file:
-        if is_pickle(file.read(4)):
+        start = file.read(len(LFS))
+        if is_pickle(start[:4]):
             raise pickle_error(path)
+        if start == LFS:
+            raise InputError(f"{path} is a pointer of Git LFS, not the weights.", "Fetch them with git lfs pull.")
+        check_header(path, file)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is truncated or not safetensors ({error}).", remedy) from None
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes safetensors so that a reader sees the old file or the whole new one."""
+def missing_remedy(path: Path) -> str:
+    """What to do where the weights are there in pieces."""
+    pieces = sorted(path.parent.glob(f"{path.stem}-*-of-*.safetensors")) if path.parent.is_dir() else []
+    return f"{pieces[0].name} is one of {len(pieces)} shards: join them in one file." if pieces else ""
+
+
+def check_header(path: Path, file: IO[bytes]) -> None:
+    """Refuses a header with a tensor twice, which the library takes without a word, and one that is no JSON."""
+    file.seek(0)
+    size = int.from_bytes(file.read(8), "little")
+    if not 2 <= size <= min(HEADER, path.stat().st_size):
+        return  # the library says what is wrong
+    try:
+        parse_json(file.read(size), f"{path}'s header", "Copy it again from where it was made.")
+    except InputError as error:
+        if "twice" in error.message or "nested" in error.message:
+            raise
+        raise InputError(
+            f"{path} is truncated or not safetensors ({error.message}).", "Copy it again from where it was made."
+        ) from None
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    full: Callable[[Path], EdgegenError] = disk_full,
+) -> None:
+    """Writes safetensors so that a reader sees the old file or the whole new one; `full` makes the error of a full
+    disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        no_room = is_disk_full(error, path)  # before the part that was written is removed
+        temporary.unlink(missing_ok=True)
+        if no_room:
+            raise full(path) from error
+        raise
 
 
 def is_pickle(start: bytes) -> bool:

@@ -4,9 +4,10 @@ Shapes: B batch, Lw word tokens, Lb byte tokens, L = Lw + Lb, T text width. Toke
 Plain Linear, LayerNorm, matmul and softmax, and finite masks, so that every exporter takes it.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.model.tokenizer_file import read_word_tokenizer
+from edgegen.schema import Range, from_values
+from edgegen.strict_json import parse_json, read_bytes
 
 PAD = 0
 MASKED = -1e4  # added to masked scores; finite in float16
@@ -24,12 +28,12 @@ MASKED = -1e4  # added to masked scores; finite in float16
 class EncoderConfig:
     """One transformer over token ids."""
 
-    vocabulary: int
-    length: int  # tokens, padded
-    width: int
-    depth: int
-    heads: int
-    ffn_ratio: int
+    vocabulary: Annotated[int, Range(2, 2**20)]
+    length: Annotated[int, Range(2, 4096)]  # tokens, padded
+    width: Annotated[int, Range(1, 2**14)]
+    depth: Annotated[int, Range(1, 128)]
+    heads: Annotated[int, Range(1, 256)]
+    ffn_ratio: Annotated[int, Range(1, 16)]
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -42,12 +46,12 @@ class TextConfig:
 
     word: EncoderConfig | None = EncoderConfig(vocabulary=3072, length=32, width=256, depth=3, heads=4, ffn_ratio=3)
     byte: EncoderConfig | None = EncoderConfig(vocabulary=258, length=64, width=192, depth=3, heads=3, ffn_ratio=4)
-    width: int = 256
+    width: Annotated[int, Range(1, 2**14)] = 256
 
     def __post_init__(self):
         for name in ("word", "byte"):
             if isinstance(getattr(self, name), dict):  # read from JSON
-                object.__setattr__(self, name, EncoderConfig(**getattr(self, name)))
+                object.__setattr__(self, name, from_values(EncoderConfig, getattr(self, name), name))
         if self.word is None and self.byte is None:
             raise InputError("The text config has neither a word nor a byte encoder.", "Give at least one.")
 
@@ -153,13 +157,13 @@ class TokenIds:
 class ByteTokenizer:
     """One id that begins, then a prompt's UTF-8 bytes plus an offset, ASCII capitals lowered."""
 
-    length: int = 64
-    offset: int = 2
-    begin: int = 1
+    length: Annotated[int, Range(1, 4096)] = 64
+    offset: Annotated[int, Range(1, 1024)] = 2
+    begin: Annotated[int, Range(1, 2**20)] = 1
 
     @property
     def vocabulary(self) -> int:
-        return 256 + self.offset
+        return max(256 + self.offset, self.begin + 1)
 
     def encode(self, prompt: str) -> list[int]:
         return [self.begin] + [byte + self.offset for byte in prompt.encode("utf-8").lower()]
@@ -177,12 +181,10 @@ class Tokenizers:
     @classmethod
     def load(cls, folder: Path) -> "Tokenizers":
         """Read the files in `folder`; the word file's own padding gives its length."""
-        word_path, byte_path = Path(folder) / "word.json", Path(folder) / "byte.json"
-        if not word_path.is_file() and not byte_path.is_file():
+        paths = [path for name in ("word.json", "byte.json") if (path := Path(folder) / name).is_file()]
+        if not paths:
             raise InputError(f"{folder} has neither word.json nor byte.json.", "Give the folder of a checkpoint.")
-        word = Tokenizer.from_file(str(word_path)) if word_path.is_file() else None
-        byte = ByteTokenizer(**json.loads(byte_path.read_text())) if byte_path.is_file() else None
-        return cls(word, byte, word.padding["length"] if word else 0)
+        return make_tokenizers({path.name: read_bytes(path) for path in paths})
 
     def encode(self, prompts: list[str]) -> TokenIds:
         """Ids of each prompt at the encoders' fixed lengths."""
@@ -195,6 +197,16 @@ class Tokenizers:
         if self.byte is not None:
             byte = _pad([self.byte.encode(prompt) for prompt in prompts], self.byte.length, truncated)
         return TokenIds(word, byte, truncated)
+
+
+def make_tokenizers(files: Mapping[str, bytes]) -> Tokenizers:
+    """The tokenizers in files by name; the word file's own padding gives its length. InputError for what is wrong."""
+    word = read_word_tokenizer(files["word.json"]) if "word.json" in files else None
+    byte = None
+    if "byte.json" in files:
+        byte = from_values(ByteTokenizer, parse_json(files["byte.json"], "byte.json"), "byte.json")
+    padding = word.padding if word else None
+    return Tokenizers(word, byte, padding["length"] if padding else 0)
 
 
 def _pad(rows: list[list[int]], length: int, truncated: np.ndarray, closing: int | None = None) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import Artifact, Bundle
-from edgegen.errors import EdgegenError, InputError
+from edgegen.errors import EdgegenError, InputError, shortened
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import TensorSpec
 
@@ -23,20 +24,30 @@ def open_component(
     Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py); on macOS, if `native`, they are
     run by Core ML itself, which our tests cannot exercise.
     """
-    opener = find_backend(backend).open
-    try:
-        run = quietly(lambda: opener(path, [s.name for s in inputs], [s.name for s in outputs], native))
-    except EdgegenError:
-        raise
-    except Exception as error:  # whatever a runtime raises when it cannot load a file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} does not open in {backend}: {reason}.", "Export the bundle again.") from error
+    record = find_backend(backend)
+    with artifact_errors(path, f"does not open in {backend}"):
+        record.check_file(path, inputs, outputs)
+        run = quietly(lambda: record.open(path, [s.name for s in inputs], [s.name for s in outputs], native))
 
     def checked(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = run({spec.name: fitted(feed, spec) for spec in inputs})
-        return {spec.name: np.asarray(results[spec.name], np.float32) for spec in outputs}
+        given = {spec.name: fitted(feed, spec) for spec in inputs}
+        with artifact_errors(path, f"does not run in {backend}"):
+            results = run(given)
+            return {spec.name: np.asarray(results[spec.name], np.float32) for spec in outputs}
 
     return checked
+
+
+@contextmanager
+def artifact_errors(path: Path, what: str) -> Iterator[None]:
+    """Whatever a runtime raises about a file is an error of one line that names the file."""
+    try:
+        yield
+    except EdgegenError:
+        raise
+    except Exception as error:
+        reason = shortened(str(error), 120) or type(error).__name__
+        raise InputError(f"{path} {what}: {reason}.", "Export the bundle again.") from error
 
 
 def open_artifact(bundle: Bundle, artifact: Artifact, native: bool = False) -> Run:

@@ -57,7 +57,8 @@ def denoise(
     for index, (latent, predicted) in enumerate(euler(velocity, initial_noise(shape, seed), sigmas), 1):
         if not np.isfinite(latent).all():
             raise EdgegenError(
-                f"the latent is not finite after step {index} of {count}.", "Run edgegen verify on this bundle."
+                f"the latent is not finite after step {index} of {count}.",
+                "Check the weights it was made of, or lower the guidance.",
             )
         yield Step(index, count, sigmas[index - 1], latent, predicted)
 

@@ -6,7 +6,6 @@ The average counts palettes: 8 times the bytes of all palettized layers over the
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.errors import InputError, unknown
+from edgegen.errors import InputError, brief, unknown
 from edgegen.files import write_json
 from edgegen.quantize.palette import BITS
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity
+from edgegen.strict_json import read_json
 
 FORMAT_VERSION = 1
 UNITS = 2**17  # the budget in whole units: each layer's bytes are rounded up to one
@@ -199,12 +199,7 @@ def read_bits(path: Path, names: Sequence[str]) -> dict[str, int]:
 
     A layer that is none of `names` is an error with the closest one, as is a number of bits palettes do not come in.
     """
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"plan {path} cannot be read: {error.strerror}.", "Give a plan that quantize wrote.") from None
-    except ValueError as error:
-        raise InputError(f"plan {path} is not JSON: {error}.", "Correct the file.") from None
+    values: Any = read_json(path, "Give a plan that quantize wrote.")
     layers = values.get("layers") if isinstance(values, dict) else None
     if not isinstance(layers, dict) or not layers or values.get("format_version") != FORMAT_VERSION:
         raise InputError(
@@ -214,15 +209,16 @@ def read_bits(path: Path, names: Sequence[str]) -> dict[str, int]:
     bits = {}
     for name, entry in layers.items():
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1, cutoff=0.4)
+            close = difflib.get_close_matches(name[:200], names, 1, cutoff=0.4)
             raise InputError(
-                f"plan {path}: no palettized layer is called {name!r}.",
+                f"plan {path}: no palettized layer is called {brief(name)}.",
                 f"Did you mean {close[0]}?" if close else f"One is {names[0]}.",
             )
         found = entry.get("bits") if isinstance(entry, dict) else entry
         if type(found) is not int or found not in BITS:
             raise InputError(
-                f"plan {path}: {name} has bits {found!r}, none of {', '.join(map(str, BITS))}.", "Correct the file."
+                f"plan {path}: {name} has bits {brief(found)}, none of {', '.join(map(str, BITS))}.",
+                "Correct the file.",
             )
         bits[name] = found
     return bits

@@ -5,15 +5,15 @@ Shapes: B batch, C latent channels, h x w latent grid, L text tokens, T text cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgegen.errors import EdgegenError, InputError
+from edgegen.callbacks import Advance
+from edgegen.errors import EdgegenError
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import euler, flow_sigmas, guide, initial_noise
@@ -28,8 +28,6 @@ PROMPTS = (
     "a brown bear", "a crown",
 )  # fmt: skip
 TOKENS = 8192  # of one batch: bounds the memory of activations
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,24 +46,6 @@ class Batch:
         return self.latent, self.t, self.text, self.mask, self.pooled
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, one a line; empty lines and those that begin with # are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"calibration prompts {path} cannot be read: {error.strerror}.", "Give a text file with one prompt a line."
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"calibration prompts {path} are not UTF-8 text.", "Give a text file with one prompt a line."
-        ) from None
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise InputError(f"calibration prompts {path} hold no prompt.", "Write one prompt a line.")
-    return prompts
-
-
 def default_prompts(checkpoint: Checkpoint) -> list[str]:
     """The checkpoint's own prompts, then common ones."""
     return list(dict.fromkeys([*checkpoint.config.prompts, *PROMPTS]))
@@ -78,7 +58,7 @@ def calibrate(
     prompts: Sequence[str],
     seed: int = 0,
     latent_size: tuple[int, int] | None = None,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> list[Batch]:
     """Draws a latent for every prompt, noise seed `seed` + its number, and keeps every call of the network.
 

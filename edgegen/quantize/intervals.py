@@ -25,7 +25,8 @@ class Sums:
     def of(cls, histogram: Histogram) -> Sums:
         mean = float(np.average(histogram.values, weights=histogram.weights))
         w, x = histogram.weights, histogram.values - mean
-        return cls(*(np.concatenate([[0.0], np.cumsum(y)]) for y in (w, w * x, w * x * x)), mean)
+        weight, first, second = (np.concatenate([[0.0], np.cumsum(y)]) for y in (w, w * x, w * x * x))
+        return cls(weight, first, second, mean)
 
     @property
     def count(self) -> int:
@@ -54,7 +55,7 @@ class Sums:
         return Sums(self.weight[cuts], self.first[cuts], self.second[cuts], self.mean)
 
 
-def companded(histogram: Histogram, parts: int = 512) -> np.ndarray:
+def compand(histogram: Histogram, parts: int = 512) -> np.ndarray:
     """A coordinate (n,) in which the cuts of a good partition are about evenly spaced: the integral of density^(1/3).
 
     Panter and Dite (1951). The density is taken over `parts` stretches of equal weight and as many of equal length.

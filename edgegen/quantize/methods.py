@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError, unknown
 from edgegen.model.quantization import METHODS
 from edgegen.quantize.integers import round_to_nearest
@@ -13,7 +14,6 @@ from edgegen.quantize.palette import palettize
 from edgegen.quantize.stored import StoredWeight
 
 GROUP = 32  # inputs that share an int4 scale: what XNNPACK and ONNX Runtime have kernels for
-Advance = Callable[[int, int], None]
 
 
 def check_method(method: str) -> None:

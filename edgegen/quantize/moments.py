@@ -36,7 +36,7 @@ class Moments:
     def __init__(self, layer: nn.Module, seed: int = 0):
         self.layer, self.count = layer, 0
         groups = getattr(layer, "groups", 1)
-        size = layer.weight[0].numel()
+        size = layer.get_parameter("weight")[0].numel()
         self.sampled = size > SAMPLE
         self.table = torch.zeros(groups, SAMPLE if self.sampled else size, size)  # rows, or sum of x x'
         self.keys = torch.full((SAMPLE,), EMPTY) if self.sampled else None
@@ -84,6 +84,6 @@ class Moments:
             diagonal = self.table[:, : self.rows].square().sum(1)
         else:
             diagonal = self.table.diagonal(dim1=1, dim2=2)
-        shape = self.layer.weight.shape
+        shape = self.layer.get_parameter("weight").shape
         each = (diagonal / max(self.rows, 1))[:, None].expand(-1, shape[0] // diagonal.shape[0], -1)  # (G, O, I)
         return each.reshape(shape)

@@ -38,13 +38,13 @@ class Palette:
         """The table (2**bits,) float32."""
         return self.values.float() * (1.0 if self.scale is None else self.scale)
 
-    def unpacked(self) -> Tensor:
+    def unpack_indices(self) -> Tensor:
         """The indices (*shape) uint8."""
         return unpack(self.indices, self.bits, math.prod(self.shape)).view(self.shape)
 
     def dense(self) -> Tensor:
         """The weight (*shape) float32 that the palette stands for."""
-        return self.centroids()[self.unpacked().int()]
+        return self.centroids()[self.unpack_indices().int()]
 
     @property
     def nbytes(self) -> int:
@@ -120,7 +120,7 @@ def pack(indices: Tensor, bits: int) -> Tensor:
     for start in range(0, flat.size, CHUNK * elements):
         part = flat[start : start + CHUNK * elements]
         part = np.pad(part, (0, -part.size % elements)).reshape(-1, elements)
-        word = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
+        word: np.ndarray = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
         number = word.dtype.type
         for place in range(1, elements):
             word |= part[:, place].astype(number) << number(place * bits)
@@ -140,7 +140,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     stored = np.pad(stored, (0, len(indices) * size - stored.size)).reshape(-1, size)
     for start in range(0, len(indices), CHUNK):
         part = stored[start : start + CHUNK]
-        word = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
+        word: np.ndarray = part[:, 0].astype(np.uint8 if size == 1 else np.uint32)
         number = word.dtype.type
         for place in range(1, size):
             word |= part[:, place].astype(number) << number(8 * place)

@@ -52,7 +52,7 @@ def _estimate(sums: Sums, intervals: int, charge: float, doubt: float) -> float:
 def _search(sums: Sums, intervals: int, charge: float, doubt: float) -> np.ndarray | None:
     """The best cuts; their lambda is looked for around `charge`, which is wrong by a factor of 1 +- doubt or so."""
     lanes = int(np.clip(0.04 * intervals, 1, LANES))  # k keeps over a stretch of about 3 / k of lambda
-    charges = charge * (1 + doubt * (2 * np.arange(lanes) + 1 - lanes) / lanes)
+    charges: np.ndarray = charge * (1 + doubt * (2 * np.arange(lanes) + 1 - lanes) / lanes)
     finer, coarser = (0.0, np.array([0])), (np.inf, np.array([0]))  # lambda and cuts of more and of fewer intervals
     for _ in range(ROUNDS):
         for lam, cuts in zip(charges, _paths(shortest(sums, charges)), strict=True):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError, unknown
 from edgegen.files import write_json
 from edgegen.model.checkpoint import Checkpoint
@@ -18,12 +18,11 @@ from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable
 from edgegen.quantize.calibration import calibrate, spread
 from edgegen.quantize.palette import BITS, check_bits, palette_bytes
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
+from edgegen.quantize.stages import AGAIN
+from edgegen.strict_json import read_json
 
 CURVE_POINTS = 17  # budgets at which the best plan's error is told
 VELOCITY_ROWS = 32  # points on which a layer's effect on the velocity is measured: a forward pass a layer and candidate
-
-Say = Callable[[str], None]
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def follow(path: Path, weights: Mapping[str, Tensor]) -> BitPlan:
 
 
 def measure_layers(
-    request: PlanRequest, checkpoint: Checkpoint, model: DiT, prompts: Sequence[str], say: Say, advance: Advance
+    request: PlanRequest, checkpoint: Checkpoint, model: DiT, prompts: Sequence[str], say: Report, advance: Advance
 ) -> list[Sensitivity]:
     """The sensitivity of every layer at every candidate, on the checkpoint's own trajectories."""
     say(f"drawing {len(prompts)} calibration prompts")
@@ -128,7 +127,7 @@ def read_layers(path: Path) -> list[Sensitivity]:
             {bits: int(size) for bits, size in by_bits(entry["bytes"]).items()},
             by_bits(entry["velocity"]),
         )
-        for entry in json.loads(path.read_text(encoding="utf-8"))
+        for entry in read_json(path, AGAIN)
     ]
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from edgegen.charts import PALETTE, Bar, bars, curve
 from edgegen.quantize.pictures import data_url
-from edgegen.quantize.svg import bars, line
 
 STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.15em .8em;text-align:right}td:first-child,th:first-child{text-align:left}
 .row{display:flex;flex-wrap:wrap;gap:.6em}figure{margin:0;text-align:center;font-size:12px}
 img{width:128px;image-rendering:auto}svg{width:100%}@media(prefers-color-scheme:dark){body{background:#fff}}"""
 
+GREY = PALETTE[4]
 Pictures = Mapping[str, Sequence[np.ndarray]]  # by column: "original", "quantized", "tuned"
 
 
@@ -30,8 +31,9 @@ def page(report: Mapping[str, Any], pictures: Pictures) -> str:
             "<h2>Error against average bits</h2>",
             f"<p>The sum over layers of the squared error ({escape(report['measure'])}) of each layer quantized "
             "alone; the point is the plan that was taken.</p>",
-            line(
+            curve(
                 [(c["bits"], c["error"]) for c in report["curve"]],
+                "error against average bits",
                 "average bits a weight",
                 "error (log)",
                 (report["bits"], report["error"]) if report["error"] else None,
@@ -42,7 +44,7 @@ def page(report: Mapping[str, Any], pictures: Pictures) -> str:
         parts += [
             "<h2>Tuning</h2>",
             "<p>Mean squared error of the velocity on held-out points.</p>",
-            line([(step, error) for step, error in report["tuning"]["curve"]], "step", "error"),
+            curve([(step, error) for step, error in report["tuning"]["curve"]], "tuning", "step", "error"),
         ]
     parts += ["<h2>Size by component</h2>", sizes(report["components"])]
     if any(layer["errors"] for layer in report["layers"]):
@@ -95,22 +97,22 @@ def sizes(components: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for part in components:
         rows += [
-            (f"{part['name']}, float16", part["bytes_float16"], f"{part['bytes_float16'] / 1e6:.2f} MB", 4),
-            (f"{part['name']}, stored", part["bytes"], f"{part['bytes'] / 1e6:.2f} MB", 0),
+            Bar(f"{part['name']}, float16", part["bytes_float16"], f"{part['bytes_float16'] / 1e6:.2f} MB", GREY),
+            Bar(f"{part['name']}, stored", part["bytes"], f"{part['bytes'] / 1e6:.2f} MB"),
         ]
-    return bars(rows)
+    return bars(rows, "size by component")
 
 
 def sensitivities(layers: Sequence[Mapping[str, Any]]) -> str:
     """A bar a layer, in the network's order."""
     given = sorted({layer["bits"] for layer in layers})
     rows = [
-        (
+        Bar(
             layer["name"].removesuffix(".weight"),
             next(iter(layer["errors"].values()), 0.0),
             f"{layer['bits']} bits",
-            given.index(layer["bits"]),
+            PALETTE[given.index(layer["bits"]) % len(PALETTE)],
         )
         for layer in layers
     ]
-    return bars(rows, log=True)
+    return bars(rows, "sensitivity of each layer", log=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgegen.callbacks import Advance, Report
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import check_free, disk_errors, new_folder, write_json
+from edgegen.files import disk_errors, write_json
+from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.quantization import QuantizationConfig
@@ -41,6 +42,7 @@ from edgegen.quantize.plan import (
     write_layers,
 )
 from edgegen.quantize.report import page
+from edgegen.quantize.stages import AGAIN, check_stages, reading_stage, remove_stages_, stages_folder
 from edgegen.quantize.stored import StoredWeights, stored_kind
 from edgegen.quantize.trajectories import (
     Conditions,
@@ -54,18 +56,17 @@ from edgegen.quantize.trajectories import (
     velocity_psnr,
 )
 from edgegen.quantize.tune import Tuned, Tuning, fill_, trainable, tune_
+from edgegen.schema import from_values
+from edgegen.strict_json import read_json, read_text
 
 MARKER, REPORT, PAGE, PLAN = "config.json", "report.json", "report.html", "plan.json"
 REPORT_POINTS, FEW_POINTS = 64, 4  # points that neither tuning nor its choice of an average saw
 LARGE = 100_000_000  # parameters: above, a forward pass takes a minute here; few points, and no pictures
 BITS = 4.3
 
-Say = Callable[[str], None]
-Advance = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Request:
+class QuantizeRequest:
     """What to quantize and how; everything but `resume` and `overwrite` decides what comes out."""
 
     checkpoint: Checkpoint
@@ -83,6 +84,8 @@ class Request:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", checked_target(self.out))
+        check_apart(self.out, self.checkpoint.folder, "checkpoint")
         refuse_quantized(self.checkpoint)
         check_method(self.method)
         self.checkpoint.check_width(self.width)
@@ -101,11 +104,11 @@ class Request:
 
     @property
     def work(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.unfinished")
+        return stages_folder(self.out)
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed."""
-        plan = None if self.plan is None else self.plan.read_text(encoding="utf-8")
+        plan = None if self.plan is None else read_text(self.plan, "Give a plan that quantize wrote.")
         palette = {"bits": self.bits, "candidates": list(self.candidates), "measure": self.measure, "plan": plan}
         chosen = palette if self.method == "palette" else {"group": self.group}
         return {
@@ -128,11 +131,14 @@ class Models:
     sampling: Sampling
 
 
-def quantize(request: Request, say: Say = lambda line: None, advance: Advance = lambda done, of: None) -> dict:
+def quantize(
+    request: QuantizeRequest, say: Report = lambda line: None, advance: Advance = lambda done, of: None
+) -> dict:
     """Makes the quantized checkpoint of a request in its folder; returns the report that lies there as report.json."""
+    check_stages(request.work)
     if request.resume and is_finished(request):
-        shutil.rmtree(request.work, ignore_errors=True)
-        return json.loads((request.out / REPORT).read_text(encoding="utf-8"))
+        remove_stages_(request.work)
+        return read_json(request.out / REPORT)
     check_free(request.out, MARKER, request.overwrite)
     models = open_models(request)
     if request.method == "palette":
@@ -158,7 +164,7 @@ def quantize(request: Request, say: Say = lambda line: None, advance: Advance = 
         (root / PAGE).write_text(page(report, drawn), encoding="utf-8")
         if request.method == "palette":
             write_plan(root / PLAN, as_plan(plan, models.weights))
-    shutil.rmtree(request.work, ignore_errors=True)
+    remove_stages_(request.work)
     return report
 
 
@@ -167,15 +173,15 @@ def source_of(checkpoint: Checkpoint) -> dict[str, str]:
     return {key: str(value) for key, value in checkpoint.origin.items() if key != "path"}
 
 
-def is_finished(request: Request) -> bool:
+def is_finished(request: QuantizeRequest) -> bool:
     """Whether the output is there and is what the request asks for."""
     if not (request.out / REPORT).is_file() or not (request.out / MARKER).is_file():
         return False
-    found = json.loads((request.out / REPORT).read_text(encoding="utf-8")).get("settings")
-    return found == json.loads(json.dumps(request.settings()))
+    found = read_json(request.out / REPORT)
+    return isinstance(found, dict) and found.get("settings") == json.loads(json.dumps(request.settings()))
 
 
-def open_models(request: Request) -> Models:
+def open_models(request: QuantizeRequest) -> Models:
     """Reads what is quantized; a weight with NaN or infinite values is an error that names it."""
     teacher = request.checkpoint.transformer(request.width)
     weights = quantizable(teacher)
@@ -190,7 +196,7 @@ def open_models(request: Request) -> Models:
     )
 
 
-def open_work(request: Request) -> None:
+def open_work(request: QuantizeRequest) -> None:
     """Makes the folder of stages, or takes up one of the same settings."""
     path, settings = request.work / "settings.json", json.loads(json.dumps(request.settings()))
     if request.work.exists() and not request.resume:
@@ -199,20 +205,29 @@ def open_work(request: Request) -> None:
                 f"{request.work} holds an unfinished run.",
                 "Pass --resume to go on with it, or --overwrite to start again.",
             )
-        shutil.rmtree(request.work)
+        remove_stages_(request.work)
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, AGAIN) if not request.overwrite else read_settings(path)
         if found == settings:
             return
         if not request.overwrite:
+            found = found if isinstance(found, dict) else {}
             wrong = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
             raise InputError(
                 f"{request.work} was started with another {', '.join(wrong)}.",
                 "Give the settings it was started with, or --overwrite to start again.",
             )
-        shutil.rmtree(request.work)
+        remove_stages_(request.work)
     request.work.mkdir(parents=True, exist_ok=True)
     write_stage(path, settings)
+
+
+def read_settings(path: Path) -> Any:
+    """The settings of an unfinished run; none where they cannot be read."""
+    try:
+        return read_json(path)
+    except InputError:
+        return None
 
 
 def write_stage(path: Path, value: Any) -> None:
@@ -222,7 +237,7 @@ def write_stage(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def find_bits(request: Request, models: Models, say: Say, advance: Advance) -> BitPlan:
+def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Advance) -> BitPlan:
     """The bits of every weight."""
     path, measured = request.work / "bits.json", request.work / "sensitivity.json"
     if not path.is_file():
@@ -239,12 +254,18 @@ def find_bits(request: Request, models: Models, say: Say, advance: Advance) -> B
                     ),
                 )
             say(f"giving each weight its bits: {request.bits:g} on average")
-            plan = choose(request.planning, read_layers(measured))
+            with reading_stage(measured):
+                plan = choose(request.planning, read_layers(measured))
         write_stage(path, asdict(plan))
-    return BitPlan(**json.loads(path.read_text(encoding="utf-8")))
+    with reading_stage(path):
+        found = from_values(BitPlan, read_json(path, AGAIN), str(path))
+        strangers = sorted(found.bits.keys() - models.weights.keys())
+        if strangers or not all(1 <= bits <= 8 for bits in found.bits.values()):
+            raise ValueError(f"bits of {some(strangers) or 'a weight'} cannot be")
+        return found
 
 
-def integer_bits(request: Request, models: Models) -> BitPlan:
+def integer_bits(request: QuantizeRequest, models: Models) -> BitPlan:
     """The plan of a method that leaves no choice."""
     bits = integer_plan(models.weights, request.method, request.group)
     elements = sum(weight.numel() for weight in models.weights.values())
@@ -252,7 +273,7 @@ def integer_bits(request: Request, models: Models) -> BitPlan:
     return BitPlan(bits, round(asked, 6))
 
 
-def cluster(request: Request, models: Models, plan: BitPlan, say: Say, advance: Advance) -> StoredWeights:
+def cluster(request: QuantizeRequest, models: Models, plan: BitPlan, say: Report, advance: Advance) -> StoredWeights:
     """The quantized weights, as a file of their own."""
     path = request.work / "weights.safetensors"
     if not path.is_file():
@@ -261,17 +282,18 @@ def cluster(request: Request, models: Models, plan: BitPlan, say: Say, advance: 
         write_tensors(
             path, {key: value for name, weight in made.items() for key, value in weight.to_tensors(name).items()}
         )
-    file = open_safetensors(path)
-    tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    kind = stored_kind(request.method)
-    return {
-        name: kind.from_tensors(name, tensors, bits, tuple(models.weights[name].shape))
-        for name, bits in plan.bits.items()
-    }
+    with reading_stage(path):
+        file = open_safetensors(path, AGAIN)
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        kind = stored_kind(request.method)
+        return {
+            name: kind.from_tensors(name, tensors, bits, tuple(models.weights[name].shape))
+            for name, bits in plan.bits.items()
+        }
 
 
 def tune(
-    request: Request, models: Models, weights: StoredWeights, say: Say, advance: Advance
+    request: QuantizeRequest, models: Models, weights: StoredWeights, say: Report, advance: Advance
 ) -> tuple[DiT, DiT, Tuned]:
     """The quantized model before tuning, after it, and what tuning measured."""
     before = deepcopy(models.teacher)
@@ -303,7 +325,7 @@ def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
 
 
 def make_report(
-    request: Request,
+    request: QuantizeRequest,
     models: Models,
     plan: BitPlan,
     weights: StoredWeights,
@@ -316,7 +338,7 @@ def make_report(
     """report.json: no time and no machine, so that the same request gives the same bytes."""
     count = FEW_POINTS if is_large(stored) else REPORT_POINTS
     points = draw_points(models.teacher, models.conditions, models.sampling, count, mixed_seed("report"))
-    velocity = measured("before", before, points, models) | measured("after", stored, points, models)
+    velocity = measure_velocity("before", before, points, models) | measure_velocity("after", stored, points, models)
     if not math.isfinite(velocity["error_after"]):
         raise EdgegenError("the quantized model's velocity is not finite.", "Allow more bits, or fewer tuning steps.")
     layers = [
@@ -344,13 +366,13 @@ def make_report(
     }  # fmt: skip
 
 
-def measured(when: str, model: DiT, points: Points, models: Models) -> dict[str, float]:
+def measure_velocity(when: str, model: DiT, points: Points, models: Models) -> dict[str, float]:
     """The error and PSNR of a model's velocity on points of the unquantized one's trajectories."""
     error = velocity_error(model, points, models.conditions)
     return {f"error_{when}": error, f"psnr_{when}_db": round(velocity_psnr(error, points), 3)}
 
 
-def component_sizes(request: Request, stored: DiT, root: Path) -> list[dict[str, Any]]:
+def component_sizes(request: QuantizeRequest, stored: DiT, root: Path) -> list[dict[str, Any]]:
     """Bytes of each component in float16 and in the folder."""
     halves = {"transformer": 2 * sum(p.numel() for p in stored.parameters())}
     halves |= {
@@ -367,12 +389,12 @@ def is_large(model: DiT) -> bool:
     return sum(p.numel() for p in model.parameters()) > LARGE
 
 
-def prompts_to_draw(request: Request, model: DiT) -> tuple[str, ...]:
+def prompts_to_draw(request: QuantizeRequest, model: DiT) -> tuple[str, ...]:
     """The checkpoint's first prompts; none where drawing would take long."""
     return () if is_large(model) else request.checkpoint.config.prompts[:4]
 
 
-def draw_before_and_after(request: Request, models: Models, before: DiT, after: DiT) -> Mapping[str, list]:
+def draw_before_and_after(request: QuantizeRequest, models: Models, before: DiT, after: DiT) -> Mapping[str, list]:
     """Pictures of the unquantized model, the quantized one and the tuned one at the same seeds."""
     prompts = prompts_to_draw(request, after)
     if not prompts:

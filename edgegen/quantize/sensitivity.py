@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError
 from edgegen.quantize.calibration import Batch
 from edgegen.quantize.layers import quantizable
@@ -21,7 +23,12 @@ from edgegen.quantize.palette import Palette, palette_bytes, palettize
 
 MEMORY = 2**30  # bytes of second moments held at once; a model that needs more takes more passes
 
-Progress = Callable[[int, int], None]
+
+class Inputs(Protocol):
+    """Arguments of a network, in call order."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 @torch.no_grad()
 def moments(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Progress = lambda done, of: None
+    model: nn.Module, names: Sequence[str], batches: Sequence[Inputs], progress: Advance = lambda done, of: None
 ) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
@@ -87,12 +94,12 @@ def _adder(to: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
 @torch.no_grad()
 def measure(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Inputs],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
     weighted: bool = False,
     memory: int = MEMORY,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> list[Sensitivity]:
     """The sensitivity of every quantizable layer of a model, in its order; memory grows with `memory`, not the model.
 
@@ -129,7 +136,7 @@ def measure(
 
 
 @contextmanager
-def replaced(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+def replace_weights(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
     """The model with other values in some weights, by name, until the block ends."""
     kept = {name: model.get_parameter(name).data for name in weights}
     try:
@@ -145,7 +152,7 @@ def replaced(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
 def velocity_error(model: nn.Module, batches: Sequence[Batch], weights: dict[str, Tensor]) -> float:
     """Mean squared error of the velocity with other values in some weights."""
     total, count = 0.0, 0
-    with replaced(model, weights):
+    with replace_weights(model, weights):
         for batch in batches:
             error = (model(*batch.inputs) - batch.velocity).double().square()
             total, count = total + float(error.sum()), count + error.numel()
@@ -157,7 +164,7 @@ def velocity_errors(
     batches: Sequence[Batch],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> dict[str, dict[int, float]]:
     """Name to bits to error of the velocity with that layer alone quantized: a pass a layer and candidate."""
     weights = quantizable(model)

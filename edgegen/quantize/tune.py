@@ -7,22 +7,23 @@ sampling trajectories. A batch is a function of (seed, step), so a resumed run e
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.errors import EdgegenError, InputError
 from edgegen.model.dit import DiT
-from edgegen.model.states import write_tensors
+from edgegen.model.states import open_safetensors, write_tensors
+from edgegen.quantize.stages import AGAIN, reading_stage
 from edgegen.quantize.trajectories import Conditions, Points, Sampling, draw_points, mixed_seed, velocity_error
-
-Advance = Callable[[int, int], None]
+from edgegen.runs.average import follow_
+from edgegen.runs.schedule import cosine_rate
+from edgegen.strict_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,7 @@ class Tuning:
 
     def rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine to zero."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * 0.5 * (1 + math.cos(math.pi * done))
+        return cosine_rate(step, self.steps, self.rate, self.warmup)
 
 
 @dataclass
@@ -100,8 +98,9 @@ class TuneState:
     @classmethod
     def load(cls, path: Path, names: Iterable[str], settings: dict) -> TuneState:
         """Reads a state back; one of other settings is an error."""
-        with safe_open(path, "pt") as file:
-            note = json.loads(file.metadata()["state"])
+        with reading_stage(path):
+            file = open_safetensors(path, AGAIN)
+            note = parse_json(file.metadata()["state"], str(path), AGAIN)
             if note["settings"] != json.loads(json.dumps(settings)):
                 raise InputError(
                     f"{path} belongs to a tuning with other settings.",
@@ -110,8 +109,10 @@ class TuneState:
             groups = {
                 group: {name: file.get_tensor(f"{group}.{name}").clone() for name in names} for group in cls.GROUPS
             }
-        curve = [(int(step), float(error)) for step, error in note["curve"]]
-        return cls(note["step"], best_error=note["best_error"], first_error=note["first_error"], curve=curve, **groups)
+            curve = [(int(step), float(error)) for step, error in note["curve"]]
+            return cls(
+                int(note["step"]), best_error=note["best_error"], first_error=note["first_error"], curve=curve, **groups
+            )
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,6 @@ def step_(
     gradients = torch.autograd.grad(loss, list(moved.values()), allow_unused=True)
     state.step += 1
     rate, (beta, beta_squares) = tuning.rate_at(state.step - 1), (0.9, 0.99)
-    weight = 1 - min(tuning.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         for (name, parameter), gradient in zip(moved.items(), gradients, strict=True):
             parameter.requires_grad_(False)
@@ -192,8 +192,8 @@ def step_(
                 square = state.squares[name].lerp_(gradient.square(), 1 - beta_squares)
                 scale = (square / (1 - beta_squares**state.step)).sqrt_().add_(1e-8)
                 parameter.sub_(rate / (1 - beta**state.step) * moment / scale)
-            state.average[name].lerp_(parameter, weight)
             state.values[name].copy_(parameter)
+    follow_((state.average[name] for name in moved), moved.values(), tuning.ema, state.step)
 
 
 def check_(student: DiT, moved: dict[str, Tensor], held_out: Points, conditions: Conditions, state: TuneState) -> None:

@@ -1,1 +1,1 @@
-"""The same numbers in deployable form. Start with `component.py`, then `layout.py` and `attention.py`."""
+"""The same numbers in deployable form. Start with `component.py`, then `layout.py`, `split.py` and `batched.py`."""

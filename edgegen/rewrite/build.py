@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
@@ -10,6 +12,7 @@ from edgegen.model.dit import DiT
 from edgegen.model.text import TextEncoders
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.rewrite.dit import DeployedDiT
+from edgegen.rewrite.dit_segments import dit_segments
 from edgegen.rewrite.layout import weightless
 from edgegen.rewrite.text import DeployedText
 
@@ -32,8 +35,10 @@ def transformer_component(dit: DiT, latent_size: tuple[int, int], text_length: i
         TensorSpec("timestep_features", (1, config.time_features, 1, 1)),
         *(condition if config.pooled_text else condition[:2]),
     )
-    module = weightless(DeployedDiT(dit, latent_size, form))
-    return Component("transformer", module, inputs, (TensorSpec("velocity", latent),), form.attention)
+    module = DeployedDiT(dit, latent_size, form)
+    weightless(module)
+    outputs = (TensorSpec("velocity", latent),)
+    return Component("transformer", module, inputs, outputs, form.attention, dit_segments(module))
 
 
 def text_component(text: TextEncoders, word_length: int | None, byte_length: int | None, form: Form) -> Component:
@@ -41,13 +46,14 @@ def text_component(text: TextEncoders, word_length: int | None, byte_length: int
     lengths = {"word": word_length, "byte": byte_length}
     inputs = []
     for name in text.encoders:
-        if not lengths[name]:
+        length = lengths[name]
+        if not length:
             raise InputError(
                 f"the {name} encoder is present but its tokenizer gives no length.",
                 f"Add tokenizer/{name}.json to the checkpoint.",
             )
-        inputs.append(TensorSpec(f"{name}_ids", (1, lengths[name]), "int32"))
-    width = next(iter(text.projections.values())).out_features
+        inputs.append(TensorSpec(f"{name}_ids", (1, length), "int32"))
+    width = cast(nn.Linear, next(iter(text.projections.values()))).out_features
     outputs = condition_specs(width, sum(spec.shape[1] for spec in inputs))
     return Component("text_encoder", weightless(DeployedText(text, form)), tuple(inputs), outputs, form.attention)
 
@@ -65,7 +71,7 @@ class DeployedDecoder(nn.Module):
 
 def decoder_component(decoder: Decoder, latent_size: tuple[int, int], form: Form) -> Component:
     """The decoder at one latent size (h, w); convolutions alone, the same in every form."""
-    channels = decoder.layers[0].in_channels
+    channels = cast(nn.Conv2d, decoder.layers[0]).in_channels
     scale = 2 ** sum(isinstance(layer, nn.PixelShuffle) for layer in decoder.layers)
     image = (1, 3, latent_size[0] * scale, latent_size[1] * scale)
     module = weightless(DeployedDecoder(decoder))

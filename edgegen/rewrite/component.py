@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.rewrite.segments import Segment
+from edgegen.schema import OneOf, Range, Size
 
 ATTENTION_FORMS = ("split", "batched")
-NORM_FORMS = ("composed", "fused")
+OPERATION_FORMS = ("composed", "fused")
 
 
 @dataclass(frozen=True)
@@ -19,23 +22,23 @@ class Form:
     """How a network is written for a back end; chosen by the tier's file.
 
     split: per-head einsums and a loop over BNA blocks, what the Neural Engine runs. batched: heads and blocks as batch
-    axes of one matrix product, what CPU runtimes run. A composed norm is made of products and a reciprocal root, a
-    fused one is a single operation, as rotation and attention then are, for runtimes that have ONNX's operations.
+    axes of one matrix product, what CPU runtimes run. With composed operations, norms, rotation and attention are made
+    of products and the like; with fused ones each is a single operation, for runtimes that have ONNX's.
     """
 
     attention: str = "split"
     query_chunk: int = 512  # split: the most queries one einsum takes
-    norm: str = "composed"
+    operations: str = "composed"
 
     def __post_init__(self) -> None:
         if self.attention not in ATTENTION_FORMS:
             raise InputError(f"attention form {self.attention!r} is not one of {', '.join(ATTENTION_FORMS)}.")
-        if self.norm not in NORM_FORMS:
-            raise InputError(f"norm form {self.norm!r} is not one of {', '.join(NORM_FORMS)}.")
-        if self.norm == "fused" and self.attention == "split":
+        if self.operations not in OPERATION_FORMS:
+            raise InputError(f"operations {self.operations!r} is not one of {', '.join(OPERATION_FORMS)}.")
+        if self.operations == "fused" and self.attention == "split":
             raise InputError(
-                "a fused norm works on the last axis; the split form has its channels first.",
-                "Use norm 'composed' with attention 'split'.",
+                "fused operations work on the last axis; the split form has its channels first.",
+                "Use operations 'composed' with attention 'split'.",
             )
         if self.query_chunk < 1:
             raise InputError(f"query_chunk {self.query_chunk} must be at least 1.")
@@ -45,9 +48,9 @@ class Form:
 class TensorSpec:
     """Name, static shape and NumPy dtype name of an input or output."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
+    name: Annotated[str, Size(1, 64)]
+    shape: Annotated[tuple[Annotated[int, Range(1, 2**24)], ...], Size(1, 8)]
+    dtype: Annotated[str, OneOf(("float32", "float16", "int32"))] = "float32"
 
     def zeros(self) -> Tensor:
         return torch.from_numpy(np.zeros(self.shape, self.dtype))
@@ -73,6 +76,7 @@ class Component:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     form: str
+    segments: tuple[Segment, ...] = ()  # what the module does, cut into parts; none where it is converted whole
 
     def example(self) -> tuple[Tensor, ...]:
         """Zeros of every input, for export: programs are static, values do not matter."""

@@ -65,8 +65,11 @@ class DeployedBlock(nn.Module):
         self.norm_ffn = channel_norm(source.norm_ffn, size, form)
         self.ffn = DeployedFeedForward(source.ffn, layout)
 
-    def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None = None
+    ) -> Tensor:
         if self.skip is not None:
+            assert skipped is not None  # run_middle gives such a block its source
             x = self.skip(torch.cat([x, skipped], 1))
         modulation = self.layout.spread(modulation + self.table, x)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.layout.chunk(modulation, 6)
@@ -98,6 +101,10 @@ class DeployedDiT(nn.Module):
     """latent (B, C, h, w), timestep_features (B, F, 1, 1), text (B, T, 1, L), text_mask (B, L, 1, 1)
     [, pooled_text (B, T, 1, 1)] -> velocity (B, C, h, w), at one static grid.
     """
+
+    down: nn.ModuleList
+    middle: nn.ModuleList
+    up: nn.ModuleList
 
     def __init__(self, source: DiT, latent_size: tuple[int, int], form: Form):
         super().__init__()

@@ -109,15 +109,18 @@ class ChannelsLast:
 
 
 Layout = type[ChannelsFirst] | type[ChannelsLast]
+LAYOUTS: dict[str, Layout] = {"split": ChannelsFirst, "batched": ChannelsLast}
 
 
 def layout_of(attention: str) -> Layout:
     """The layout an attention form is written in."""
-    return {"split": ChannelsFirst, "batched": ChannelsLast}[attention]
+    return LAYOUTS[attention]
 
 
 class ChannelMean(nn.Module):
     """Mean over the channel axis, kept; channels-last as a product, since XNNPACK takes no mean there."""
+
+    weights: Tensor | None
 
     def __init__(self, size: int, layout: Layout):
         super().__init__()
@@ -126,6 +129,13 @@ class ChannelMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(1, keepdim=True) if self.weights is None else F.linear(x, self.weights)
+
+
+def scale_of(source: RMSNorm) -> Tensor:
+    """The scale (C,) of a norm that has one."""
+    if source.weight is None:
+        raise ValueError("this norm has no scale")
+    return source.weight.detach()
 
 
 class DeployedNorm(nn.Module):
@@ -162,7 +172,7 @@ class FusedNorm(nn.Module):
 
 def channel_norm(source: RMSNorm, size: int, form: Form) -> nn.Module:
     """The norm of `size` channels in a form."""
-    if form.norm == "fused":
+    if form.operations == "fused":
         return FusedNorm(source, size)
     return DeployedNorm(source, size, layout_of(form.attention))
 
@@ -184,7 +194,7 @@ class DeployedLayerNorm(nn.Module):
 
 def layer_norm(source: nn.LayerNorm, form: Form) -> nn.Module:
     """A layer norm in a form."""
-    return source if form.norm == "fused" else DeployedLayerNorm(source, layout_of(form.attention))
+    return source if form.operations == "fused" else DeployedLayerNorm(source, layout_of(form.attention))
 
 
 def stride_conv(source: nn.Linear, channels: int, patch: int) -> nn.Module:

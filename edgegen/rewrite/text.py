@@ -5,14 +5,18 @@ Shapes: B batch, Lw and Lb word and byte tokens, L = Lw + Lb, D encoder channels
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.model.text import PAD, TextBlock, TextEncoder, TextEncoders
-from edgegen.rewrite.attention import MASKED, attend_heads, attend_in
+from edgegen.rewrite.attention import MASKED
+from edgegen.rewrite.batched import attend_in
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.layout import ChannelsFirst, ChannelsLast, Layout, layer_norm, layout_of
+from edgegen.rewrite.split import attend_heads
 
 
 class DeployedTextBlock(nn.Module):
@@ -53,7 +57,7 @@ class DeployedTextEncoder(nn.Module):
         self.layout = layout
         self.embedding = source.embedding
         self.positions = nn.Parameter(source.positions.detach(), requires_grad=False)
-        self.blocks = nn.ModuleList(DeployedTextBlock(block, form, layout) for block in source.blocks)
+        self.blocks = nn.ModuleList(DeployedTextBlock(cast(TextBlock, block), form, layout) for block in source.blocks)
         self.norm = layer_norm(source.norm, form)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -76,8 +80,12 @@ class DeployedText(nn.Module):
     def __init__(self, source: TextEncoders, form: Form):
         super().__init__()
         layout = self.layout = layout_of(form.attention)
-        self.encoders = nn.ModuleDict({n: DeployedTextEncoder(e, form, layout) for n, e in source.encoders.items()})
-        self.projections = nn.ModuleDict({n: layout.linear(p) for n, p in source.projections.items()})
+        self.encoders = nn.ModuleDict(
+            {name: DeployedTextEncoder(cast(TextEncoder, e), form, layout) for name, e in source.encoders.items()}
+        )
+        self.projections = nn.ModuleDict(
+            {name: layout.linear(cast(nn.Linear, p)) for name, p in source.projections.items()}
+        )
 
     def forward(self, *ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         texts, masks = [], []

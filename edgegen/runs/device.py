@@ -1,21 +1,16 @@
-"""Which device a run uses, and in which precision it multiplies there: measured, not guessed."""
+"""Which device a run uses, and what it can do."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable
 
 import torch
 
-from edgegen.errors import EdgegenError, InputError
-from edgegen.target import unknown
+from edgegen.errors import InputError, unknown
 
 DEVICES = ("cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
-GAIN = 0.95  # bfloat16 must take less than this share of the time of float32, for it costs exactness
 
 
 def pick_device(name: str) -> str:
@@ -27,7 +22,7 @@ def pick_device(name: str) -> str:
         raise InputError("device mps is not available here.", "Use --device cpu.")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        wanted = int(index or os.environ.get("LOCAL_RANK", 0))
+        wanted = int(index or os.environ.get("LOCAL_RANK", "0"))
         if wanted >= count:
             raise InputError(f"device {name} is not available: {count} CUDA devices are there.", "Use --device cpu.")
         return f"cuda:{wanted}"
@@ -51,27 +46,3 @@ def check_compiler() -> None:
             f"compile needs a C++ compiler, and {' or '.join(names)} is not there.",
             "Install one, or leave compile out.",
         )
-
-
-def choose_precision(work: Callable[[str], float], repeats: int = 2) -> tuple[str, dict[str, float]]:
-    """The faster of float32 and bfloat16, and the seconds each took; `work(precision)` does a step, returns its loss.
-
-    One step of each is not timed. bfloat16 is only chosen where its loss is finite and it gains more than noise.
-    """
-    seconds, finite = {}, True
-    for precision in ("float32", "bfloat16"):
-        try:
-            finite = abs(work(precision)) < float("inf")  # NaN compares false
-            seconds[precision] = min(timed(work, precision) for _ in range(repeats))
-        except (RuntimeError, NotImplementedError) as error:  # a device without bfloat16
-            if precision == "float32":
-                raise EdgegenError(f"a training step failed: {str(error).splitlines()[0]}.") from error
-            finite = False
-    better = finite and seconds["bfloat16"] < GAIN * seconds["float32"]
-    return ("bfloat16" if better else "float32"), seconds
-
-
-def timed(work: Callable[[str], float], precision: str) -> float:
-    start = time.perf_counter()
-    work(precision)  # returns a number, so that the device has finished
-    return time.perf_counter() - start

@@ -1,13 +1,14 @@
-"""Limits of numbers in training settings."""
+"""What may stand in training settings."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgegen.errors import InputError
 
-LIMITS = {  # name: least and most, both allowed
+LIMITS: dict[str, tuple[float, float]] = {  # name: least and most, both allowed
     "steps": (1, 10**9),
     "batch": (1, 10**6),
     "accumulate": (1, 10**6),
@@ -32,9 +33,21 @@ LIMITS = {  # name: least and most, both allowed
 }
 
 
-def check_ranges(settings: Any) -> None:
+def check_ranges(settings: Any, limits: Mapping[str, tuple[float, float]] = LIMITS) -> None:
     """Refuses a number of a settings dataclass that is outside its limits, or not a number."""
-    for name, (low, high) in LIMITS.items():
+    for name, (low, high) in limits.items():
         value = getattr(settings, name, low)
         if not low <= value <= high:
             raise InputError(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+def check_betas(betas: Sequence[float]) -> None:
+    """Refuses what Adam cannot take."""
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise InputError(f"betas are {list(betas)}; two numbers from 0 to below 1 are needed.")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a setting that is not one of its choices."""
+    if value not in choices:
+        raise InputError(f"{name} {value!r} is not one of {', '.join(choices)}.")

@@ -7,21 +7,20 @@ counts. Batches must be functions of (seed, step), so that the step is all the r
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import free_bytes, is_disk_full
+from edgegen.model.states import write_tensors
 from edgegen.runs import parallel, shards
 from edgegen.runs.progress import StepReport
 from edgegen.runs.scalars import Scalars
@@ -29,24 +28,7 @@ from edgegen.runs.scalars import Scalars
 STATE = "state.safetensors"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write safetensors so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except Exception as error:
-        full = is_disk_full(error, path)  # before the part that was written is removed
-        temporary.unlink(missing_ok=True)
-        if full:
-            raise disk_full(path) from error
-        raise
-
-
-def disk_full(path: Path) -> EdgegenError:
+def state_kept(path: Path) -> EdgegenError:
     """The error of a state that found no room; what was saved before is still there."""
     kept = saved_steps(path.parent)
     return EdgegenError(
@@ -93,7 +75,7 @@ def state_folders(run_dir: Path) -> list[Path]:
 class RunState:
     """Saves and restores a module, its optimizer and the step, at most once every `every_s` seconds unless told.
 
-    `modernised` makes the settings of states saved by earlier versions comparable. `sharded` writes from all processes.
+    `sharded` writes from all processes.
     """
 
     def __init__(
@@ -103,13 +85,12 @@ class RunState:
         optimizer: torch.optim.Optimizer,
         settings: dict,
         every_s=60.0,
-        modernised: Callable[[dict], dict] = lambda settings: settings,
         sharded: bool = False,
         scalars: Scalars | None = None,
     ):
         self.folder, self.module, self.optimizer, self.every_s = folder, module, optimizer, every_s
         self.settings = json.dumps(settings, sort_keys=True, default=str)
-        self.modernised, self.sharded, self.scalars = modernised, sharded, scalars
+        self.sharded, self.scalars = sharded, scalars
         self.saved_at = time.monotonic()
         self.report = StepReport(folder.name, shown=parallel.rank() == 0)
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +105,7 @@ class RunState:
         if path is None:
             return 0
         metadata = read_metadata(path)
-        saved = json.dumps(self.modernised(json.loads(metadata["settings"])), sort_keys=True, default=str)
+        saved = json.dumps(json.loads(metadata["settings"]), sort_keys=True)
         if saved != self.settings:
             raise InputError(
                 f"{path} belongs to a run with other settings: {differences(saved, self.settings)}.",
@@ -149,7 +130,7 @@ class RunState:
             shards.write_shards(self.folder, step, self.tensors(), self.settings)
         except OSError as error:
             if is_disk_full(error, self.folder):
-                raise disk_full(self.folder / f"shards-{step:08}") from error
+                raise state_kept(self.folder / f"shards-{step:08}") from error
             raise EdgegenError(f"cannot save step {step} in {self.folder}: {error}.") from error
         self.saved_at = time.monotonic()
 
@@ -157,7 +138,7 @@ class RunState:
         """Puts one `state.safetensors`, as other stages and other versions read it, in the place of the shards."""
         if not self.sharded:
             return
-        gathered = {name: parallel.whole(tensor) for name, tensor in self.tensors().items()}
+        gathered = {name: parallel.gather(tensor) for name, tensor in self.tensors().items()}
         if parallel.rank() == 0:
             self._write_file(step, gathered)
             for folder in shards.shard_folders(self.folder):
@@ -186,7 +167,8 @@ class RunState:
             self.scalars.add_picture(step, name, picture)
 
     def _write_file(self, step: int, tensors: dict[str, Tensor]) -> None:
-        write_tensors(self.folder / STATE, tensors, {"step": str(step), "settings": self.settings})
+        metadata = {"step": str(step), "settings": self.settings}
+        write_tensors(self.folder / STATE, tensors, metadata, state_kept)
 
     def _restore_file_(self, path: Path) -> None:
         with safe_open(path, "pt") as file:
@@ -240,7 +222,7 @@ def check_names(path: Path, stored: set[str], wanted: set[str]) -> None:
 
 def differences(saved: str, wanted: str) -> str:
     """What differs between two settings in JSON: 'training.batch 4, not 8'."""
-    old, new = (flat(json.loads(text)) for text in (saved, wanted))
+    old, new = (flatten_table(json.loads(text)) for text in (saved, wanted))
     return "; ".join(
         f"{key} {old.get(key, 'absent')}, not {new.get(key, 'absent')}"
         for key in sorted(old | new)
@@ -248,11 +230,11 @@ def differences(saved: str, wanted: str) -> str:
     )
 
 
-def flat(values: dict, prefix: str = "") -> dict:
+def flatten_table(values: dict, prefix: str = "") -> dict:
     """Nested tables as one, keys joined by dots."""
     items = ((f"{prefix}{key}", value) for key, value in values.items())
     return {
         k: v
         for key, value in items
-        for k, v in (flat(value, f"{key}.") if isinstance(value, dict) else {key: value}).items()
+        for k, v in (flatten_table(value, f"{key}.") if isinstance(value, dict) else {key: value}).items()
     }

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from edgegen.errors import InputError
 from edgegen.files import is_disk_full, sync
@@ -97,6 +98,7 @@ def stored_sizes(folder: Path) -> dict[str, torch.Size]:
     return {
         name: meta.size
         for name, meta in HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items()
+        if isinstance(meta, TensorStorageMetadata)
     }
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.errors import EdgegenError, InputError
+from edgegen.errors import EdgegenError, InputError, brief
 from edgegen.quiet import quiet
+from edgegen.strict_json import read_bytes, read_json
 
 # MIL.proto DataType -> numpy's name; the packed types have none and keep MIL's
 DTYPES = {
@@ -25,6 +26,8 @@ DTYPES = {
 }  # fmt: skip
 PACKED_BITS = {"int4": 4, "uint4": 4, "uint6": 6, "uint3": 3, "uint2": 2, "uint1": 1}
 BLOB_SENTINEL = 0xDEADBEEF
+LARGEST_SPEC = 2**31 - 1  # bytes of a protobuf
+BLOB = struct.Struct("<IIQQ")  # sentinel, type, bytes, where they begin
 
 
 class ProgramFileError(InputError):
@@ -56,19 +59,29 @@ class Weights:
 
     def read(self, file_name: str, offset: int, info: TensorInfo) -> np.ndarray:
         """The values at `offset` of `file_name`, a view of the file unless the dtype is packed."""
+        start, size = self.place(file_name, offset, info)
+        return decode(self._map(file_name.rsplit("/", 1)[-1])[start : start + size], info)
+
+    def place(self, file_name: str, offset: int, info: TensorInfo) -> tuple[int, int]:
+        """First byte and number of bytes of a value; ProgramFileError where they are not those of its shape."""
         data = self._map(file_name.rsplit("/", 1)[-1])
-        sentinel, _, size, start = struct.unpack_from("<IIQQ", data.data, offset)
-        if sentinel != BLOB_SENTINEL:
-            raise ProgramFileError(
-                f"{file_name}: no blob for '{info.name}' at offset {offset}.", "Export the package again."
-            )
-        return decode(data[start : start + size], info)
+        wrong = ProgramFileError(
+            f"{file_name}: no blob for {brief(info.name)} at offset {offset}.", "Export the package again."
+        )
+        if offset + BLOB.size > data.size:
+            raise wrong
+        sentinel, _, size, start = BLOB.unpack_from(data.data, offset)
+        if sentinel != BLOB_SENTINEL or start + size > data.size or size < stored_bytes(info):
+            raise wrong
+        return start, size
 
     def _map(self, name: str) -> np.ndarray:
         if name not in self._files:
             path = self.folder / name
             if not path.is_file():
                 raise ProgramFileError(f"{path} is missing.", "Copy the whole .mlpackage folder.")
+            if not path.stat().st_size:
+                raise ProgramFileError(f"{path} is empty.", "Copy the whole .mlpackage folder.")
             self._files[name] = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
         return self._files[name]
 
@@ -80,6 +93,23 @@ class Constant:
     info: TensorInfo
     value: Any = field(repr=False)  # MIL_pb2.Value
     weights: Weights = field(repr=False)
+
+    def check(self) -> None:
+        """ProgramFileError unless the value is there, with as many numbers as its shape asks for."""
+        if self.value.WhichOneof("value") == "blobFileValue":
+            blob = self.value.blobFileValue
+            self.weights.place(blob.fileName, blob.offset, self.info)
+            return
+        tensor = self.value.immediateValue.tensor
+        kind = tensor.WhichOneof("value")
+        if kind in (None, "strings", "bytes"):
+            return
+        count = len(getattr(tensor, kind).values)
+        if count != math.prod(self.info.sizes()):
+            raise ProgramFileError(
+                f"the constant {brief(self.info.name)} has {count} numbers, its shape is {self.info.shape}.",
+                "Export the package again.",
+            )
 
     def array(self) -> np.ndarray | str:
         """The value, of shape `info.shape`; packed integers come one per byte."""
@@ -124,7 +154,11 @@ def read_program(path: str | Path, function: str = "main") -> ProgramFile:
     functions = spec.mlProgram.functions
     if function not in functions:
         raise InputError(f"{path} has no function '{function}'.", f"It has: {', '.join(functions)}.")
-    return _read_function(path, functions[function], Weights(_weights_folder(path)))
+    try:
+        return _read_function(path, functions[function], Weights(_weights_folder(path)))
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as problem:
+        told = f"{type(problem).__name__} {problem}"
+        raise ProgramFileError(f"{path} does not hold together: {told}.", "Export it again.") from problem
 
 
 def import_coremltools() -> Any:
@@ -135,11 +169,33 @@ def import_coremltools() -> Any:
 
 
 def _load_spec(path: Path) -> Any:
-    ct = import_coremltools()
+    """The model's protobuf. coremltools' own reader makes a package anew where its Manifest.json is broken."""
+    file = _model_file(path)
+    spec = import_coremltools().proto.Model_pb2.Model()
     try:
-        return ct.utils.load_spec(str(path))
-    except Exception as problem:
+        spec.ParseFromString(read_bytes(file, "Export it again.", LARGEST_SPEC))
+    except InputError as problem:
+        raise ProgramFileError(problem.message, problem.remedy) from None
+    except Exception as problem:  # protobuf's errors are of several kinds
         raise ProgramFileError(f"{path} is not a readable Core ML package: {problem}.", "Export it again.") from problem
+    return spec
+
+
+def _model_file(path: Path) -> Path:
+    """Where a package's Manifest.json says that the model lies, which must be inside it."""
+    if path.is_file():
+        return path
+    try:
+        manifest = read_json(path / "Manifest.json", "Export it again.")
+        file = path / "Data" / manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+        if file.resolve().is_relative_to(path.resolve()):
+            return file
+        problem = "its model lies outside"
+    except InputError as error:
+        problem = error.message
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        problem = f"{type(error).__name__} {error}"
+    raise ProgramFileError(f"{path} is not a readable Core ML package: {problem}.", "Export it again.")
 
 
 def _weights_folder(path: Path) -> Path:
@@ -149,7 +205,7 @@ def _weights_folder(path: Path) -> Path:
 
 def _read_function(path: Path, function: Any, weights: Weights) -> ProgramFile:
     block = function.block_specializations[function.opset]
-    inputs = tuple(_tensor_info(value.name, value.type) for value in function.inputs)
+    inputs = tuple(tensor_info(value.name, value.type) for value in function.inputs)
     values = {info.name: info for info in inputs}
     constants: dict[str, Constant] = {}
     operations = []
@@ -166,8 +222,10 @@ def _read_function(path: Path, function: Any, weights: Weights) -> ProgramFile:
 
 
 def _read_operation(proto: Any, weights: Weights) -> OperationRecord:
-    outputs = tuple(_tensor_info(value.name, value.type) for value in proto.outputs)
+    outputs = tuple(tensor_info(value.name, value.type) for value in proto.outputs)
     name = _operation_name(proto) or (outputs[0].name if outputs else "")
+    if len(proto.blocks):
+        raise ValueError(f"{proto.type} has blocks of its own")
     if proto.type == "const":
         return OperationRecord("const", name, {}, outputs)
     inputs = {key: tuple(_bindings(key, argument, weights)) for key, argument in proto.inputs.items()}
@@ -193,10 +251,10 @@ def _bindings(key: str, argument: Any, weights: Weights) -> Iterator[str | Const
 
 
 def _constant(key: str, value: Any, weights: Weights) -> Constant:
-    return Constant(_tensor_info(key, value.type), value, weights)
+    return Constant(tensor_info(key, value.type), value, weights)
 
 
-def _tensor_info(name: str, value_type: Any) -> TensorInfo:
+def tensor_info(name: str, value_type: Any) -> TensorInfo:
     kind = value_type.WhichOneof("type")
     if kind != "tensorType":
         return TensorInfo(name, (), kind)  # a state, list or dictionary: refused where an operation uses it
@@ -215,6 +273,17 @@ def _immediate(value: Any, info: TensorInfo) -> np.ndarray | str:
     if kind == "bytes":
         return decode(np.frombuffer(values, np.uint8).copy(), info)
     return np.array(values).astype(info.dtype).reshape(info.sizes())
+
+
+def stored_bytes(info: TensorInfo) -> int:
+    """Bytes of a value as a weight file holds it."""
+    count = math.prod(info.sizes())
+    if info.dtype in PACKED_BITS:
+        return -(-count * PACKED_BITS[info.dtype] // 8)
+    try:
+        return count * np.dtype(info.dtype).itemsize
+    except TypeError:
+        raise ProgramFileError(f"{brief(info.name)} holds {info.dtype}.", "Export the package again.") from None
 
 
 def decode(data: np.ndarray, info: TensorInfo) -> np.ndarray:

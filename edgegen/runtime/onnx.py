@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+
+from edgegen.runtime.onnx_file import read_model, session_options
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"  # ONNX Runtime from 1.29 on sends telemetry unless this is 1 when it loads
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -29,21 +30,11 @@ def open_onnx(path: Path) -> Run:
     options.intra_op_num_threads = cpu_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for key, value in session_options(path).items():
+    for key, value in session_options(read_model(path)).items():
         options.add_session_config_entry(key, value)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda feed: dict(zip(names, session.run(names, dict(feed)), strict=True))
-
-
-def session_options(path: Path) -> dict[str, str]:
-    """The options a file asks to be run with: its metadata says them in JSON where weights are quantized."""
-    import onnx
-
-    from edgegen.emit.palette_onnx import OPTIONS_KEY
-
-    metadata = onnx.load(str(path)).metadata_props
-    return next((json.loads(entry.value) for entry in metadata if entry.key == OPTIONS_KEY), {})
 
 
 def cpu_threads() -> int:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgegen.errors import InputError
-from edgegen.target import unknown
+from edgegen.errors import InputError, unknown
+from edgegen.files import user_path
 from edgegen.train.data.dataset_folder import TABLES, files_below, read_folder
 from edgegen.train.data.dataset_parquet import PARQUET_SUFFIXES, read_parquet
 from edgegen.train.data.dataset_sample import IMAGE_SUFFIXES, Problems, Sample
@@ -87,14 +87,23 @@ class Dataset:
         files = self.files
         if self.kind == "folder":
             files = tuple(files_below(self.root, (*IMAGE_SUFFIXES, ".txt", ".jsonl")))
-        told = [f"{p.relative_to(self.root).as_posix()} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+        told = [f"{p.relative_to(self.root).as_posix()} {file_stamp(p)}" for p in files]
         columns = [self.kind, self.image_column, self.text_column]
-        return hashlib.sha256("\n".join([*columns, *told]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([*columns, *told]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def file_stamp(path: Path) -> str:
+    """Size and time of a file; of a link that leads nowhere, that it does."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.strerror or "unreadable"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def open_dataset(config: DataConfig) -> Dataset:
     """The dataset at `config.path`; InputError, with what was looked for, when there is none or more than one."""
-    path = Path(config.path)
+    path = user_path(config.path)
     if not path.exists():
         raise InputError(f"data.path {path} does not exist.", "Give a folder, or one .tar or .parquet file.")
     root = path if path.is_dir() else path.parent
@@ -129,8 +138,7 @@ def nothing_found(path: Path) -> InputError:
     found = Counter(p.suffix.lower() or p.name for p in names).most_common(4)
     told = ", ".join(f"{count} {suffix}" for suffix, count in found) or "nothing"
     return InputError(
-        f"{path} holds no dataset: looked for pictures ({', '.join(IMAGE_SUFFIXES)}) with captions in "
-        f"{' or '.join(TABLES)} or .txt files, webdataset shards ({', '.join(SHARD_SUFFIXES)}) and parquet "
-        f"({', '.join(PARQUET_SUFFIXES)}); found {told}.",
+        f"{path} holds no dataset: looked for pictures (.png, .jpg, ...) with {' or '.join(TABLES)} or .txt files, "
+        f"shards ({', '.join(SHARD_SUFFIXES)}), {', '.join(PARQUET_SUFFIXES)}; found {told}.",
         "Give the folder that holds one of these.",
     )

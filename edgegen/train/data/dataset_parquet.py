@@ -90,7 +90,11 @@ def make_sample(path: Path, key: str, picture: Any, caption: Any, problems: Prob
     if not data:
         problems.add(key, "row without a picture")
         return None
-    captions = clean_captions(caption if isinstance(caption, list) else [caption])
+    try:
+        captions = clean_captions(caption if isinstance(caption, list) else [caption])
+    except ValueError as error:
+        problems.add(key, "unreadable caption", str(error))
+        return None
     if not captions:
         problems.add(key, "empty caption")
         return None

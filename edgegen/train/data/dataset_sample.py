@@ -13,9 +13,17 @@ from typing import Any
 
 from PIL import Image
 
+from edgegen.errors import brief, shortened
+from edgegen.strict_json import is_text
 from edgegen.train.data.dataset_picture import decode_picture
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+READ_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif", ".heic", ".heif",
+    ".hif",
+)  # fmt: skip
+# taken for pictures too, so that each is told by name as one that cannot be used
+TOLD_SUFFIXES = (".jxl", ".jp2", ".psd", ".tga", ".svg", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
+IMAGE_SUFFIXES = READ_SUFFIXES + TOLD_SUFFIXES
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")  # of a JSON object, the first one there counts
 SHOWN = 20  # problems told one by one
 
@@ -51,6 +59,7 @@ class Problems:
 
     def add(self, name: str, kind: str, detail: str = "") -> None:
         """Notes that `name` is left out; `kind` is what problems are counted by."""
+        name, detail = shortened(name, 200), shortened(detail, 200)
         self.rows.append((name, kind, detail))
         if len(self.rows) <= SHOWN:
             self.tell(f"left out {name}: {kind}{f' ({detail})' if detail else ''}")
@@ -70,8 +79,11 @@ class Problems:
 
 
 def clean_captions(texts: Iterable[Any]) -> tuple[str, ...]:
-    """The texts that say something, white space made single, each once."""
-    words = (" ".join(text.split()) for text in texts if isinstance(text, str))
+    """The texts that say something, white space made single, each once; ValueError for one that no file can hold."""
+    words = [" ".join(text.split()) for text in texts if isinstance(text, str)]
+    for text in words:
+        if not is_text(text):
+            raise ValueError(f"{brief(text)} has half of a surrogate pair")
     return tuple(dict.fromkeys(text for text in words if text))
 
 

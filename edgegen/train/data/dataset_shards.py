@@ -96,7 +96,7 @@ def make_sample(key: str, parts: dict[str, bytes], problems: Problems) -> Sample
         return None
     try:
         captions = clean_captions(text for kind in given for text in texts_of(kind, parts[kind]))
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError
         problems.add(key, "unreadable caption", str(error))
         return None
     if not captions:

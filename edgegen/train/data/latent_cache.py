@@ -29,6 +29,7 @@ from edgegen.train.data.tensor_cache import TensorCache, weights_digest
 
 BATCH = 16  # pictures encoded at once
 LATENT = "latent"
+READING = "colours by ICC profile"  # how pictures are read: latents of another way are not taken
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,12 @@ class LatentCache:
     def maker(self) -> str:
         """A digest of everything but the pictures that latents depend on."""
         return weights_digest(
-            self.encoder, list(self.buckets), self.pixels_per_token, self.config.max_enlarge, self.config.max_crop
+            self.encoder,
+            list(self.buckets),
+            self.pixels_per_token,
+            self.config.max_enlarge,
+            self.config.max_crop,
+            READING,
         )
 
     def open(self) -> TensorCache:

@@ -22,8 +22,8 @@ from edgegen.emoji.scenes import SceneSource
 from edgegen.model.autoencoder import Encoder
 from edgegen.model.flow import logit_normal
 from edgegen.model.pixels import to_tensor
+from edgegen.model.states import write_tensors
 from edgegen.model.text import PAD, TextEncoders, Tokenizers, masked_mean
-from edgegen.runs.run_state import write_tensors
 from edgegen.train.data.captioned_latents import CaptionedLatents
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import InputError
 from edgegen.files import disk_errors
-from edgegen.model.states import open_safetensors
-from edgegen.runs.run_state import write_tensors
+from edgegen.model.states import open_safetensors, write_tensors
 
 SHARD_BYTES = 2**26
 FLUSH_SECONDS = 60.0  # of work that a kill may cost

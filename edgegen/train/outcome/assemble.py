@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from edgegen.errors import InputError
 from edgegen.model.adapters import without_adapters
-from edgegen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.outcome.card import model_card, saved_recipe, total_bytes
 from edgegen.train.outcome.own_card import own_card
-from edgegen.train.recipe import Assembly
-from edgegen.train.stages.frozen import encoders_of, load_frozen
+from edgegen.train.run.collect import Collected, collect_base, in_memory
+from edgegen.train.run.own_data import CACHE
+from edgegen.train.run.recipe import Assembly, load_assembly
 from edgegen.train.stages.kdmd_run import kdmd_results
-from edgegen.train.stages.results import decoder_result, elastic_result
 
 CARD = "MODEL_CARD.md"
+SAMPLES = 4  # prompts that verify a model and draw its samples
+PROMPT = 200  # characters of one
 FEW_STEPS = "\n## Few steps\n\n"
 
 
@@ -36,6 +39,9 @@ class Assembled:
 
 def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = False) -> Assembled:
     """Writes the checkpoint and its model card; a running stage gives what it saved last."""
+    data = saved_recipe(runs_dir / "elastic").get("data", {})
+    if data.get("path"):
+        assembly = named_by_user(assembly, out, caption_samples(runs_dir, data))
     config, states, tokenizer_files = collect(runs_dir, assembly)
     size = total_bytes(states)
     if size > assembly.limit_mb * 1e6:
@@ -43,24 +49,44 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
             f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
             "Train a smaller model, or raise limit_mb in a recipe of your own.",
         )
-    data = saved_recipe(runs_dir / "elastic").get("data", {})
     card = (
         own_card(config, states, runs_dir, data, assembly.note)
         if data.get("path")
         else model_card(config, states, runs_dir, assembly.note)
     )
-    save_checkpoint(out, config, states, tokenizer_files, overwrite)
-    return written(out, card + adapters_note(config))
+    save_checkpoint(out, config, states, tokenizer_files, overwrite, {CARD: card + adapters_note(config)})
+    return list_files(out)
 
 
-def written(out: Path, card: str) -> Assembled:
-    """Adds the card to a checkpoint that was saved, and lists its files."""
-    (out / CARD).write_text(card, encoding="utf-8")
+def named_by_user(assembly: Assembly, out: Path, captions: tuple[str, ...]) -> Assembly:
+    """What a model of the user's own pictures says of itself where nothing else was asked for: the name of its folder,
+    and captions that it learnt from; not the bundled model's.
+    """
+    bundled = load_assembly()
+    if assembly.name == bundled.name:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.absolute().name).strip("-._")[:64]
+        assembly = replace(assembly, name=name or "model")
+    if assembly.prompts == bundled.prompts and captions:
+        assembly = replace(assembly, prompts=captions)
+    return assembly
+
+
+def caption_samples(runs_dir: Path, data: dict[str, Any]) -> tuple[str, ...]:
+    """Captions of pictures all over the dataset, as its index lists them; none where there is no index."""
+    folder = Path(data["cache"]) if data.get("cache") else runs_dir / CACHE
+    found = sorted(folder.glob("index-*.jsonl"), key=lambda path: path.stat().st_mtime)
+    found = [path for path in found if not path.name.endswith(".left_out.jsonl")]
+    if not found:
+        return ()
+    with found[-1].open(encoding="utf-8") as file:
+        captions = list(dict.fromkeys(json.loads(line)[3][0][:PROMPT] for line in list(file)[1:]))
+    return tuple(captions[:: max(1, len(captions) // SAMPLES)][:SAMPLES])
+
+
+def list_files(out: Path) -> Assembled:
+    """The files of a checkpoint that was saved."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
-
-
-Collected = tuple[CheckpointConfig, dict[str, dict[str, Tensor]], dict[str, bytes]]
 
 
 def collect(runs_dir: Path, assembly: Assembly) -> Collected:
@@ -72,14 +98,6 @@ def collect(runs_dir: Path, assembly: Assembly) -> Collected:
     found.check_base(in_memory(config, states, tokenizer_files))
     states["transformer"] = states["transformer"] | found.factors
     return replace(config, adapters=found.config, sampler=found.sampler), states, tokenizer_files
-
-
-def in_memory(config: CheckpointConfig, states: dict[str, dict[str, Tensor]], files: dict[str, bytes]) -> Checkpoint:
-    """The checkpoint as it would be read back, in fp16."""
-    rounded = {
-        part: {name: tensor.detach().half().float() for name, tensor in state.items()} for part, state in states.items()
-    }
-    return Checkpoint(config, rounded, files, {"kind": "runs", "name": config.name})
 
 
 def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = False) -> Assembled:
@@ -103,8 +121,9 @@ def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = Fals
     base = checkpoint.states["transformer"]
     transformer = {name: base[name] for name in without_adapters(base)} | found.factors
     states = {part: dict(state) for part, state in checkpoint.states.items()} | {"transformer": transformer}
-    save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite)
-    return written(out, card.partition(FEW_STEPS)[0] + adapters_note(config))
+    card = card.partition(FEW_STEPS)[0] + adapters_note(config)
+    save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite, {CARD: card})
+    return list_files(out)
 
 
 def adapters_note(config: CheckpointConfig) -> str:
@@ -117,22 +136,3 @@ def adapters_note(config: CheckpointConfig) -> str:
         f"`edgegen train kdmd`: {config.sampler.steps} Euler steps at shift {config.sampler.shift:g}, without "
         "guidance.\n"
     )
-
-
-def collect_base(runs_dir: Path, assembly: Assembly) -> Collected:
-    """The configuration, the weights of each part by name, and the tokenizer files; a small decoder if there is one."""
-    transformer_config, transformer = elastic_result(runs_dir / "elastic")
-    frozen = load_frozen(runs_dir, encoders_of(runs_dir / "elastic"))
-    picture_config, decoder = frozen.autoencoder_config, frozen.autoencoder.decoder
-    if (runs_dir / "decoder" / "state.safetensors").is_file():
-        picture_config, decoder = decoder_result(runs_dir / "decoder")
-    config = CheckpointConfig(
-        assembly.name, transformer_config, frozen.text_config, picture_config, assembly.sampler, assembly.prompts
-    )
-    states = {
-        "transformer": transformer,
-        "text_encoder": frozen.text.state_dict(),
-        "decoder": decoder.state_dict(),
-        "encoder": frozen.autoencoder.encoder.state_dict(),
-    }
-    return config, states, frozen.tokenizer_files

@@ -21,7 +21,8 @@ from edgegen.emoji.scenes import COLOURS, HELD_OUT_FACTS, SceneSource
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.elastic import skeleton
 from edgegen.runs.run_state import state_folders
-from edgegen.train.recipe import STAGES, load_recipe
+from edgegen.train.run.recipe import load_recipe
+from edgegen.train.run.registry import BUNDLED
 from edgegen.train.stages.results import NOTHING, read_log, read_state
 
 PAUSE_S = 600  # between two rows of a log: longer is a run that stood still
@@ -46,10 +47,10 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
         f"{config.sampler.guidance:g}",
         prompts=", ".join(f'"{prompt}"' for prompt in config.prompts),
         sources=sources_table(),
-        seen=seen(saved_recipe(runs_dir / "elastic").get("data", {}), splits),
+        seen=describe_pictures(saved_recipe(runs_dir / "elastic").get("data", {}), splits),
         unseen_concept=splits["unseen_concept"],
         unseen_style=splits["unseen_style"],
-        watched=watched(saved_recipe(runs_dir / "elastic").get("data", {})),
+        watched=describe_validation(saved_recipe(runs_dir / "elastic").get("data", {})),
         commands=commands(runs_dir),
         stages=stages_table(runs_dir),
         validation=validation_table(read_log(runs_dir / "elastic")),
@@ -59,7 +60,7 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
     )
 
 
-def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
+def describe_pictures(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
     """What the transformer saw: single emoji, or scenes and a share of those."""
     singles = (
         f"{splits['train']} of {sum(splits.values())} pictures of one emoji ({len(common_concepts())} concepts, "
@@ -79,7 +80,7 @@ def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
     )
 
 
-def watched(data: Mapping[str, Any]) -> str:
+def describe_validation(data: Mapping[str, Any]) -> str:
     """What the loss in the table is of."""
     if data.get("scenes"):
         return "new scenes of facts that training saw"
@@ -198,10 +199,6 @@ def changed_settings(folder: Path, stage: str) -> list[str]:
     """Settings of a run that differ from the bundled recipe, as `key=value`."""
     bundled = json.loads(json.dumps(load_recipe(stage).to_dict()))  # tuples become lists, as in the saved ones
     saved = recipe_of(folder) or read_state(folder, NOTHING).settings
-    training = dict(saved["training"])
-    if "bfloat16" in training and "bfloat16" not in bundled["training"]:  # an earlier version's name
-        training["precision"] = "bfloat16" if training.pop("bfloat16") else "float32"
-    saved = saved | {"training": training}
     return [
         f"{'' if part == 'training' else f'{part}.'}{name}={as_setting(value)}"
         for part in ("model", "training", "data")
@@ -234,4 +231,4 @@ def planned_steps(training: Mapping[str, Any]) -> int:
 
 def trained_stages(runs_dir: Path) -> list[str]:
     """The stages of this folder that a checkpoint is made of; those it has no run of came from elsewhere."""
-    return [stage for stage in STAGES if state_folders(runs_dir / stage)]
+    return [stage for stage in BUNDLED if state_folders(runs_dir / stage)]

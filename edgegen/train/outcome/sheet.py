@@ -8,7 +8,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -149,12 +148,3 @@ def stack(blocks: Sequence[Image.Image]) -> Image.Image:
         made.paste(block, (0, top))
         top += block.height
     return made
-
-
-def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG; a path that cannot be written is an error of one line."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, "PNG")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}.", "Choose another file.") from None

@@ -5,9 +5,7 @@ Shapes: K prompts, L text tokens, T text channels, B batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,15 @@ from edgegen.errors import InputError
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.config import DiTConfig
 from edgegen.model.text import masked_mean
+from edgegen.prompts import read_prompts
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.dataset import DataConfig
 from edgegen.train.data.elastic_data import captioned_latents, scene_latents
 from edgegen.train.data.encoded import cache_text
-from edgegen.train.outcome.assemble import collect_base, in_memory
-from edgegen.train.recipe import Recipe, load_assembly
+from edgegen.train.run.collect import checkpoint_of_runs
 from edgegen.train.run.own_data import prepare_own_data
 from edgegen.train.stages.adapters import LoraConfig
-from edgegen.train.stages.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
+from edgegen.train.stages.kdmd_run import KdmdTraining, PromptSource, TextCondition, train_kdmd
 from edgegen.train.stages.results import as_shipped_
 
 
@@ -52,15 +50,6 @@ class Prompts:
         rows = slice(rank * count // world, (rank + 1) * count // world)
         whole = (torch.zeros_like(noise), noise, t, text, mask, masked_mean(text, mask))
         return tuple(part[rows] for part in whole)
-
-
-def prepare_kdmd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[..., Any]:
-    """Opens what is needed and returns the work: one width in `run_dir`/<width>, or all, one after the other."""
-    training = recipe.training
-    checkpoint = base_checkpoint(training.checkpoint, runs_dir)
-    widths = chosen_widths(checkpoint, training)
-    data, validation = prompt_data(checkpoint, training, recipe.data, data_dir, runs_dir)
-    return partial(distil, checkpoint, widths, data, validation, run_dir, recipe.model, training)
 
 
 def distil(
@@ -110,12 +99,7 @@ def base_checkpoint(folder: str, runs_dir: Path) -> Checkpoint:
     return checkpoint
 
 
-def checkpoint_of_runs(runs_dir: Path) -> Checkpoint:
-    """The checkpoint that `edgegen train assemble` would write now, in memory and without adapters."""
-    return in_memory(*collect_base(runs_dir, load_assembly()))
-
-
-def empty_condition(checkpoint: Checkpoint) -> Condition:
+def empty_condition(checkpoint: Checkpoint) -> TextCondition:
     """The empty prompt's text (1, L, T), mask (1, L) and, where the transformer wants it, pooled text (1, T)."""
     text, mask, _ = cache_text([""], checkpoint.tokenizers(), as_shipped_(checkpoint.text_encoders()))
     text, mask = text.float(), mask.float()
@@ -145,15 +129,3 @@ def prompt_data(
 def latent_shape(config: DiTConfig) -> tuple[int, ...]:
     """(C, h, w) of the latents a model was trained on."""
     return config.in_channels, config.grid[0] * config.patch, config.grid[1] * config.patch
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}.", "Give a text file, one prompt a line.") from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise InputError(f"{path} has no prompts.", "Write one prompt a line.")
-    return prompts

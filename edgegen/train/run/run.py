@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgegen.emoji.assets import SIZE, fetch_emoji, render_emoji
-from edgegen.emoji.data import EmojiData, autoencoder_split, load_rendered
-from edgegen.emoji.scene_pictures import Sprites
-from edgegen.emoji.scenes import SceneSource
-from edgegen.emoji.teacher import fetch_teacher
-from edgegen.errors import InputError
+from edgegen.errors import InputError, unknown
 from edgegen.files import write_json
-from edgegen.model.checkpoint_config import CheckpointConfig
-from edgegen.model.config import DiTConfig
-from edgegen.model.text import Tokenizers
 from edgegen.runs import parallel
-from edgegen.runs.device import check_compiler, native_bfloat16, pick_device
+from edgegen.runs.device import native_bfloat16, pick_device
 from edgegen.runs.run_state import saved_steps, state_folders
-from edgegen.target import unknown
-from edgegen.train.data.dataset import DataConfig
-from edgegen.train.data.elastic_data import captioned_latents, scene_latents
-from edgegen.train.outcome.samples import PromptGrid
-from edgegen.train.recipe import STAGES, Recipe, load_recipe
-from edgegen.train.run.kdmd_data import prepare_kdmd
-from edgegen.train.run.own_data import prepare_own_data
-from edgegen.train.stages.autoencoder import train_autoencoder
-from edgegen.train.stages.decoder import train_decoder
-from edgegen.train.stages.frozen import frozen_of_runs, load_frozen, open_source
-from edgegen.train.stages.grow import opened_start
-from edgegen.train.stages.kd import check_same_encoders, open_teacher, student_start, train_kd
-from edgegen.train.stages.loop import Draw, TrainingData, ValidationData, train_elastic
-from edgegen.train.stages.reading import Readings
-from edgegen.train.stages.results import as_shipped_, autoencoder_result, read_log
-from edgegen.train.stages.text import train_text
-from edgegen.train.stages.text_data import load_text_data
-
-SCENES = 1_000_000  # different ones that the small decoder may see
-GRID_PROMPTS = ("a red heart", "a dog", "a pizza", "a rocket", "a blue dog", "a flat cat")
-VALIDATION = "unseen_style"  # the split whose loss is watched: known things in a style they were never seen in
+from edgegen.train.run.recipe import Recipe, load_recipe
+from edgegen.train.run.registry import BUNDLED, STAGES
+from edgegen.train.run.stage import Stage
+from edgegen.train.stages.results import read_log
 
 
 def train(
@@ -57,7 +29,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains the stage of a recipe (a name or a .toml file), resuming what is there; returns its last numbers.
 
-    Later stages find the results of earlier ones in `runs_dir`. Under torchrun the stages of SHARED share the work.
+    Later stages find the results of earlier ones in `runs_dir`. Under torchrun some stages share the work.
     Without `resume` a run that is there is an error.
     """
     recipe = load_recipe(source, overrides)
@@ -72,17 +44,17 @@ def train(
 def train_all(data_dir: Path, runs_dir: Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     """All stages in order, in one process; overrides begin with a stage: `elastic.steps=100`."""
     split = split_by_stage(overrides)
-    recipes = [load_recipe(stage, split[stage]) for stage in STAGES]  # refuses before anything runs
+    recipes = [load_recipe(stage, split[stage]) for stage in BUNDLED]  # refuses before anything runs
     return [run_stage(recipe, data_dir, runs_dir) for recipe in recipes]
 
 
 def split_by_stage(overrides: Sequence[str]) -> dict[str, list[str]]:
     """The overrides of each stage, without its name."""
-    split: dict[str, list[str]] = {stage: [] for stage in STAGES}
+    split: dict[str, list[str]] = {stage: [] for stage in BUNDLED}
     for item in overrides:
         stage, _, rest = item.partition(".")
-        if stage not in STAGES or not rest:
-            raise unknown("stage at the start of", item, STAGES)
+        if stage not in BUNDLED or not rest:
+            raise unknown("stage at the start of", item, BUNDLED)
         split[stage].append(rest)
     return split
 
@@ -91,13 +63,14 @@ def run_stage(
     recipe: Recipe, data_dir: Path, runs_dir: Path, device: str = "cpu", resume: bool = True
 ) -> dict[str, Any]:
     """Trains one stage in its folder; nothing is written there before its input is known to be good."""
-    check_processes(recipe.stage)
-    check_device(recipe.stage, device)
+    stage = STAGES[recipe.stage]
+    check_processes(stage)
+    check_device(stage, device)
     warn_of_slow_bfloat16(recipe)
-    run_dir = runs_dir / recipe.stage
+    run_dir = runs_dir / stage.name
     if not resume:
         check_unused(run_dir)
-    start = PREPARE[recipe.stage](recipe, data_dir, runs_dir, run_dir)
+    start = stage.prepare(recipe, data_dir, runs_dir, run_dir)
     before = steps_done(run_dir)
     if not before:
         write_note(run_dir, recipe)
@@ -105,7 +78,7 @@ def run_stage(
     parallel.wait()  # the first process may still be saving
     if steps_done(run_dir) != before:
         write_note(run_dir, recipe)  # a resumed run may have been given other steps
-    return summary(recipe.stage, run_dir)
+    return summary(stage.name, run_dir)
 
 
 def steps_done(run_dir: Path) -> int:
@@ -124,134 +97,10 @@ def write_note(run_dir: Path, recipe: Recipe) -> None:
         write_json(folder / "recipe.json", recipe.to_dict() | {"processes": parallel.world_size()})
 
 
-def prepare_autoencoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    rendered = load_rendered(data_dir)
-    seen = autoencoder_split(rendered.keys)
-    images, held_out = rendered.images[seen], rendered.images[~seen]  # (M,128,128,3) each
-    return partial(train_autoencoder, images, held_out, run_dir, recipe.model, recipe.training)
-
-
-def prepare_decoder(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    picture_config, autoencoder = autoencoder_result(runs_dir / "autoencoder")
-    config = recipe.model.within(picture_config)
-    rendered, sprites = load_rendered(data_dir), Sprites.load(data_dir)
-    seen = autoencoder_split(rendered.keys)
-    singles, scenes, unseen = rendered.images[seen], SceneSource("train"), SceneSource("combinations")
-    sources = {
-        "singles": (singles.__getitem__, len(singles)),
-        "scenes": (lambda index: sprites.render(scenes[index]), SCENES),
-    }
-    held_out = {
-        "singles": rendered.images[~seen],  # (M,128,128,3) each
-        "scenes": np.stack([sprites.render(unseen[index]) for index in range(200)]),
-    }
-    return partial(train_decoder, sources, held_out, as_shipped_(autoencoder), run_dir, config, recipe.training)
-
-
-def prepare_text(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    training, begun = recipe.training, None
-    if training.start:
-        begun = open_source(training.start)
-        if begun.config.text != recipe.model:
-            raise InputError(
-                f"the text encoders of {training.start} have another configuration than the recipe.",
-                "Leave the model's settings as they are there.",
-            )
-    data = load_text_data(
-        fetch_emoji(data_dir), fetch_teacher(data_dir), run_dir, recipe.model, begun.tokenizer_files if begun else {}
-    )
-    tokenizers = Tokenizers.load(run_dir / "tokenizer")
-    readings = (
-        Readings.of(SceneSource("train", captions=1).__getitem__, training.reading_captions, tokenizers)
-        if training.reading
-        else None
-    )
-    return partial(
-        train_text,
-        data.tokens,
-        data.targets,
-        data.split,
-        run_dir,
-        recipe.model,
-        training,
-        readings=readings,
-        start=begun.states["text_encoder"] if begun else None,
-    )
-
-
-def prepare_elastic(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    if recipe.training.compile:
-        check_compiler()
-    start = opened_start(recipe.model, recipe.training, run_dir)
-    seen, watched = training_latents(recipe.data, recipe.model, data_dir, runs_dir)
-    draw = prompt_grid(recipe.model, runs_dir, recipe.data.encoders) if recipe.training.tensorboard else None
-    return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training, draw=draw, start=start)
-
-
-def prepare_kd(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Callable[[], Any]:
-    training = recipe.training
-    if not training.teacher:
-        raise InputError("a distillation needs a teacher.", "Give one with --set teacher=DIR.")
-    config, start = student_start(training.checkpoint, runs_dir)
-    teacher = open_teacher(training.teacher, training.teacher_width, config)
-    check_same_encoders(training.teacher, load_frozen(runs_dir, recipe.data.encoders))
-    seen, watched = training_latents(recipe.data, config, data_dir, runs_dir)
-    draw = prompt_grid(config, runs_dir, recipe.data.encoders) if training.tensorboard else None
-    return partial(train_kd, seen, watched, run_dir, config, training, start, teacher, draw=draw)
-
-
-def training_latents(
-    data: DataConfig, config: DiTConfig, data_dir: Path, runs_dir: Path
-) -> tuple[TrainingData, ValidationData]:
-    """What a transformer trains on and what is watched: the user's data, or the emoji where there is none."""
-    if data.path:
-        return prepare_own_data(data, config, runs_dir)
-    return emoji_latents(data, config, data_dir, runs_dir)
-
-
-def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> Draw:
-    """Draws fixed prompts, some of them never seen, as the frozen encoders read and show them."""
-    frozen = load_frozen(runs_dir, encoders)
-    latent = (config.in_channels, *(side * config.patch for side in config.grid))
-    return PromptGrid(GRID_PROMPTS, frozen.tokenizers, frozen.text, frozen.autoencoder.decoder, latent)
-
-
-def emoji_latents(
-    data: DataConfig, config: DiTConfig, data_dir: Path, runs_dir: Path
-) -> tuple[TrainingData, ValidationData]:
-    """What a transformer trains on and what is watched, as the earlier stages' results see pictures and captions."""
-    frozen = load_frozen(runs_dir, data.encoders) if data.encoders else frozen_of_runs(runs_dir)
-    checked = CheckpointConfig("", config, frozen.text_config, frozen.autoencoder_config)
-    checked.latent_size((SIZE, SIZE))  # refuses what cannot fit
-    if parallel.rank() == 0:
-        render_emoji(fetch_emoji(data_dir))
-    parallel.wait()  # the others read what the first has fetched
-    emoji = EmojiData.load(data_dir)
-    encoder, tokenizers, text = frozen.autoencoder.encoder, frozen.tokenizers, frozen.text
-    seen = captioned_latents(emoji.subset("train"), encoder, tokenizers, text)
-    if data.scenes:
-        return scene_latents(seen, data.scenes, data.single_share, data_dir, encoder, tokenizers, text)
-    return seen, captioned_latents(emoji.subset(VALIDATION), encoder, tokenizers, text)
-
-
-PREPARE = {
-    "autoencoder": prepare_autoencoder,
-    "decoder": prepare_decoder,
-    "text": prepare_text,
-    "elastic": prepare_elastic,
-    "kd": prepare_kd,
-    "kdmd": prepare_kdmd,
-}
-
-
-SHARED = ("elastic", "kd")  # the stages that several processes can train
-ON_DEVICES = (*SHARED, "kdmd")  # those that devices other than the CPU can
-
-
-def check_device(stage: str, device: str) -> None:
+def check_device(stage: Stage, device: str) -> None:
     """Refuses a device that a stage does not use."""
-    if stage not in ON_DEVICES and device != "cpu":
-        raise InputError(f"stage {stage} trains on the CPU, not on {device}.", "Leave out --device.")
+    if not stage.uses_devices and device != "cpu":
+        raise InputError(f"stage {stage.name} trains on the CPU, not on {device}.", "Leave out --device.")
 
 
 def check_unused(run_dir: Path) -> None:
@@ -263,11 +112,11 @@ def check_unused(run_dir: Path) -> None:
         )
 
 
-def check_processes(stage: str) -> None:
+def check_processes(stage: Stage) -> None:
     """Only some stages share their work; others would write one folder twice."""
-    if stage not in SHARED and parallel.world_size() > 1:
+    if not stage.shares_work and parallel.world_size() > 1:
         raise InputError(
-            f"stage {stage} runs in one process, torchrun started {parallel.world_size()}.",
+            f"stage {stage.name} runs in one process, torchrun started {parallel.world_size()}.",
             "Start it without torchrun.",
         )
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.model.elastic import ElasticDiT, is_own, slice_parameter
-from edgegen.model.flow import flow_loss
 from edgegen.runs import parallel
 
 SCALE_RANGE = (0.25, 4.0)
@@ -40,25 +39,6 @@ class GradientScale:
 
 Task = Callable[[float], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """Runs the model at a width on a fixed batch: loss to minimise, velocity (B, C, h, w), numbers to log by name."""
-
-
-def elastic_gradients_(
-    model: ElasticDiT,
-    widths: Sequence[float],
-    run: Callable[[float], Tensor],
-    x0: Tensor,
-    noise: Tensor,
-    scale: GradientScale,
-    train_full: bool = True,
-) -> dict[str, float]:
-    """`joint_gradients_` of the flow-matching loss on one batch; `run(width)` gives the velocity (B, C, h, w)."""
-
-    def task(width: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        velocity = run(width).float()
-        loss = flow_loss(velocity, x0, noise)
-        return loss, velocity, {"loss": loss}
-
-    return joint_gradients_(model, dict(model.named_parameters()), widths, [task], scale, train_full)
 
 
 def joint_gradients_(

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
+from edgegen.frechet import gaussian_distance
 from edgegen.model.adapters import AdapterConfig
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
@@ -28,16 +29,18 @@ from edgegen.model.elastic import key
 from edgegen.model.flow import Velocity
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
 from edgegen.model.text import masked_mean
-from edgegen.runs.device import PRECISIONS, choose_precision
-from edgegen.runs.ranges import check_ranges
-from edgegen.runs.run_state import RunState, saved_settings
+from edgegen.runs.average import follow_
+from edgegen.runs.precision import PRECISIONS, autocast, settle_precision
+from edgegen.runs.ranges import check_betas, check_choice, check_ranges
+from edgegen.runs.run_state import RunState
+from edgegen.runs.schedule import plateau_rate
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.stages.adapters import BASE, AdaptedDiT, LoraConfig, checkpoint_adapters
 from edgegen.train.stages.kdmd import (
     critic_loss,
     dmd_loss,
     feature_loss,
-    guided,
+    guide,
     interval_velocity,
     levels,
     output_loss,
@@ -46,14 +49,13 @@ from edgegen.train.stages.kdmd import (
     simulate,
     trajectory,
 )
-from edgegen.train.stages.latent_distance import Components, frechet_distance
-from edgegen.train.stages.loop import check_choice
+from edgegen.train.stages.latent_distance import Components
 from edgegen.train.stages.results import NOTHING, read_state
 
 STUDENT, CRITIC, FEW_STEP, AVERAGE = "student", "critic", "few_step", "average"
 TRAINED = (FEW_STEP, STUDENT, CRITIC)
 LEVELS = (0.02, 0.98)  # noise levels at which scores are compared; at the ends they say nothing
-Condition = tuple[Tensor, ...]  # text (B, L, T), mask (B, L)[, pooled (B, T)]
+TextCondition = tuple[Tensor, ...]  # text (B, L, T), mask (B, L)[, pooled (B, T)]
 LIMITS = {
     "width": (0, 1), "teacher_steps": (0, 10**9), "guidance": (0, 100), "sampler_steps": (1, 100),
     "substeps": (1, 1000), "student_every": (1, 1000), "dmd": (0, 1e6), "kd": (0, 1e6), "kd_features": (0, 1e6),
@@ -100,12 +102,9 @@ class KdmdTraining:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         check_ranges(self)
+        check_ranges(self, LIMITS)
+        check_betas(self.betas)
         check_choice("precision", self.precision, PRECISIONS)
-        for name, (low, high) in LIMITS.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
         if self.dmd_from not in range(self.sampler_steps):
             raise InputError(
                 f"dmd_from is {self.dmd_from}; it must lie between 0 and {self.sampler_steps - 1}, the "
@@ -144,23 +143,23 @@ class KdmdRun(nn.Module):
         )
 
 
-def together(first: Condition, second: Condition) -> Condition:
+def join_conditions(first: TextCondition, second: TextCondition) -> TextCondition:
     """Two conditions as one batch; the text of the shorter is filled up with masked tokens."""
     length = max(first[0].shape[1], second[0].shape[1])
 
-    def filled(part: Tensor, index: int) -> Tensor:
+    def fill(part: Tensor, index: int) -> Tensor:
         missing = length - part.shape[1] if index < 2 else 0  # pooled text has no tokens
         return F.pad(part, (0, 0, 0, missing) if index == 0 else (0, missing))
 
     pairs = enumerate(zip(first, second, strict=True))
-    return tuple(torch.cat([filled(part, index) for part in pair]) for index, pair in pairs)
+    return tuple(torch.cat([fill(part, index) for part in pair]) for index, pair in pairs)
 
 
 class Distillation:
     """One width being distilled: the networks, how each is asked for a velocity, and one step of each phase."""
 
     def __init__(
-        self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: Condition, device: str = "cpu"
+        self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: TextCondition, device: str = "cpu"
     ):
         self.training, self.lora, self.device = training, lora, device
         self.precision = "float32" if training.precision == "auto" else training.precision
@@ -174,7 +173,7 @@ class Distillation:
         self.optimizer = torch.optim.Adam(groups, lr=training.rate, betas=training.betas)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.device, self.precision)
 
     def trial(self, data: PromptSource, precision: str) -> float:
         """The time-consuming part of a step, which changes nothing: the student forward and backward."""
@@ -187,7 +186,7 @@ class Distillation:
         self.precision = before
         return loss.item()
 
-    def velocity(self, name: str, condition: Condition) -> Velocity:
+    def velocity(self, name: str, condition: TextCondition) -> Velocity:
         """The velocity of an adapter under a condition, without guidance."""
 
         def ask(x: Tensor, t: Tensor) -> Tensor:
@@ -196,23 +195,23 @@ class Distillation:
 
         return ask
 
-    def teacher(self, condition: Condition) -> Velocity:
+    def teacher(self, condition: TextCondition) -> Velocity:
         """The guided velocity of the base; both halves in one pass."""
         if self.training.guidance == 1:
             return self.velocity(BASE, condition)
 
         def ask(x: Tensor, t: Tensor) -> Tensor:
             empty = [part.expand(len(x), *part.shape[1:]) for part in self.unconditional]
-            both = together(condition, empty)
+            both = join_conditions(condition, empty)
             v = self.velocity(BASE, both)(torch.cat([x, x]), torch.cat([t, t]))
-            return guided(*v.chunk(2), self.training.guidance)
+            return guide(*v.chunk(2), self.training.guidance)
 
         return ask
 
     def draws(self, step: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.training.seed * 1_000_003 + step) * 7919 + 1)
 
-    def condition(self, data: PromptSource, step: int) -> Condition:
+    def condition(self, data: PromptSource, step: int) -> TextCondition:
         """Text, mask and, where the model wants it, pooled text of a step's prompts."""
         drawn = data.batch(self.training, step, 0, 1)[3 : 3 + len(self.unconditional)]
         return tuple(part.to(self.device) for part in drawn)
@@ -239,16 +238,11 @@ class Distillation:
         return norm
 
     def rate(self, name: str, step: int) -> float:
-        """Linear warm-up, a plateau, and a linear fall to zero over the last `decay_share` of the phase.
-
-        The critic's stays: it has to keep up with the student.
-        """
-        training = self.training
-        first = training.first_phase
+        """The rate falls at the end of a phase, but not the critic's: it has to keep up with the student."""
+        training, first = self.training, self.training.first_phase
         done, total = (step, first) if name == FEW_STEP else (step - first, training.steps)
-        warm = min(1.0, (done + 1) / max(1, training.warmup))
-        left = (total - done) / max(1.0, training.decay_share * total) if name != CRITIC else 1.0
-        return training.rate * min(warm, left, 1.0)
+        decay_share = 0.0 if name == CRITIC else training.decay_share
+        return plateau_rate(done, total, training.rate, training.warmup, decay_share)
 
     def teach_step_(self, data: PromptSource, step: int) -> dict[str, float]:
         """The few-step teacher learns the guided teacher's result over one of its intervals, from its own latents."""
@@ -294,7 +288,7 @@ class Distillation:
         return index, int(torch.randint(count, (), generator=g)) if first and self.training.distils else index
 
     def student_turn_(
-        self, x: list[Tensor], index: int, kd_index: int, condition: Condition, g: torch.Generator, step: int
+        self, x: list[Tensor], index: int, kd_index: int, condition: TextCondition, g: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, float]]:
         """Moves the student; returns its x0 at step `index` from before the move, and the losses."""
         training = self.training
@@ -320,28 +314,25 @@ class Distillation:
             self.follow_(step)
         return x0.detach(), losses
 
-    def student_at(self, x_t: Tensor, sigma: float, condition: Condition) -> tuple[Tensor, Tensor]:
+    def student_at(self, x_t: Tensor, sigma: float, condition: TextCondition) -> tuple[Tensor, Tensor]:
         """The student's velocity and features, with gradients."""
         with self.autocast():
             velocity, features = self.net.with_features(STUDENT, x_t, levels(x_t, sigma), *condition)
         return velocity.float(), features
 
     def distillation(
-        self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: Condition
+        self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: TextCondition
     ) -> tuple[Tensor, Tensor]:
         """Output and feature losses against the few-step teacher on the same x_t."""
         with torch.no_grad(), self.autocast():
             wanted, wanted_features = self.net.with_features(FEW_STEP, x_t, levels(x_t, sigma), *condition)
         return output_loss(velocity, wanted), feature_loss(features, wanted_features)
 
-    @torch.no_grad()
     def follow_(self, step: int) -> None:
-        """Moves the average toward the student; early steps, before it has settled, count for more."""
+        """Moves the average toward the student."""
         done = (step - self.training.first_phase) // self.training.student_every
-        weight = 1 - min(self.training.ema, (1 + done) / (10 + done))
-        averaged, current = self.net.parameters(AVERAGE), self.net.parameters(STUDENT)
-        for name, parameter in averaged.items():
-            parameter.lerp_(current[name], weight)
+        averages, current = self.net.parameters(AVERAGE), self.net.parameters(STUDENT)
+        follow_(averages.values(), (current[name] for name in averages), self.training.ema, done)
 
     @torch.no_grad()
     def start_student_(self) -> None:
@@ -363,7 +354,7 @@ class Distillation:
         self,
         name: str,
         noise: Tensor,
-        condition: Condition,
+        condition: TextCondition,
         sigmas: list[float] | None = None,
         guidance: bool = False,
         batch: int = 64,
@@ -382,7 +373,7 @@ def train_kdmd(
     base: DiT,
     data: PromptSource,
     validation: CaptionedLatents | None,
-    unconditional: Condition,
+    unconditional: TextCondition,
     run_dir: Path,
     lora: LoraConfig,
     training: KdmdTraining,
@@ -396,7 +387,8 @@ def train_kdmd(
     """
     base_digest = weights_digest(base)  # before the adapters are put in
     work = Distillation(base, lora, training, unconditional, device)
-    training = with_precision(work, data, training, run_dir)
+    work.precision, _ = settle_precision(training.precision, run_dir, partial(work.trial, data))
+    training = replace(training, precision=work.precision)
     free = ("steps", "decay_share", "log_every", "validate_every", "validate_count", "checkpoint", "prompts", "rate")
     settings = {
         "model": asdict(lora),
@@ -423,16 +415,6 @@ def train_kdmd(
     return checkpoint_adapters(work.net.parameters(AVERAGE), lora, training.width)
 
 
-def with_precision(work: Distillation, data: PromptSource, training: KdmdTraining, run_dir: Path) -> KdmdTraining:
-    """The training with `auto` replaced by the faster precision; a resumed run keeps its."""
-    if training.precision == "auto":
-        saved = saved_settings(run_dir)
-        chosen = saved["training"]["precision"] if saved else choose_precision(partial(work.trial, data))[0]
-        training = replace(training, precision=chosen)
-    work.precision = training.precision
-    return training
-
-
 class Watch:
     """The Fréchet distance of samples to real latents, on fixed prompts and noise, in 64 principal components."""
 
@@ -452,7 +434,7 @@ class Watch:
         """Of an adapter's few-step samples: the distance, and how their spread compares with that of real latents."""
         drawn = work.sample(name, self.noise, self.condition).cpu()
         return {
-            f"frechet_{name}": frechet_distance(self.components.of(drawn), self.real),
+            f"frechet_{name}": gaussian_distance(self.components.of(drawn), self.real),
             f"spread_{name}": float(drawn.std()) / self.spread,
         }
 

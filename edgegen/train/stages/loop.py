@@ -23,10 +23,12 @@ from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_
 from edgegen.model.flow import flow_loss, noised, validation_loss
 from edgegen.model.text import masked_mean
 from edgegen.runs import parallel
-from edgegen.runs.device import PRECISIONS, choose_precision
-from edgegen.runs.ranges import check_ranges
-from edgegen.runs.run_state import RunState, saved_settings
+from edgegen.runs.average import follow_
+from edgegen.runs.precision import PRECISIONS, autocast, settle_precision
+from edgegen.runs.ranges import check_betas, check_choice, check_ranges
+from edgegen.runs.run_state import RunState
 from edgegen.runs.scalars import Scalars
+from edgegen.runs.schedule import plateau_rate
 from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.stages.blockwise import BlockwiseElastic, shard_
 from edgegen.train.stages.elastic import GradientScale, freeze_, joint_gradients_
@@ -85,8 +87,7 @@ class ElasticTraining:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         check_ranges(self)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas are {list(self.betas)}; two numbers from 0 to below 1 are needed.")
+        check_betas(self.betas)
         check_choice("gradient_scale", self.gradient_scale, ("grad_ratio", "loss_ratio", "none"))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
@@ -100,12 +101,6 @@ class ElasticTraining:
             raise InputError(
                 "compile goes with neither activation_checkpointing nor distribution=shard.", "Leave one of them out."
             )
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuses a setting that is not one of its choices."""
-    if value not in choices:
-        raise InputError(f"{name} {value!r} is not one of {', '.join(choices)}.")
 
 
 class TrainingData(Protocol):
@@ -156,10 +151,8 @@ class Batch:
 
 
 def learning_rate(training: ElasticTraining, step: int) -> float:
-    """Linear warm-up, a plateau, then a linear fall to zero over the last `decay_share` of the steps."""
-    warm = min(1.0, (step + 1) / max(1, training.warmup))
-    left = (training.steps - step) / max(1.0, training.decay_share * training.steps)
-    return training.rate * min(warm, left, 1.0)
+    """The rate of a step."""
+    return plateau_rate(step, training.steps, training.rate, training.warmup, training.decay_share)
 
 
 class ElasticRun(nn.Module):
@@ -208,7 +201,7 @@ class ElasticRun(nn.Module):
             x, t, text, mask, pooled = batch.inputs
             return self.compiled(width, x, t, *in_whole_columns(text, mask), pooled)
 
-    def trained(self) -> dict[str, nn.Parameter]:
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that is trained, by name."""
         return dict(self.model.named_parameters())
 
@@ -218,21 +211,13 @@ class ElasticRun(nn.Module):
         shard_(self.average)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.device, self.precision)
 
     def task(self, width: float, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The loss to minimise on a batch, the velocity (B, C, h, w), and numbers to log."""
         velocity = self.velocity(width, batch).float()
         loss = flow_loss(velocity, batch.x0, batch.noise)
         return loss, velocity, {"loss": loss}
-
-    @torch.no_grad()
-    def follow_(self, decay: float, step: int) -> None:
-        """Moves the average toward the model; early steps, before the average has settled, count for more."""
-        weight = 1 - min(decay, (1 + step) / (10 + step))
-        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-        for averaged, current in pairs:
-            averaged.lerp_(current, weight)
 
 
 def in_whole_columns(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,7 +227,7 @@ def in_whole_columns(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 MakeRun = Callable[[bool, bool], ElasticRun]  # (blockwise, recompute) -> the run at its first step
-Draw = Callable[[ElasticDiT], Mapping[str, np.ndarray]]  # pictures (H, W, 3) uint8 of fixed prompts by name
+DrawGrids = Callable[[ElasticDiT], Mapping[str, np.ndarray]]  # pictures (H, W, 3) uint8 of fixed prompts by name
 
 
 def train_elastic(
@@ -253,7 +238,7 @@ def train_elastic(
     training: ElasticTraining,
     stop_after: int | None = None,
     device: str = "cpu",
-    draw: Draw | None = None,
+    draw: DrawGrids | None = None,
     start: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Trains a supernet, resuming what `run_dir` holds; returns the averaged weights by checkpoint name.
@@ -277,7 +262,7 @@ def train_run(
     training: ElasticTraining,
     stop_after: int | None = None,
     device: str = "cpu",
-    draw: Draw | None = None,
+    draw: DrawGrids | None = None,
 ) -> dict[str, Tensor]:
     """Trains what `make` makes, resuming what `run_dir` holds; see `train_elastic`."""
     parallel.share_of_batch(training.batch, training.accumulate)  # refuses before anything is written
@@ -286,7 +271,8 @@ def train_run(
     if device == "mps":
         run.scale = run.scale.float()  # it has no fp64
     run.to(device)
-    training, measured = with_precision(run, data, training, run_dir)
+    precision, measured = settle_precision(training.precision, run_dir, partial(trial, run, data, training))
+    training, run.precision = replace(training, precision=precision), precision
     if sharded and training.compile:
         raise InputError("compile is for models that are not sharded.", "Add --set distribution=replicate.")
     if sharded and training.frozen_width:
@@ -302,7 +288,7 @@ def train_run(
     if training.compile:
         run.compile_()
     optimizer = torch.optim.AdamW(
-        run.trained().values(), lr=training.rate, betas=training.betas, weight_decay=training.weight_decay
+        run.trained_parameters().values(), lr=training.rate, betas=training.betas, weight_decay=training.weight_decay
     )
     scalars = Scalars(run_dir / "tensorboard") if training.tensorboard and parallel.rank() == 0 else None
     state = RunState(
@@ -310,7 +296,6 @@ def train_run(
         run,
         optimizer,
         settings_of(config, training),
-        modernised=partial(modernised, training),
         sharded=sharded,
         scalars=scalars,
     )
@@ -322,7 +307,7 @@ def train_run(
         report(state, run, validation, training, step, end, losses, draw)
         state.save(step + 1, force=step + 1 == end)
     state.finish(end)
-    return {name: parallel.whole(tensor) for name, tensor in elastic_state(run.average).items()}
+    return {name: parallel.gather(tensor) for name, tensor in elastic_state(run.average).items()}
 
 
 def is_sharded(distribution: str, device: str) -> bool:
@@ -334,32 +319,6 @@ def is_sharded(distribution: str, device: str) -> bool:
 def settings_of(config: DiTConfig, training: ElasticTraining) -> dict[str, Any]:
     """What may not change when a run is resumed."""
     return {"model": config.to_dict(), "training": {k: v for k, v in asdict(training).items() if k not in FREE}}
-
-
-def modernised(training: ElasticTraining, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version saved, as this one would: what it did not know has its default."""
-    saved = dict(settings["training"])
-    if "bfloat16" in saved:
-        saved["precision"] = "bfloat16" if saved.pop("bfloat16") else "float32"
-    defaults = {k: v for k, v in asdict(type(training)()).items() if k not in FREE}
-    known = {k: v for k, v in saved.items() if k not in FREE}
-    return settings | {"model": DiTConfig().to_dict() | settings["model"], "training": defaults | known}
-
-
-def with_precision(
-    run: ElasticRun, data: TrainingData, training: ElasticTraining, run_dir: Path
-) -> tuple[ElasticTraining, dict[str, float]]:
-    """The training with `auto` replaced by the faster precision, and the seconds measured; a resumed run keeps its."""
-    measured: dict[str, float] = {}
-    if training.precision == "auto":
-        saved = saved_settings(run_dir)
-        if saved is not None:
-            training = replace(training, precision=modernised(training, saved)["training"]["precision"])
-        else:
-            chosen, measured = parallel.broadcast(choose_precision(partial(trial, run, data, training)))
-            training = replace(training, precision=chosen)
-    run.precision = training.precision
-    return training, measured
 
 
 def trial(run: ElasticRun, data: TrainingData, training: ElasticTraining, precision: str) -> float:
@@ -382,7 +341,7 @@ def report(
     step: int,
     end: int,
     losses: dict[str, float],
-    draw: Draw | None,
+    draw: DrawGrids | None,
 ) -> None:
     """Logs and validates when it is time; sharded models validate on all processes together."""
     done, first = step + 1, parallel.rank() == 0
@@ -414,16 +373,16 @@ def step_(
     widths = learning[: training.sub_widths]
     scale = GradientScale(training.gradient_scale, value=float(run.scale))
     tasks = [partial(run.task, batch=part) for part in batch.parts(training.accumulate, run.device)]
-    parameters = run.trained()
+    parameters = run.trained_parameters()
     losses = joint_gradients_(run.model, parameters, widths, tasks, scale, step % training.full_every == 0)
     if training.frozen_width:
         freeze_(run.model, training.frozen_width)
     norm = nn.utils.clip_grad_norm_(parameters.values(), training.clip)
-    losses["norm"] = float(parallel.whole(norm))
+    losses["norm"] = float(parallel.gather(norm))
     check_finite(losses, step)
     run.scale.fill_(scale.value)
     optimizer.step()
-    run.follow_(training.ema, step)
+    follow_(run.average.parameters(), run.model.parameters(), training.ema, step)
     return losses
 
 

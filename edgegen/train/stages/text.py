@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +139,7 @@ def length_batch(lengths: np.ndarray, batch: int, seed: int, step: int, window: 
     return rows[draws.permutation(window)[step % window]]
 
 
-def trimmed(ids: np.ndarray | None, rows: np.ndarray) -> Tensor | None:
+def trim(ids: np.ndarray | None, rows: np.ndarray) -> Tensor | None:
     """The chosen rows of ids (K,L), without the columns where all are padding."""
     if ids is None:
         return None
@@ -170,9 +169,7 @@ def train_text(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.peak_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
     )
-    state = RunState(
-        run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)}, modernised=modernised
-    )
+    state = RunState(run_dir, module, optimizer, {"model": asdict(config), "training": asdict(training)})
     rows = np.flatnonzero(split == "train")
     lengths = ((tokens.byte if tokens.byte is not None else tokens.word)[rows] != 0).sum(1)
     end = min(training.steps, stop_after or training.steps)
@@ -188,18 +185,13 @@ def train_text(
     return module.encoders.eval()
 
 
-def modernised(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version saved, as this one would: what it did not know has its default."""
-    return settings | {"training": asdict(TextTraining()) | settings["training"]}
-
-
 def _step_(
     module, optimizer, tokens, targets, rows, training: TextTraining, step: int, read: Readings | None
 ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = cosine_rate(step, training.steps, training.peak_rate, training.warmup)
     with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
-        predicted = module(trimmed(tokens.word, rows), trimmed(tokens.byte, rows))
+        predicted = module(trim(tokens.word, rows), trim(tokens.byte, rows))
     losses = {way: distillation_loss(value.float(), targets[rows]) for way, value in predicted.items()}
     total, right = sum(losses.values()), {}
     if read is not None:
@@ -219,7 +211,7 @@ def retrieval(module: DistilledText, tokens: TokenIds, targets: Tensor, split: n
     if not len(rows):
         return {}
     parts = [
-        module(trimmed(tokens.word, rows[i : i + 256]), trimmed(tokens.byte, rows[i : i + 256]))
+        module(trim(tokens.word, rows[i : i + 256]), trim(tokens.byte, rows[i : i + 256]))
         for i in range(0, len(rows), 256)
     ]
     wanted = F.normalize(targets[rows], dim=-1)  # (K,E)

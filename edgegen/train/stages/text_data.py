@@ -20,8 +20,8 @@ from edgegen.emoji.assets import emoji_keywords, emoji_names
 from edgegen.emoji.captions import Saying, text_corpus
 from edgegen.emoji.minilm import MiniLM
 from edgegen.errors import InputError
+from edgegen.model.states import write_tensors
 from edgegen.model.text import ByteTokenizer, TextConfig, TokenIds, Tokenizers
-from edgegen.runs.run_state import write_tensors
 from edgegen.train.stages.text import corpus_split, save_tokenizers, standardise, train_word_tokenizer
 
 COMMON_WORDS = 7000  # of the teacher's vocabulary, which lists the commonest first

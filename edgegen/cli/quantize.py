@@ -1,0 +1,102 @@
+"""`edgegen quantize`: a checkpoint with the transformer of one width in fewer bits."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from edgegen.cli.options import CheckpointFolder, Json
+from edgegen.errors import InputError
+from edgegen.show import size, table
+
+if TYPE_CHECKING:
+    from edgegen.api import Quantized
+
+
+def quantize(
+    bits: Annotated[float | None, typer.Option(metavar="B", help="Average of a palette; default 4.3.")] = None,
+    checkpoint: CheckpointFolder = None,
+    width: Annotated[float, typer.Option(metavar="W", help="The width to quantize.")] = 1.0,
+    candidates: Annotated[str, typer.Option(metavar="A,B", help="Bits a weight may get: 1, 2, 3, 4, 6, 8.")] = "4,8",
+    method: Annotated[str, typer.Option(help="palette, int8 (an output) or int4-group.")] = "palette",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: the checkpoint's.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="A bit plan instead of measuring.")] = None,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="Error the plan keeps small: of the velocity (a pass a layer), of each "
+            "layer's output (the paper), or relative to it."
+        ),
+    ] = "velocity",
+    tune_steps: Annotated[int, typer.Option(metavar="N", help="Of biases, norms and modulation; 0: none.")] = 2000,
+    tune_batch: Annotated[int, typer.Option(metavar="N", help="Points of trajectories a step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>-<method>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a checkpoint, or a run, that is there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measures sensitivity, gives each weight its bits, clusters, tunes, verifies and writes a quantized checkpoint."""
+    from edgegen import api, show
+    from edgegen.prompts import read_prompts
+
+    prompts = read_prompts(calibration) if calibration else ()
+    console = show.console()
+    with show.Progress(console) as progress:
+        made = api.quantize_checkpoint(
+            checkpoint, out, width, bits, method, parse_candidates(candidates), prompts, plan, measure, tune_steps,
+            tune_batch, seed, resume, overwrite, progress,
+        )  # fmt: skip
+    show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, width)
+
+
+def show_quantized(to: Console, made: Quantized, width: float) -> None:
+    """Sizes before and after, what it costs, and what to type next."""
+    report, folder = made.report, shlex.quote(str(made.checkpoint))
+    rows = [(part["name"], size(part["bytes_float16"]), size(part["bytes"])) for part in report["components"]]
+    to.print(
+        table(
+            ("component", ">float16", ">stored"),
+            rows,
+            f"{report['model']}, width {width:g}, {report['bits']:.3f} bits a weight",
+        )
+    )
+    velocity = report["velocity"]
+    to.print(
+        f"Velocity against the unquantized model: {velocity['psnr_before_db']:.1f} dB, after tuning "
+        f"{velocity['psnr_after_db']:.1f} dB. {made.seconds:.0f} s."
+    )
+    to.print(
+        f"Checkpoint: {escape(str(made.checkpoint))}\nReport: {escape(str(made.checkpoint / 'report.html'))}\n"
+        f"Next: [bold]edgegen export --checkpoint {escape(folder)} --tier {tier_of(width)}[/]",
+        soft_wrap=True,
+    )
+
+
+def parse_candidates(text: str) -> tuple[int, ...]:
+    """'4,8' -> (4, 8)."""
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise InputError(f"--candidates {text!r} is not a list of whole numbers.", "Write --candidates 4,8.") from None
+    from edgegen.quantize.palette import check_bits
+
+    for bits in found:
+        check_bits(bits, "--candidates")
+    return found
+
+
+def tier_of(width: float) -> str:
+    """A shipped tier of a width, or a placeholder."""
+    from edgegen.target import list_tiers
+
+    return next((tier.name for tier in list_tiers() if tier.width == width), "NAME")

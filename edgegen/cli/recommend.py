@@ -1,0 +1,104 @@
+"""The command `edgegen recommend`: which tier, bits and back end suit a device, a time and a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgegen.cli.options import BackendList, CheckpointFolder, Json, Preset, split
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgegen.bench.recommend import Advice, Option
+    from edgegen.callbacks import Report
+    from edgegen.target import Device
+
+RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up
+
+
+def recommend(
+    device: Annotated[str, typer.Option(metavar="NAME", help="A device (edgegen devices), or a .toml file.")],
+    budget: Annotated[str, typer.Option(metavar="TIME", help="For a whole picture: 3s, 800ms.")] = "",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: one app's limit.")] = "",
+    backend: BackendList = "",
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge this bundle.")] = None,
+    checkpoint: CheckpointFolder = None,
+    preset: Preset = "",
+    as_json: Json = False,
+) -> None:
+    """Names the tier, bits and back end that fit a device, with the runner-up; every figure is predicted."""
+    from edgegen import show
+    from edgegen.bench import recommend as work
+    from edgegen.target import load_device
+
+    target = load_device(device)
+    seconds = work.parse_seconds(budget) if budget else None
+    limit = work.parse_bytes(memory) if memory else None
+    console = show.console()
+    with show.Progress(console) as progress:
+        options = chosen(gather(target, bundle, checkpoint, preset, progress), backend)
+    advice = work.advise(options, target, seconds, limit)
+    show.print_json(advice.to_dict()) if as_json else show_advice(show.results(), advice)
+    raise typer.Exit(0 if advice.fitting else 1)
+
+
+def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset: str, report: Report) -> list[Option]:
+    """The options of a bundle, or of every tier of a checkpoint's or preset's shape."""
+    from edgegen.bench import recommend as work
+    from edgegen.bundle import load_bundle
+    from edgegen.errors import InputError
+    from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+    from edgegen.model.random_checkpoint import preset_config
+    from edgegen.target import list_tiers
+
+    if sum(map(bool, (bundle, checkpoint, preset))) > 1:
+        raise InputError("--bundle, --checkpoint and --preset exclude each other.", "Give one of them.")
+    if bundle:
+        return work.options_of_bundle(load_bundle(bundle), device, report)
+    config = preset_config(preset) if preset else load_checkpoint(checkpoint or bundled_folder()).config
+    return work.options_of_config(config, list_tiers(), device, report)
+
+
+def chosen(options: Sequence[Option], backends: str) -> list[Option]:
+    """The options of the back ends asked for; an unknown one is an error."""
+    from edgegen.backends.registry import find_backend
+
+    names = split(backends)
+    for name in names:
+        find_backend(name)
+    return [option for option in options if not names or option.backend in names]
+
+
+def show_advice(to: Console, advice: Advice) -> None:
+    """The best and the runner-up, then what else fits, then why the others do not."""
+    from rich.markup import escape
+
+    def line(text: str) -> None:
+        to.print(text, soft_wrap=True)
+
+    def name(option: Option) -> str:
+        return escape(f"{option.tier} (width {option.width:g}), {option.bits:g} bits, {option.backend}")
+
+    budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
+    limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
+    line(
+        f"[bold]{escape(advice.device.title)}[/] ({escape(str(advice.device.chip.value))}), {budget}, memory {limit}. "
+        "Every figure is [yellow]predicted[/]."
+    )
+    line(f"memory: {escape(advice.memory_note)}")
+    for word, option in zip(("best", "runner-up"), advice.fitting[:RUNNER_UP], strict=False):
+        line(f"[green]{word}:[/] [bold]{name(option)}[/]")
+        line(f"  a picture takes {escape(str(option.time))}; peak memory {escape(str(option.memory))}")
+        for doubt in option.doubts(advice.budget, advice.memory):
+            line(f"  [yellow]within the interval {doubt}.[/]")
+    for option in advice.fitting[RUNNER_UP:]:
+        line(f"also fits: {name(option)}: {escape(str(option.time))}; {escape(str(option.memory))}")
+    if not advice.fitting:
+        line("[red]Nothing fits.[/]")
+    for option in advice.others:
+        reasons = "; ".join(option.too_much(advice.budget, advice.memory))
+        line(f"not {name(option)}: {escape(reasons)}")

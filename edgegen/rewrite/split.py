@@ -1,0 +1,148 @@
+"""Attention split by head, for the Neural Engine: (B, C, 1, S) throughout.
+
+One einsum pair per head and query chunk, a loop over BNA blocks, keys transposed once per layer, no reshape but the two
+around ASSA's compressing convolution.
+
+Shapes: B batch, D channels, S tokens, H heads, G key/value heads, E channels per head, L text tokens, M keys.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention
+from edgegen.rewrite.bna import cut, windows
+from edgegen.rewrite.component import Form
+from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, scale_of
+from edgegen.rewrite.rotary import SplitRope, angles_of
+
+
+class SplitHeadNorm(nn.Module):
+    """RMS norm of each head of (B, H*E, 1, S) without a reshape: a grouped convolution sums, another spreads.
+
+    Squares are taken as (x p^2) x, so that fp16 does not overflow and x itself stays the projection's output: a lone
+    product behind a convolution would be fused into its weight, which would lose its name.
+    """
+
+    mean: Tensor
+
+    def __init__(self, source: RMSNorm, heads: int, scale: float = 1.0):
+        super().__init__()
+        size = len(scale_of(source))
+        self.heads, self.eps = heads, source.eps * PRESCALE**2
+        self.register_buffer("mean", torch.full((heads, size, 1, 1), 1 / size))
+        weight = (scale_of(source) * scale * PRESCALE).repeat(heads)
+        self.weight = nn.Parameter(weight[:, None, None, None], requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.conv2d(x * PRESCALE**2 * x, self.mean, groups=self.heads)  # (B, H, 1, S)
+        return x * F.conv2d(torch.rsqrt(mean + self.eps), self.weight, groups=self.heads)  # (B, H*E, 1, S)
+
+
+def attend_split(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One head: q (B, E, 1, Q), transposed keys k (B, M, 1, E), v (B, E, 1, M), bias (B, M, 1, 1) -> (B, E, 1, Q).
+
+    The two forms of einsum that Core ML keeps whole.
+    """
+    scores = torch.einsum("bchq,bkhc->bkhq", q, k)  # (B, M, 1, Q)
+    if bias is not None:
+        scores = scores + bias
+    return torch.einsum("bkhq,bchk->bchq", scores.softmax(1), v)
+
+
+def pieces(x: Tensor, size: int, axis: int) -> tuple[Tensor, ...]:
+    """Pieces of `size` along an axis, the last maybe shorter; the whole as it is, which no converter calls an alias."""
+    return x.split(size, axis) if x.shape[axis] > size else (x,)
+
+
+def attend_heads(q: Tensor, k: Tensor, v: Tensor, size: int, chunk: int, bias: Tensor | None = None) -> Tensor:
+    """All heads: q (B, H*E, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, H*E, 1, S)."""
+    queries, keys, values = pieces(q, size, 1), pieces(k, size, 3), pieces(v, size, 1)
+    group = len(queries) // len(keys)
+    heads = []
+    for h, query in enumerate(queries):
+        out = [attend_split(piece, keys[h // group], values[h // group], bias) for piece in pieces(query, chunk, 3)]
+        heads.append(torch.cat(out, 3) if len(out) > 1 else out[0])  # (B, E, 1, S)
+    return torch.cat(heads, 1) if len(heads) > 1 else heads[0]
+
+
+class SplitSelfAttention(nn.Module):
+    """Full self-attention, (B, D, 1, S) to the same."""
+
+    def __init__(self, source: SelfAttention, grid: tuple[int, int], form: Form):
+        super().__init__()
+        self.config, self.grid, self.chunk = source.config, grid, form.query_chunk
+        self.sparse = isinstance(source, SparseSelfAttention)
+        config, linear = source.config, ChannelsFirst.linear
+        self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
+        self.norm_q = SplitHeadNorm(source.norm_q, config.heads, scale=config.head_dim**-0.5)
+        self.norm_k = SplitHeadNorm(source.norm_k, config.kv_heads)
+        self.rope_q = SplitRope(angles_of(config, grid, False), config.heads)
+        self.rope_k = SplitRope(angles_of(config, grid, self.sparse), config.kv_heads)
+
+    def keys(self, k: Tensor) -> Tensor:
+        """Norm, rotation and the layer's only transpose: (B, G*E, 1, M) -> (B, M, 1, G*E)."""
+        return self.rope_k(self.norm_k(k)).transpose(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.rope_q(self.norm_q(self.q(x)))  # (B, H*E, 1, S)
+        return self.o(attend_heads(q, self.keys(self.k(x)), self.v(x), self.config.head_dim, self.chunk))
+
+
+class SplitSparseSelfAttention(SplitSelfAttention):
+    """ASSA, (B, D, 1, S) to the same: a loop over BNA blocks, and every query over the compressed keys."""
+
+    spread: Tensor
+
+    def __init__(self, source: SparseSelfAttention, grid: tuple[int, int], form: Form):
+        super().__init__(source, grid, form)
+        self.compress_k, self.compress_v = source.compress_k, source.compress_v
+        self.gate = ChannelsFirst.linear(source.gate)
+        self.register_buffer("spread", torch.ones(source.config.heads * source.config.head_dim, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.shape[3]
+        q, k, v = self.rope_q(self.norm_q(self.q(x))), self.k(x), self.v(x)
+        k_coarse, v_coarse = self.compress(k, v)  # (B, G*E, 1, S/4) each
+        keys = self.keys(torch.cat([k, k_coarse], 3))  # (B, S + S/4, 1, G*E): one transpose for both branches
+        k_fine, k_coarse = keys.split([tokens, tokens // 4], 1)
+        o_global = attend_heads(q, k_coarse, v_coarse, self.config.head_dim, self.chunk)  # (B, D, 1, S)
+        o_local = self.attend_blocks(q, k_fine, v)  # (B, D, 1, S)
+        alpha = F.conv2d(self.gate(x).sigmoid(), self.spread, groups=self.config.heads)  # (B, D, 1, S)
+        return self.o(o_local + alpha * (o_global - o_local))
+
+    def compress(self, k: Tensor, v: Tensor) -> list[Tensor]:
+        """Keys and values (B, G*E, 1, S) over 2x2 cells (B, G*E, 1, S/4), through one grid."""
+        both = ChannelsFirst.unflatten(torch.cat([k, v], 1), self.grid)  # (B, 2*G*E, H, W)
+        k, v = both.chunk(2, 1)
+        small = torch.cat([self.compress_k(k), self.compress_v(v)], 1)  # (B, 2*G*E, H/2, W/2)
+        return list(ChannelsFirst.flatten(small).chunk(2, 1))
+
+    def attend_blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """BNA: each block of queries over its own window of keys."""
+        tokens, config = q.shape[3], self.config
+        spans = windows(tokens, config.blocks, config.radius)
+        out = [
+            attend_heads(block, cut(k, 1, span), cut(v, 3, span), config.head_dim, self.chunk)
+            for block, span in zip(pieces(q, tokens // config.blocks, 3), spans, strict=True)
+        ]
+        return torch.cat(out, 3) if len(out) > 1 else out[0]
+
+
+class SplitCrossAttention(nn.Module):
+    """Attention of (B, D, 1, S) to text (B, T, 1, L) under a bias (B, L, 1, 1)."""
+
+    def __init__(self, source: CrossAttention, form: Form):
+        super().__init__()
+        self.config, self.chunk = source.config, form.query_chunk
+        config, linear = source.config, ChannelsFirst.linear
+        self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
+        self.norm_q = SplitHeadNorm(source.norm_q, config.heads, scale=config.head_dim**-0.5)
+        self.norm_k = SplitHeadNorm(source.norm_k, config.cross_kv_heads)
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        keys = self.norm_k(self.k(text)).transpose(1, 3)  # (B, L, 1, G*E)
+        q = self.norm_q(self.q(x))  # (B, H*E, 1, S)
+        return self.o(attend_heads(q, keys, self.v(text), self.config.head_dim, self.chunk, bias))
