@@ -208,7 +208,11 @@ def test_palettes_of_mixed_bits_are_stored_packed_without_a_float_copy(assets, t
     elements = sum(np.prod(weight.shape) for weight in weights.values())
     saved = 2 * elements - sum(weight.nbytes for weight in weights.values())
     assert size[path] <= 1.1 * (size[dense] - saved) + 400 * len(weights)
-    assert read_coreai(path).parameters >= elements
+    graph = read_coreai(path)
+    assert graph.parameters >= elements
+    for bits in (4, 8):
+        held = sum(np.prod(weight.shape) for weight in weights.values() if weight.bits == bits)
+        assert graph.storage[f"uint{bits}"] == held > 0
 
 
 @installed
@@ -229,7 +233,7 @@ def test_stored_weights_unfold_to_the_values_of_the_other_back_ends_bit_by_bit(p
 @installed
 def test_a_weight_that_is_not_in_the_program_or_has_other_values_is_an_error(tmp_path):
     model, weights = quantized(bits=(4,))
-    component, _, _ = feed_of(model, Form("split"))
+    component, _, _ = feed_of(model, Form("batched"))
     name, weight = next(iter(weights.items()))
     with pytest.raises(EdgegenError, match="no constant of nowhere"):
         coreai.write(component, tmp_path / "a.aimodel", {"nowhere": weight})
