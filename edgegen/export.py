@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgegen.backends.registry import fastest_first, find_backend
 from edgegen.bundle import (
@@ -27,11 +30,12 @@ from edgegen.bundle import (
     write_manifest,
     write_tokenizer,
 )
-from edgegen.errors import EdgegenError, InputError, unknown
+from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import free_bytes, is_disk_full, user_path
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
-from edgegen.meter import Meter, Stage
+from edgegen.jobs import can_share, share
+from edgegen.meter import Meter, Stage, available_bytes
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
@@ -43,9 +47,11 @@ from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
+from edgegen.schema import from_values
 from edgegen.target import BackendTarget, Tier, list_tiers
 from edgegen.verify import (
     PICTURE,
+    Reference,
     Report,
     Row,
     is_whole,
@@ -137,6 +143,7 @@ class Result:
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...]
     sample: Path | None
+    seconds: float  # from start to end, of which stages in two processes have more
 
     @property
     def bundle(self) -> Path:
@@ -146,9 +153,13 @@ class Result:
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
 
-    @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
+    def require(self) -> None:
+        """Raises VerificationError that names every row below its floor, and the back ends that were written."""
+        try:
+            require(self.rows, f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}.")
+        except VerificationError as error:
+            error.kept = self
+            raise
 
     def row(self, component: str, backend: str) -> Row:
         return next(row for row in self.rows if (row.component, row.backend) == (component, backend))
@@ -271,23 +282,13 @@ def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
 
 
 def export(plan: Plan, report: Report = lambda line: None) -> Result:
-    """Makes the bundle of a plan; one that fails verification leaves nothing and raises VerificationError."""
+    """Makes the bundle of a plan. A back end that fails verification is left out of it and raises VerificationError,
+    which has the Result of what was written as `kept`; where all fail, nothing is written.
+    """
     check_space(plan)
-    meter = Meter()
+    meter, start = Meter(), time.perf_counter()
     with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root), threads_for(plan.parameters):
-        networks = TorchNetworks(plan.checkpoint, plan.tier.width)
-        report("running the original in PyTorch")
-        with meter.stage("reference"):
-            reference = make_reference(
-                networks,
-                plan.latent_shape,
-                plan.sigmas,
-                plan.checkpoint.sampler.guidance,
-                plan.checkpoint.config.prompts,
-                plan.parameters > LARGE,
-                is_complete(plan),
-            )
-        artifacts = [emit_measured(plan, networks, part, root, meter, report) for part in plan.parts]
+        reference, artifacts = reference_and_artifacts(plan, root, meter, report)
         bundle = Bundle(root, make_manifest(plan, root, artifacts))
         rows = []
         for artifact in artifacts:
@@ -298,12 +299,83 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
                 rows.append(verify_picture(bundle, backend, reference)[0])
-        require(rows, "No bundle was written.")
-        sample = draw_sample(plan, bundle, meter, report)
+        kept = keep_passing_(bundle, rows)
+        sample = draw_sample(plan, kept, meter, report)
+        artifacts = list(kept.manifest.components)
         operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
-        write_rows(root, rows)
-        write_manifest(root, bundle.manifest)
-    return Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample)
+        write_rows(root, [row for row in rows if row.backend in kept.backends])
+        write_manifest(root, kept.manifest)
+    seconds = time.perf_counter() - start
+    result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
+    result.require()
+    return result
+
+
+def keep_passing_(bundle: Bundle, rows: Sequence[Row]) -> Bundle:
+    """The bundle without the back ends of which a row is below its floor, their files removed; where none is left,
+    VerificationError.
+    """
+    failed = {row.backend for row in rows if not row.passed}
+    kept = tuple(a for a in bundle.manifest.components if a.backend not in failed)
+    if not kept:
+        require(rows, "No bundle was written.")
+    for backend in failed:
+        shutil.rmtree(bundle.root / backend)
+    return replace(bundle, manifest=replace(bundle.manifest, components=kept))
+
+
+def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report) -> tuple[Reference, list[Artifact]]:
+    """What the original gives, and the artifacts of all parts; where memory and cores allow, a second process begins to
+    write them, the largest first, while this one runs the original.
+    """
+    networks, references = TorchNetworks(plan.checkpoint, plan.tier.width), []
+    order = sorted(range(len(plan.parts)), key=lambda i: (-plan.parts[i].parameters, -i))
+    two = fits_two(plan)
+    if two:
+        load_(networks, plan)  # once, before the process is copied
+
+    def run_original() -> None:
+        report("running the original in PyTorch")
+        with meter.stage("reference"):
+            references.append(make_reference_of(plan, networks))
+
+    def work(job: int) -> dict:
+        own = Meter()
+        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, report)
+        return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
+
+    results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
+    for part in range(len(order)):
+        meter.stages += [Stage(**stage) for stage in results[part]["stages"]]
+    made = [json.loads(json.dumps(results[part]["artifact"])) for part in range(len(order))]
+    return references[0], [from_values(Artifact, values) for values in made]
+
+
+def fits_two(plan: Plan) -> bool:
+    """Whether two processes can write artifacts at a time: there are cores, and memory for both."""
+    return len(plan.parts) > 1 and can_share() and available_bytes() > 2 * plan.memory_bytes
+
+
+def load_(networks: TorchNetworks, plan: Plan) -> None:
+    """Makes the original's networks on one thread, since a process with a pool of threads must not be copied."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("transformer", "text_encoders", "decoder"):
+        getattr(networks, name)
+    torch.set_num_threads(threads)
+
+
+def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
+    """The original's answers that the artifacts are held against."""
+    return make_reference(
+        networks,
+        plan.latent_shape,
+        plan.sigmas,
+        plan.checkpoint.sampler.guidance,
+        plan.checkpoint.config.prompts,
+        plan.parameters > LARGE,
+        is_complete(plan),
+    )
 
 
 def check_space(plan: Plan) -> None:

@@ -33,7 +33,7 @@ class Contents:
     bytes: int
     resident_bytes: int
     delegated: int | None  # ExecuTorch: operations inside XNNPACK
-    findings: tuple[Finding, ...]  # Core ML: the Neural Engine's rules
+    findings: tuple[Finding, ...]  # Core ML and Core AI: the Neural Engine's rules
 
     @property
     def not_delegated(self) -> dict[str, int]:

@@ -16,9 +16,18 @@ SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 PARENT = "EDGEGEN_PARENT"  # environment: the process that a child ends with
 
 
-def end_with_parent_(parent: int) -> None:
-    """Has the system end this process when its parent ends, however it ends; Linux alone can."""
-    if sys.platform != "linux":
+def of_this_process() -> dict[str, str]:
+    """The environment of a child that is to end with this process."""
+    return os.environ | {PARENT: str(os.getpid())}
+
+
+def end_with_parent_(parent: int | None = None) -> None:
+    """Has the system end this process when its parent ends, however it ends; Linux alone can. The parent is the one
+    that `of_this_process` told of, if none is given; a process that was started otherwise goes on.
+    """
+    told = os.environ.get(PARENT, "")
+    parent = parent or (int(told) if told.isdigit() else None)
+    if sys.platform != "linux" or parent is None:
         return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgegen.errors import InputError, brief
-from edgegen.strict_json import is_text
+from edgegen.strict_json import NUMBER, is_text
 
 Made = TypeVar("Made")
 NAMES = {int: "int", float: "float", bool: "bool", str: "str", dict: "an object"}
@@ -170,6 +170,8 @@ def check_type(kind: Any, value: Any, where: str) -> None:
         raise InputError(f"{where} must be {NAMES[kind]}, found {brief(value)}.")
     if isinstance(value, str) and not is_text(value):
         raise InputError(f"{where} has half of a surrogate pair: {brief(value)}.")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= NUMBER:
+        raise InputError(f"{where} is {brief(value)}, beyond 64 bits.")
     if isinstance(value, float) and not abs(value) < float("inf"):
         raise InputError(f"{where} is {value}; it must be finite.")
 

@@ -408,12 +408,16 @@ def test_a_line_cut_off_harms_no_other(tmp_path):
         records.append(path, {"n": 4})
 
 
-def test_a_study_is_resumed_from_its_own_row_only(tmp_path):
+def test_a_study_is_resumed_from_its_own_row_only(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr(records, "commit", lambda: "abcdef0")  # a source archive has none
     row = records.append_study(path, {"tokens": 64}, {"ms": 1.0})
     assert records.done(path, {"tokens": 64}) == row and records.done(path, {"tokens": 65}) is None
     path.write_text(path.read_text().replace(f'"commit": "{row["commit"]}"', '"commit": "1234567"'))
     assert records.done(path, {"tokens": 64}) is None
+    monkeypatch.setattr(records, "commit", lambda: None)
+    records.append_study(path, {"tokens": 64}, {"ms": 1.0})
+    assert records.done(path, {"tokens": 64}) is None  # a commit that is not known is not this one
 
 
 def test_a_report_is_one_file_that_says_predicted_in_every_row(made, tmp_path):

@@ -1,6 +1,7 @@
 """The commands as a user meets them: they work, and bad input is one line, exit code 2, and nothing touched."""
 
 import errno
+import importlib.util
 import json
 import os
 import random
@@ -208,9 +209,9 @@ def test_lists(capfd):
 def test_doctor_says_what_works_with_versions(capfd):
     assert run(["doctor", "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
-    assert {b["backend"]: b["convert"]["works"] for b in report["backends"]} == dict.fromkeys(
-        ("coreml", "onnx", "executorch"), True
-    )
+    works = {b["backend"]: b["convert"]["works"] for b in report["backends"]}
+    installed = importlib.util.find_spec("coreai_torch") is not None  # an extra
+    assert works == {"coreml": True, "onnx": True, "executorch": True, "coreai": installed}
     assert report["versions"]["torch"].startswith("2.")
 
 

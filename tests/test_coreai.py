@@ -40,6 +40,7 @@ from edgegen.target import list_tiers, load_tier
 installed = pytest.mark.skipif(
     importlib.util.find_spec("coreai_torch") is None, reason="edgegen[coreai] is not installed"
 )
+PRECISIONS = {"split": "float16", "batched": "float32"}
 COREAI = """
 [backends.coreai]
 default = false
@@ -84,13 +85,15 @@ def values_there(weights: dict, path: Path, precision: str) -> dict[str, np.ndar
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory) -> Callable[[str], Path]:
-    """The asset of the small network in an attention form, in float16; each is written once."""
+    """The asset of the small network: split in float16, batched in float32; each is written once."""
     folder, made = tmp_path_factory.mktemp("coreai"), {}
 
     def asset(attention: str) -> Path:
         if attention not in made:
             component, _, _ = feed_of(plain(), Form(attention))
-            made[attention] = written(component, folder / attention / "transformer.aimodel")
+            made[attention] = written(
+                component, folder / attention / "transformer.aimodel", None, PRECISIONS[attention]
+            )
         return made[attention]
 
     return asset
@@ -169,22 +172,14 @@ def test_a_program_in_half_leaves_its_module_alone():
 
 
 @installed
-@pytest.mark.parametrize("attention", ["split", "batched"])
-def test_the_runtime_computes_the_network_in_half(attention, assets):
+@pytest.mark.parametrize(("attention", "floor"), [("split", 45), ("batched", 100)])
+def test_the_runtime_computes_the_network(attention, floor, assets):
     component, feed, reference = feed_of(plain(), Form(attention))
-    made = outputs_of(assets(attention), feed, "float16")["velocity"]
-    assert made.dtype == np.float16 and decibels(reference, made) >= 45
+    made = outputs_of(assets(attention), feed, PRECISIONS[attention])["velocity"]
+    assert made.dtype == PRECISIONS[attention] and decibels(reference, made) >= floor
     program = CoreAIProgram.load(assets(attention))
     assert [info.name for info in program.inputs] == [spec.name for spec in component.inputs]
-    assert {info.dtype for info in (*program.inputs, *program.outputs)} == {"float16"}
-
-
-@installed
-def test_the_runtime_computes_the_network_in_float32_whose_width_the_lint_finds(tmp_path):
-    component, feed, reference = feed_of(plain(), Form("split"))
-    path = written(component, tmp_path / "transformer.aimodel", precision="float32")
-    assert decibels(reference, outputs_of(path, feed, "float32")["velocity"]) >= 100
-    assert "ANE003" in {finding.rule for finding in find_backend("coreai").lint(path)}
+    assert {info.dtype for info in (*program.inputs, *program.outputs)} == {PRECISIONS[attention]}
 
 
 @installed
@@ -289,7 +284,7 @@ def test_a_crash_of_the_runtime_is_an_error_of_ours(tmp_path):
 def test_wrong_inputs_end_the_process_with_its_reason_and_later_calls_say_so(asset):
     loaded = open_coreai(asset)
     with pytest.raises(EdgegenError, match=r"did not run transformer\.aimodel: .*latent"):
-        loaded({"latent": np.zeros((1, 2), np.float16)})
+        loaded({"latent": np.zeros((1, 2), np.float32)})
     with pytest.raises(EdgegenError, match="has ended"):
         loaded({})
 
@@ -299,7 +294,7 @@ def test_a_model_is_loaded_once_and_its_process_ends_with_it(asset):
     before = left_over()
     component, feed, _ = feed_of(plain(), Form("batched"))
     loaded = open_coreai(asset)
-    feed = {name: value.astype(np.float16) for name, value in feed.items()}
+    feed = {name: value.astype(np.float32) for name, value in feed.items()}
     first, second = loaded(feed)["velocity"], loaded(feed)["velocity"]
     np.testing.assert_array_equal(first, second)
     assert len(left_over() - before) == 1
@@ -313,11 +308,11 @@ def test_a_model_is_loaded_once_and_its_process_ends_with_it(asset):
 @installed
 @pytest.mark.parametrize("attention", ["batched", "split"])
 def test_the_lint_reads_the_program(attention, assets):
-    """The form that the Neural Engine's rules ask for breaks none of those about attention."""
+    """The form and precision that the Neural Engine's rules ask for break none of those about them."""
     rules = {finding.rule for finding in find_backend("coreai").lint(assets(attention))}
-    about_attention = {"ANE005", "ANE006", "ANE007"}
-    assert rules & about_attention == (about_attention if attention == "batched" else set())
-    assert "ANE002" in rules and not rules & {"ANE001", "ANE003", "ANE009"}
+    about_form = {"ANE003", "ANE005", "ANE006", "ANE007"}
+    assert rules & about_form == (about_form if attention == "batched" else set())
+    assert "ANE002" in rules and not rules & {"ANE001", "ANE009"}
 
 
 @installed

@@ -23,7 +23,8 @@ def test_shipped_tiers_have_the_issue_widths_and_floors():
     tiers = {tier.name: tier for tier in list_tiers()}
     assert {name: tier.width for name, tier in tiers.items()} == {"low-android": 0.375, "high-phone": 0.5, "full": 1.0}
     for tier in tiers.values():
-        assert {name: b.floor_db for name, b in tier.backends.items()} == {"coreml": 45, "onnx": 100, "executorch": 80}
+        floors = {"coreml": 45, "onnx": 100, "executorch": 80, "coreai": 45}
+        assert {name: b.floor_db for name, b in tier.backends.items()} == floors
         assert tier.picture_floor_db == 35
         assert tier.backends["coreml"].deployment_target == "iOS17"
         assert tier.backends["coreml"].attention == "split"

@@ -8,7 +8,7 @@ Alone in its process an artifact's memory can be told from others', and a runtim
   {"do": "profile", "count"}                                  -> {"operations": [...]}   see profile.py
   anything that fails                                         -> {"error", "remedy", "exit_code"}
 
-It ends when stdin does, so that it never outlives its parent.
+It ends with its parent, however that ends.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from edgegen.model.blocks import timestep_features
 from edgegen.pipeline.artifact import open_artifact
 from edgegen.pipeline.draw import draw
 from edgegen.pipeline.networks import ArtifactNetworks, id_feed
+from edgegen.process import end_with_parent_
 
 PICTURE = "picture"
 SEED = 0
@@ -138,6 +139,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
 def main() -> None:
     """Keeps stdout for answers: whatever libraries print goes to stderr."""
+    end_with_parent_()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(sys.stdin, answers)

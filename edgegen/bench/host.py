@@ -20,6 +20,7 @@ from edgegen.bench.measure import Opened, Settings
 from edgegen.bench.records import usable_cores
 from edgegen.bundle import COMPONENTS, Bundle
 from edgegen.errors import EdgegenError, InputError, unknown
+from edgegen.process import of_this_process
 from edgegen.verify import is_whole
 
 PARTS = (*COMPONENTS, PICTURE)
@@ -29,7 +30,7 @@ COMMAND = (sys.executable, "-P", "-m", "edgegen.bench.child")
 def child_environment() -> dict[str, str]:
     """Ours, with the edgegen that runs here first in the path, wherever the command was typed."""
     path = [str(Path(edgegen.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return of_this_process() | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def runnable(bundle: Bundle) -> tuple[str, ...]:

@@ -121,8 +121,12 @@ def read(path: Path) -> list[dict]:
 
 
 def done(path: Path, settings: dict) -> dict | None:
-    """The last row of a study with these settings from this commit and machine, so that a study can be resumed."""
+    """The last row of a study with these settings from this commit and machine, so that a study can be resumed; none
+    where the commit is not known, for any code may have written it.
+    """
     here, where = commit(), processor()
+    if here is None:
+        return None
     for row in reversed(read(path)):
         if row.get("settings") == settings and row.get("commit") == here and row["machine"]["processor"] == where:
             return row

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from edgegen.bench.session import BenchRequest
 
 HOST = "host"
+MAC = "mac"
 
 
 def bench(
-    device: Annotated[str, typer.Option(metavar="NAME", help="host, or a device (edgegen devices).")] = HOST,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="host, mac (by the Swift app), or a device (edgegen devices).")
+    ] = HOST,
     bundle: Annotated[
         list[Path] | None,
         typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
@@ -47,6 +50,12 @@ def bench(
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
         "out/measurements.jsonl"
     ),
+    import_file: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Show and keep what a phone's app measured.")
+    ] = None,
+    by_adb: Annotated[
+        bool, typer.Option("--adb", help="With an Android --device: its app measures, on the phone plugged in.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""
@@ -65,7 +74,13 @@ def bench(
     )
     check_files(report, trace, profile)
     console = show.console()
-    if device != HOST:
+    if import_file or by_adb:
+        from edgegen.cli.bench_phone import by_app
+
+        document = by_app(console, device, request, import_file, by_adb, report, as_json)
+    elif device == MAC:
+        document = on_mac(console, request, report, as_json)
+    elif device != HOST:
         document = on_device(console, device, request, report, as_json)
     elif profile:
         document = profiled(console, request, report, trace, as_json)
@@ -136,6 +151,22 @@ def profiled(
             for title, operations in profiles.items()
         ],
     }
+
+
+def on_mac(console: Console, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:
+    """Measures Core ML on this Mac with the Swift app's own code."""
+    from edgegen import show
+    from edgegen.bench import report as page
+    from edgegen.bench.mac import measure_mac
+    from edgegen.cli import bench_tables as tables
+
+    with show.Progress(console) as progress:
+        rows = measure_mac(request, progress)
+    if not as_json:
+        tables.show_measured(show.results(), rows)
+    if report:
+        page.write(report, rows)
+    return {"source": "measured", "device": MAC, "rows": rows}
 
 
 def on_device(console: Console, name: str, request: BenchRequest, report: Path | None, as_json: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edgegen.cli.options import (
     split,
 )
 from edgegen.cli.verify import decibels
-from edgegen.errors import InputError
+from edgegen.errors import InputError, VerificationError
 from edgegen.show import size, table
 
 if TYPE_CHECKING:
@@ -70,8 +70,13 @@ def export(
         plan = api.plan_export(*what)
         show.print_json(plan.to_dict()) if as_json else show_plan(show.results(), plan)
         return
-    with show.Progress(console) as progress:
-        result = api.export_bundle(*what, bits, tune_steps, progress)
+    try:
+        with show.Progress(console) as progress:
+            result = api.export_bundle(*what, bits, tune_steps, progress)
+    except VerificationError as error:
+        if error.kept and not as_json:
+            show_result(show.results(), error.kept)
+        raise
     show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
 
 

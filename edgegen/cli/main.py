@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.app import app_app
 from edgegen.cli.bench import bench
 from edgegen.cli.devices import devices
 from edgegen.cli.doctor import doctor
@@ -51,6 +52,7 @@ for command, example in (
     (doctor, "edgegen doctor"),
 ):
     app.command(epilog=f"Example: {example}")(command)
+app.add_typer(app_app(), name="app")
 app.add_typer(train_app(), name="train")
 app.add_typer(evaluate_app(), name="evaluate")
 

@@ -12,7 +12,7 @@ from edgegen.cli.options import Json
 from edgegen.show import table
 
 if TYPE_CHECKING:
-    from edgegen.target import Tier
+    from edgegen.target import BackendTarget, Tier
 
 
 def tiers(as_json: Json = False) -> None:
@@ -27,8 +27,21 @@ def tiers(as_json: Json = False) -> None:
 def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
     """Tiers, one line a back end."""
     cells = [
-        (t.name, f"{t.width:g}", b.name, b.attention, b.precision, f"{b.floor_db:g} dB", t.summary)
+        (
+            t.name,
+            f"{t.width:g}",
+            b.name if b.default else f"{b.name} (on request)",
+            b.attention,
+            b.precision,
+            f"{b.floor_db:g} dB",
+            t.summary,
+        )
         for t in tiers
         for b in t.backends.values()
     ]
     to.print(table(("tier", ">width", "back end", "attention", "precision", ">floor", "for"), cells))
+
+
+def told(target: BackendTarget) -> str:
+    """A back end's name, and whether it must be asked for."""
+    return target.name if target.default else f"{target.name} (on request)"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from edgegen.emit.coreml_convert import convert, half_specs
+from edgegen.emit.coreml_stamp import save_stamped
 from edgegen.emit.mlpackage import settle_
 from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
+from edgegen.emit.provenance import brief_provenance
 from edgegen.errors import InputError
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -20,41 +20,39 @@ TARGETS = ("iOS16", "iOS17", "iOS18")
 
 def signature(component: Component) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the program has them: floats are float16, so that the Neural Engine casts nothing."""
-
-    def half(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-        return tuple(replace(s, dtype="float16") if s.dtype == "float32" else s for s in specs)
-
-    return half(component.inputs), half(component.outputs)
+    return half_specs(component.inputs), half_specs(component.outputs)
 
 
 def write(component: Component, path: Path, target: str = "iOS17", weights: StoredWeights | None = None) -> None:
     """Converts a component and saves it as an .mlpackage; fp16 activations, and fp16 weights but for those in
-    `weights`, which are stored as they were quantized (palette_coreml.py).
+    `weights`, which are stored as they were quantized (palette_coreml.py). One in segments is stamped, with the same
+    operations as a result (coreml_stamp.py).
     """
     if target not in TARGETS:
         raise InputError(f"Core ML target {target!r} is not one of {', '.join(TARGETS)}.")
     check(weights or {}, target)
-    inputs, outputs = signature(component)
-    with quiet():
-        import coremltools as ct
+    description = f"edgegen {component.name}, {component.form} form"
+    with quiet(), brief_provenance():
+        if component.segments:
+            save_stamped(component, path, target, weights or {}, description)
+        else:
+            save_whole(component, path, target, weights or {}, description)
+        settle_(path)
 
+
+def save_whole(component: Component, path: Path, target: str, weights: StoredWeights, description: str) -> None:
+    """Converts a component in one piece."""
+    import coremltools as ct
+
+    model = convert(exported(component), component.inputs, component.outputs, target)
+    if weights:
+        compress_(model._mil_program, weights, target)
         model = ct.convert(
-            exported(component).run_decompositions({}),
-            inputs=[ct.TensorType(name=s.name, shape=s.shape, dtype=np.dtype(s.dtype).type) for s in inputs],
-            outputs=[ct.TensorType(name=s.name, dtype=np.dtype(s.dtype).type) for s in outputs],
+            model._mil_program,
+            convert_to="mlprogram",
+            pass_pipeline=ct.PassPipeline.EMPTY,
             minimum_deployment_target=getattr(ct.target, target),
-            compute_precision=ct.precision.FLOAT16,
             skip_model_load=True,
         )
-        if weights:
-            compress_(model._mil_program, weights, target)
-            model = ct.convert(
-                model._mil_program,
-                convert_to="mlprogram",
-                pass_pipeline=ct.PassPipeline.EMPTY,
-                minimum_deployment_target=getattr(ct.target, target),
-                skip_model_load=True,
-            )
-        model.short_description = f"edgegen {component.name}, {component.form} form"
-        model.save(str(path))
-        settle_(path)
+    model.short_description = description
+    model.save(str(path))

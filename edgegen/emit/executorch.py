@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from edgegen.emit.executorch_stamp import chained
 from edgegen.emit.palette_executorch import check, quantize_linears_
 from edgegen.emit.program import exported
+from edgegen.emit.provenance import brief_provenance
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
@@ -23,16 +26,22 @@ def write(
     with quiet():
         if weights and activations == "int8":
             quantize_linears_(component.module, weights)
-        buffer, left = lower(component)
+            component = replace(component, segments=())  # their weights are other ones now
+        with brief_provenance():
+            buffer, left = lower(component)
     path.write_bytes(buffer)
     return left
 
 
 def lower(component: Component) -> tuple[bytes, list[str]]:
-    """The bytes of the .pte and the names of the operations outside XNNPACK, one entry per operation."""
+    """The bytes of the .pte and the names of the operations outside XNNPACK, one entry per operation. A component in
+    segments has a delegate for each that stands more than once (executorch_stamp.py).
+    """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    if component.segments:
+        component = replace(component, module=chained(component), segments=())
     edge = to_edge_transform_and_lower(exported(component), partitioner=[XnnpackPartitioner()])
     nodes = [node for node in edge.exported_program().graph.nodes if node.op == "call_function"]
     names = [getattr(node.target, "__name__", str(node.target)) for node in nodes]

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from pathlib import Path
 
 import onnx
-import torch
 
+from edgegen.emit.onnx_stamp import Beside, stamped
+from edgegen.emit.onnx_template import export, module_of
 from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS, OPTIONS_KEY, check, compress_
 from edgegen.emit.program import exported
+from edgegen.emit.provenance import brief_provenance
+from edgegen.files import data_beside
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
+from edgegen.rewrite.segments import structure
 
-OPSET = 23  # the first with RMSNormalization, RotaryEmbedding and Attention; ONNX Runtime 1.23 and later
-KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the module a node comes from: ['', 'down.1', 'down.1.attn', ...]
+LARGEST = 2**31 - 2**24  # bytes of weights that a protobuf holds, less what a graph takes
+REPEATS = 2  # places a distinct segment, from which a graph is stamped
 
 
 def write(component: Component, path: Path, weights: StoredWeights | None = None, activations: str = "float32") -> None:
-    """Exports a component to one .onnx file that passes the checker; weights and nodes keep their module's name.
+    """Exports a component to an .onnx file that passes the checker; weights and nodes keep their module's name. More
+    than 2 GB of weights go to a file beside it.
 
     `weights` are stored as they were quantized (palette_onnx.py). ONNX Runtime multiplies those with activations of
     int8 unless a session option says otherwise: the file's metadata holds the options for `activations`.
     """
     check(weights or {})
-    with quiet():
-        program = torch.onnx.export(
-            exported(component),
-            input_names=[s.name for s in component.inputs],
-            output_names=[s.name for s in component.outputs],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None  # only without dynamo
-    model = program.model_proto
-    name_weights_(model, {name for name, _ in component.module.named_parameters()})
-    strip_(model)
+    size = sum(parameter.nbytes for parameter in component.module.parameters())
+    with quiet(), brief_provenance():
+        if component.segments and size > LARGEST and not weights:
+            beside = Beside(data_beside(path))
+            with beside.file:
+                model = stamped(component, beside)
+        else:
+            model = stamped(component) if pays(component) else whole(component)
     if weights:
         compress_(model, weights)
         model.metadata_props.add(key=OPTIONS_KEY, value=json.dumps(ACTIVATION_OPTIONS[activations]))
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def pays(component: Component) -> bool:
+    """Whether stamping costs less: exporting a part on its own takes about as long as a layer of the whole."""
+    kinds = {structure(segment.module) for segment in component.segments}
+    return len(component.segments) >= REPEATS * len(kinds) > 0
+
+
+def whole(component: Component) -> onnx.ModelProto:
+    """The model of a component, exported in one piece."""
+    inputs, outputs = ([s.name for s in specs] for specs in (component.inputs, component.outputs))
+    model = export(exported(component), inputs, outputs)
+    name_weights_(model, {name for name, _ in component.module.named_parameters()})
+    return model
 
 
 def name_weights_(model: onnx.ModelProto, names: set[str]) -> None:
@@ -57,20 +70,3 @@ def name_weights_(model: onnx.ModelProto, names: set[str]) -> None:
             tensor = constants.pop(node.input[1])
             tensor.name = node.input[1] = name
             constants[name] = tensor
-
-
-def module_of(node: onnx.NodeProto) -> str:
-    """The dotted name of the module a node comes from."""
-    scopes = next((entry.value for entry in node.metadata_props if entry.key == KEPT_METADATA), "['', '']")
-    return ast.literal_eval(scopes)[-2]
-
-
-def strip_(model: onnx.ModelProto) -> None:
-    """Drops what the exporter notes for its own debugging: stack traces with local paths, an eighth of a small file."""
-    graph = model.graph
-    holders = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
-    for holder in holders:
-        kept = [entry for entry in holder.metadata_props if entry.key == KEPT_METADATA]
-        del holder.metadata_props[:]
-        holder.metadata_props.extend(kept)
-        holder.doc_string = ""

@@ -71,7 +71,7 @@ def replace_(block: Any, constant: Any, name: str, weight: StoredWeight, target:
         if source != ScopeSource.COREMLTOOLS_GRAPH_PASS
     ]
     with mb.scope(*origins):  # where a constant came from in PyTorch: coremltools wants it of every operation
-        made = compressed(constant, dense.shape, weight, target)
+        made = compressed(constant, f"{constant.name}_compressed", dense.shape, weight, target)
     block.replace_uses_of_var_after_op(
         anchor_op=constant, old_var=constant.outputs[0], new_var=made, no_check_var_types=True
     )
@@ -86,12 +86,12 @@ def check_values(name: str, dense: np.ndarray, weight: StoredWeight) -> None:
         raise EdgegenError(f"the Core ML constant of {name} is not the quantized weight.", "This is a bug of edgegen.")
 
 
-def compressed(constant: Any, shape: tuple[int, ...], weight: StoredWeight, target: str) -> Any:
-    """The MIL variable of a stored weight."""
+def compressed(before: Any, name: str, shape: tuple[int, ...], weight: StoredWeight, target: str) -> Any:
+    """The MIL variable of a stored weight, made before an operation or, with None, at the end of the block."""
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
-    place = {"before_op": constant, "name": f"{constant.name}_compressed"}
+    place = {"before_op": before, "name": name}
     if isinstance(weight, Palette):
         table = weight.centroids().half().numpy()
         if target != BLOCKWISE_SINCE:

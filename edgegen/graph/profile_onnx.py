@@ -66,7 +66,7 @@ def nodes_of(path: Path, optimized: Path) -> list[Node]:
     """
     import onnx
 
-    from edgegen.emit.onnx import module_of
+    from edgegen.emit.onnx_template import module_of
 
     original = onnx.load(str(path), load_external_data=False).graph
     modules = {node.name: module_of(node) for node in original.node}

@@ -12,6 +12,7 @@ from edgegen.model.dit import DiT
 from edgegen.model.text import TextEncoders
 from edgegen.rewrite.component import Component, Form, TensorSpec
 from edgegen.rewrite.dit import DeployedDiT
+from edgegen.rewrite.dit_segments import dit_segments
 from edgegen.rewrite.layout import weightless
 from edgegen.rewrite.text import DeployedText
 
@@ -34,8 +35,10 @@ def transformer_component(dit: DiT, latent_size: tuple[int, int], text_length: i
         TensorSpec("timestep_features", (1, config.time_features, 1, 1)),
         *(condition if config.pooled_text else condition[:2]),
     )
-    module = weightless(DeployedDiT(dit, latent_size, form))
-    return Component("transformer", module, inputs, (TensorSpec("velocity", latent),), form.attention)
+    module = DeployedDiT(dit, latent_size, form)
+    weightless(module)
+    outputs = (TensorSpec("velocity", latent),)
+    return Component("transformer", module, inputs, outputs, form.attention, dit_segments(module))
 
 
 def text_component(text: TextEncoders, word_length: int | None, byte_length: int | None, form: Form) -> Component:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
+from edgegen.rewrite.segments import Segment
 from edgegen.schema import OneOf, Range, Size
 
 ATTENTION_FORMS = ("split", "batched")
@@ -75,6 +76,7 @@ class Component:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     form: str
+    segments: tuple[Segment, ...] = ()  # what the module does, cut into parts; none where it is converted whole
 
     def example(self) -> tuple[Tensor, ...]:
         """Zeros of every input, for export: programs are static, values do not matter."""

@@ -65,7 +65,9 @@ class DeployedBlock(nn.Module):
         self.norm_ffn = channel_norm(source.norm_ffn, size, form)
         self.ffn = DeployedFeedForward(source.ffn, layout)
 
-    def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, skipped: Tensor | None = None
+    ) -> Tensor:
         if self.skip is not None:
             assert skipped is not None  # run_middle gives such a block its source
             x = self.skip(torch.cat([x, skipped], 1))

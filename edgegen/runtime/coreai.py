@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 
 from edgegen.errors import EdgegenError
+from edgegen.process import of_this_process
 from edgegen.runtime.frames import read_arrays, write_arrays
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -112,7 +113,7 @@ def environment(folder: str) -> dict[str, str]:
     """This process's environment, with its temporary folder, and this edgegen first on the path."""
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
-    return os.environ | {"TMPDIR": folder, "PYTHONPATH": path}
+    return of_this_process() | {"TMPDIR": folder, "PYTHONPATH": path}
 
 
 def stop(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:

@@ -13,6 +13,7 @@ import os
 import sys
 from typing import IO, Any
 
+from edgegen.process import end_with_parent_
 from edgegen.runtime.frames import read_arrays, write_arrays
 
 
@@ -40,7 +41,8 @@ async def serve(path: str, requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Keeps stdout for answers."""
+    """Keeps stdout for answers; ends with its parent."""
+    end_with_parent_()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     limit_memory(int(sys.argv[2]))

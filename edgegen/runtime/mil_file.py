@@ -181,7 +181,7 @@ def _weights_folder(path: Path) -> Path:
 
 def _read_function(path: Path, function: Any, weights: Weights) -> ProgramFile:
     block = function.block_specializations[function.opset]
-    inputs = tuple(_tensor_info(value.name, value.type) for value in function.inputs)
+    inputs = tuple(tensor_info(value.name, value.type) for value in function.inputs)
     values = {info.name: info for info in inputs}
     constants: dict[str, Constant] = {}
     operations = []
@@ -198,7 +198,7 @@ def _read_function(path: Path, function: Any, weights: Weights) -> ProgramFile:
 
 
 def _read_operation(proto: Any, weights: Weights) -> OperationRecord:
-    outputs = tuple(_tensor_info(value.name, value.type) for value in proto.outputs)
+    outputs = tuple(tensor_info(value.name, value.type) for value in proto.outputs)
     name = _operation_name(proto) or (outputs[0].name if outputs else "")
     if len(proto.blocks):
         raise ValueError(f"{proto.type} has blocks of its own")
@@ -227,10 +227,10 @@ def _bindings(key: str, argument: Any, weights: Weights) -> Iterator[str | Const
 
 
 def _constant(key: str, value: Any, weights: Weights) -> Constant:
-    return Constant(_tensor_info(key, value.type), value, weights)
+    return Constant(tensor_info(key, value.type), value, weights)
 
 
-def _tensor_info(name: str, value_type: Any) -> TensorInfo:
+def tensor_info(name: str, value_type: Any) -> TensorInfo:
     kind = value_type.WhichOneof("type")
     if kind != "tensorType":
         return TensorInfo(name, (), kind)  # a state, list or dictionary: refused where an operation uses it

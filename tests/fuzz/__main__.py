@@ -8,7 +8,7 @@ from pathlib import Path
 from random import SystemRandom
 
 os.environ["OMP_NUM_THREADS"] = "1"  # children are copies of this process, which must have no threads
-from .fixtures import make_fixtures, warm
+from .fixtures import BACKENDS, make_fixtures, warm
 from .harness import Findings, fuzz, run_one
 from .kinds import KINDS
 
@@ -19,21 +19,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--kind", choices=sorted(KINDS), action="append")
     parser.add_argument("--number", type=int, help="run this one again, of the one --kind and the --seed")
+    parser.add_argument("--most", type=int, default=10**9, help="inputs at most")
+    parser.add_argument("--backends", default=",".join(BACKENDS), help="of the bundle that is spoiled")
     parser.add_argument("--fixtures", type=Path, help="a folder to keep the unspoiled inputs in")
     options = parser.parse_args()
     seed = SystemRandom().randrange(2**32) if options.seed is None else options.seed
     chosen = {name: kind for name, kind in KINDS.items() if not options.kind or name in options.kind}
     with tempfile.TemporaryDirectory() as folder:
-        fixtures = make_fixtures(options.fixtures or Path(folder))
+        fixtures = make_fixtures(options.fixtures or Path(folder), tuple(options.backends.split(",")))
         warm()
         if options.number is not None:
             findings, name = Findings(), next(iter(chosen))
             run_one(findings, chosen[name], name, fixtures, seed, options.number, print)
         else:
-            findings = fuzz(chosen, fixtures, seed, options.seconds)
+            findings = fuzz(chosen, fixtures, seed, options.seconds, options.most)
     total = sum(findings.counts.values())
     print(f"seed {seed}: {total} inputs, {len(findings.wrong)} wrong, slowest {findings.slowest:.1f} s")
-    print(", ".join(f"{name} {count}" for name, count in findings.counts.items()))
+    for name, count in findings.counts.items():
+        print(f"  {name}: {count} inputs, {findings.seconds[name] / count:.2f} s each")
     print("exit codes: " + ", ".join(f"{code}: {count}" for code, count in findings.codes.most_common()))
     return 1 if findings.wrong or not total else 0
 

@@ -66,6 +66,7 @@ def warm() -> None:
     import edgegen.bench.remote  # noqa: F401
     import edgegen.quantize.run  # noqa: F401
     import edgegen.train.run.own_data  # noqa: F401
+    import edgegen.train.run.recipe  # noqa: F401
     from edgegen.backends.registry import list_backends
     from edgegen.quiet import quietly
     from edgegen.runtime.mil_file import import_coremltools

@@ -381,7 +381,7 @@ def folders(rng: Random, fixtures: Path, folder: Path) -> Case:
 
 
 CAPTIONS = (b"a cat\n", b"", b"caf\xe9", b"\xf0\x9f\x8d", b"\xef\xbb\xbfa cat", b"[/x]", LONG.encode(), b"\0")
-NAMES = ("a.png", "UP.PNG", "x.HEIC", "y.avif", "z.jxl", "w.svg", "q.psd", "n.jpg", "[/x].png", "é.webp", "k.gif")
+NAMES = ("a.png", "UP.PNG", "x.HEIC", "y.avif", "z.jxl", "w.svg", "q.psd", "n.jpg", "[bold].png", "é.webp", "k.gif")
 
 
 def pictures(rng: Random, fixtures: Path, folder: Path) -> Case:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgegen.errors import InputError
 from edgegen.model.adapters import without_adapters
@@ -12,10 +15,13 @@ from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.train.outcome.card import model_card, saved_recipe, total_bytes
 from edgegen.train.outcome.own_card import own_card
 from edgegen.train.run.collect import Collected, collect_base, in_memory
-from edgegen.train.run.recipe import Assembly
+from edgegen.train.run.own_data import CACHE
+from edgegen.train.run.recipe import Assembly, load_assembly
 from edgegen.train.stages.kdmd_run import kdmd_results
 
 CARD = "MODEL_CARD.md"
+SAMPLES = 4  # prompts that verify a model and draw its samples
+PROMPT = 200  # characters of one
 FEW_STEPS = "\n## Few steps\n\n"
 
 
@@ -33,6 +39,9 @@ class Assembled:
 
 def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = False) -> Assembled:
     """Writes the checkpoint and its model card; a running stage gives what it saved last."""
+    data = saved_recipe(runs_dir / "elastic").get("data", {})
+    if data.get("path"):
+        assembly = named_by_user(assembly, out, caption_samples(runs_dir, data))
     config, states, tokenizer_files = collect(runs_dir, assembly)
     size = total_bytes(states)
     if size > assembly.limit_mb * 1e6:
@@ -40,7 +49,6 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
             f"the weights take {size / 1e6:.1f} MB, the limit is {assembly.limit_mb:g} MB.",
             "Train a smaller model, or raise limit_mb in a recipe of your own.",
         )
-    data = saved_recipe(runs_dir / "elastic").get("data", {})
     card = (
         own_card(config, states, runs_dir, data, assembly.note)
         if data.get("path")
@@ -48,6 +56,31 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
     )
     save_checkpoint(out, config, states, tokenizer_files, overwrite, {CARD: card + adapters_note(config)})
     return list_files(out)
+
+
+def named_by_user(assembly: Assembly, out: Path, captions: tuple[str, ...]) -> Assembly:
+    """What a model of the user's own pictures says of itself where nothing else was asked for: the name of its folder,
+    and captions that it learnt from; not the bundled model's.
+    """
+    bundled = load_assembly()
+    if assembly.name == bundled.name:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.absolute().name).strip("-._")[:64]
+        assembly = replace(assembly, name=name or "model")
+    if assembly.prompts == bundled.prompts and captions:
+        assembly = replace(assembly, prompts=captions)
+    return assembly
+
+
+def caption_samples(runs_dir: Path, data: dict[str, Any]) -> tuple[str, ...]:
+    """Captions of pictures all over the dataset, as its index lists them; none where there is no index."""
+    folder = Path(data["cache"]) if data.get("cache") else runs_dir / CACHE
+    found = sorted(folder.glob("index-*.jsonl"), key=lambda path: path.stat().st_mtime)
+    found = [path for path in found if not path.name.endswith(".left_out.jsonl")]
+    if not found:
+        return ()
+    with found[-1].open(encoding="utf-8") as file:
+        captions = list(dict.fromkeys(json.loads(line)[3][0][:PROMPT] for line in list(file)[1:]))
+    return tuple(captions[:: max(1, len(captions) // SAMPLES)][:SAMPLES])
 
 
 def list_files(out: Path) -> Assembled:

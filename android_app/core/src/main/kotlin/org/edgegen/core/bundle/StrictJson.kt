@@ -1,0 +1,35 @@
+package org.edgegen.core.bundle
+
+import kotlinx.serialization.SerializationException
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+
+private val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+/** Parses JSON; NaN, infinities and bare words, which the library lets through, are no JSON. */
+internal fun parseStrictly(text: String): JsonElement {
+    val element =
+        try {
+            Json.parseToJsonElement(text)
+        } catch (error: SerializationException) {
+            throw IllegalArgumentException(error.message?.lineSequence()?.first() ?: "no JSON", error)
+        }
+    requireLiterals(element)
+    return element
+}
+
+private fun requireLiterals(element: JsonElement) {
+    when (element) {
+        is JsonObject -> element.values.forEach(::requireLiterals)
+        is JsonArray -> element.forEach(::requireLiterals)
+        is JsonNull -> Unit
+        is JsonPrimitive -> require(element.isString || isLiteral(element.content)) { "${element.content} is no JSON" }
+    }
+}
+
+private fun isLiteral(text: String): Boolean =
+    text == "true" || text == "false" || (NUMBER.matches(text) && text.toDouble().isFinite())

@@ -1,0 +1,82 @@
+"""Core ML on this Mac as the app runs it: measured by `edgegen-swift bench`, the command of swift_app/.
+
+`--device host` measures Core ML on a Mac too, through coremltools in Python; this is the app's own code. macOS only;
+our tests replace the command.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edgegen.bench import records
+from edgegen.bench.imported import row_of
+from edgegen.bench.session import BenchRequest, open_bundles
+from edgegen.bundle import Bundle
+from edgegen.errors import EdgegenError, InputError
+
+MAC = "mac"
+COMMAND = "EDGEGEN_SWIFT"  # environment variable with the words that run edgegen-swift, if it is not in the path
+BUILD = "swift build -c release --package-path swift_app"
+
+
+def measure_mac(request: BenchRequest, report: Callable[[str], None] = lambda line: None) -> list[dict]:
+    """Rows of each bundle's Core ML components and picture, recorded as edgegen-swift gives them."""
+    words = command()
+    rows = []
+    for bundle in open_bundles(request.bundles):
+        report(f"measuring {bundle.root} with {words[0]}")
+        for row in run(words, bundle, request):
+            rows.append(records.append(request.record, row))
+    return rows
+
+
+def command() -> list[str]:
+    """The words that run edgegen-swift; none, or no Mac, is an error that says what to do."""
+    asked = shlex.split(os.environ.get(COMMAND, ""))
+    if asked:
+        return asked
+    if sys.platform != "darwin":
+        raise InputError(f"--device mac measures on a Mac; this is {sys.platform}.", "Use --device host here.")
+    found = shutil.which("edgegen-swift")
+    if found is None:
+        raise InputError("edgegen-swift is not in the path.", f"Build it ({BUILD}), or use --device host.")
+    return [found]
+
+
+def run(words: list[str], bundle: Bundle, request: BenchRequest) -> list[dict]:
+    """The rows of one bundle, component after component."""
+    settings = request.settings
+    line = [*words, "bench", "--bundle", str(bundle.root.absolute()), "--backend", backend(bundle, request)]
+    line += ["--runs", str(settings.runs), "--seconds", f"{settings.seconds:g}", "--threads", str(settings.threads)]
+    with tempfile.TemporaryDirectory() as folder:
+        record = ["--record", str(Path(folder) / "rows.jsonl"), "--json"]
+        parts = [["--component", name] for name in request.components] or [[]]
+        return [row for part in parts for row in ask([*line, *part, *record])]
+
+
+def backend(bundle: Bundle, request: BenchRequest) -> str:
+    """The back end to measure: the one asked for, or Core ML."""
+    chosen = request.backends[0] if request.backends else "coreml"
+    if chosen not in bundle.backends:
+        raise InputError(f"{bundle.root} has no {chosen}.", f"It has: {', '.join(bundle.backends)}.")
+    return chosen
+
+
+def ask(line: list[str]) -> list[dict]:
+    """The rows that edgegen-swift prints; its failure is one line."""
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"{line[0]} cannot be run: {error.strerror}.", f"Build it: {BUILD}") from None
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("error: ")
+        kind = InputError if done.returncode == InputError.exit_code else EdgegenError
+        raise kind(f"edgegen-swift: {told}")
+    return [row_of(row, f"edgegen-swift's line {i}") for i, row in enumerate(done.stdout.splitlines(), 1)]

@@ -1,0 +1,1 @@
+// Nothing to declare: the target exists for the symbol that fatal.c defines.
