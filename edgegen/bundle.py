@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import edgegen
 from edgegen.backends.registry import find_backend, list_backends
 from edgegen.errors import InputError
-from edgegen.files import digest, user_path, write_json
+from edgegen.files import data_beside, digest, user_path, write_json
 from edgegen.manifest import COMPONENTS as COMPONENTS
 from edgegen.manifest import FORMAT_VERSION as FORMAT_VERSION
 from edgegen.manifest import MANIFEST, Artifact, Manifest, TokenizerFile, read_manifest
@@ -164,8 +164,10 @@ def check_plain(root: Path, file: Artifact | TokenizerFile) -> None:
     suffix = find_backend(file.backend).suffix if isinstance(file, Artifact) else ".json"
     if path.suffix != suffix:
         raise InputError(f"{path} is no {suffix}.", "Export the bundle again.")
-    for entry in (path, *(path.rglob("*") if path.is_dir() else ())):
-        mode = os.stat(entry).st_mode
+    beside = data_beside(path)
+    parts = path.rglob("*") if path.is_dir() else (beside,) if os.path.lexists(beside) else ()
+    for entry in (path, *parts):
+        mode = (os.lstat if entry == beside else os.stat)(entry).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise InputError(f"{entry} is neither a file nor a folder.", "Do not use this bundle.")
         total += entry.stat().st_size if stat.S_ISREG(mode) else 0

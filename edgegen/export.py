@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgegen.backends.registry import fastest_first, find_backend
 from edgegen.bundle import (
@@ -31,7 +35,8 @@ from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import free_bytes, is_disk_full, user_path
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
-from edgegen.meter import Meter, Stage
+from edgegen.jobs import can_share, share
+from edgegen.meter import Meter, Stage, available_bytes
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
@@ -43,9 +48,11 @@ from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import PROCESS, quietly
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
+from edgegen.schema import from_values
 from edgegen.target import BackendTarget, Tier, list_tiers
 from edgegen.verify import (
     PICTURE,
+    Reference,
     Report,
     Row,
     is_whole,
@@ -137,6 +144,7 @@ class Result:
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...]
     sample: Path | None
+    seconds: float  # from start to end, of which stages in two processes have more
 
     @property
     def bundle(self) -> Path:
@@ -145,10 +153,6 @@ class Result:
     @property
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
-
-    @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
 
     def require(self) -> None:
         """Raises VerificationError that names every row below its floor, and the back ends that were written."""
@@ -283,21 +287,9 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     which has the Result of what was written as `kept`; where all fail, nothing is written.
     """
     check_space(plan)
-    meter = Meter()
+    meter, start = Meter(), time.perf_counter()
     with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root), threads_for(plan.parameters):
-        networks = TorchNetworks(plan.checkpoint, plan.tier.width)
-        report("running the original in PyTorch")
-        with meter.stage("reference"):
-            reference = make_reference(
-                networks,
-                plan.latent_shape,
-                plan.sigmas,
-                plan.checkpoint.sampler.guidance,
-                plan.checkpoint.config.prompts,
-                plan.parameters > LARGE,
-                is_complete(plan),
-            )
-        artifacts = [emit_measured(plan, networks, part, root, meter, report) for part in plan.parts]
+        reference, artifacts = reference_and_artifacts(plan, root, meter, report)
         bundle = Bundle(root, make_manifest(plan, root, artifacts))
         rows = []
         for artifact in artifacts:
@@ -314,7 +306,8 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
         operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
         write_rows(root, [row for row in rows if row.backend in kept.backends])
         write_manifest(root, kept.manifest)
-    result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample)
+    seconds = time.perf_counter() - start
+    result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
     result.require()
     return result
 
@@ -332,13 +325,83 @@ def keep_passing_(bundle: Bundle, rows: Sequence[Row]) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, components=kept))
 
 
+def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report) -> tuple[Reference, list[Artifact]]:
+    """What the original gives, and the artifacts of all parts; where memory and cores allow, a second process begins to
+    write them, the largest first, while this one runs the original.
+    """
+    networks, references = TorchNetworks(plan.checkpoint, plan.tier.width), []
+    order, two, here = hardest_first(plan), fits_two(plan), os.getpid()
+    if two:
+        load_(networks, plan)  # once, before the process is copied
+
+    def run_original() -> None:
+        report("running the original in PyTorch")
+        with meter.stage("reference"):
+            references.append(make_reference_of(plan, networks))
+
+    def work(job: int) -> dict:
+        own, tell = Meter(), report if os.getpid() == here else silent
+        if tell is silent:
+            torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
+        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
+        return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
+
+    results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
+    for part in range(len(order)):
+        meter.stages += [Stage(**stage) for stage in results[part]["stages"]]
+    made = [json.loads(json.dumps(results[part]["artifact"])) for part in range(len(order))]
+    return references[0], [from_values(Artifact, values) for values in made]
+
+
+def silent(line: str) -> None:
+    """A report of a process that has no terminal of its own."""
+
+
+def hardest_first(plan: Plan) -> list[int]:
+    """The parts in the order of how long they may take: transformers first, of them those of the last back ends."""
+    return sorted(range(len(plan.parts)), key=lambda i: (plan.parts[i].component != "transformer", -i))
+
+
+def fits_two(plan: Plan) -> bool:
+    """Whether two processes can write artifacts at a time: there are cores, and memory for both."""
+    return len(plan.parts) > 1 and can_share() and available_bytes() > 2 * plan.memory_bytes
+
+
+def load_(networks: TorchNetworks, plan: Plan) -> None:
+    """Makes the original's networks on one thread, since a process with a pool of threads must not be copied."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("transformer", "text_encoders", "decoder"):
+        getattr(networks, name)
+    torch.set_num_threads(threads)
+
+
+def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
+    """The original's answers that the artifacts are held against."""
+    return make_reference(
+        networks,
+        plan.latent_shape,
+        plan.sigmas,
+        plan.checkpoint.sampler.guidance,
+        plan.checkpoint.config.prompts,
+        plan.parameters > LARGE,
+        is_complete(plan),
+    )
+
+
 def check_space(plan: Plan) -> None:
-    """Refuses an export that the disk cannot hold, before the work."""
+    """Refuses an export that the disk or the memory cannot hold, before the work."""
     free = free_bytes(plan.out)
     if free < plan.bytes:
         raise InputError(
             f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about {plan.bytes / 2**20:.0f} MiB needed.",
             "Free some space, or choose another --out.",
+        )
+    memory = available_bytes()
+    if memory < plan.memory_bytes:
+        raise InputError(
+            f"about {plan.memory_bytes / 2**30:.1f} GiB of memory are needed, {memory / 2**30:.1f} GiB are free.",
+            "Close other programs, choose a narrower tier, or a smaller --resolution.",
         )
 
 

@@ -30,16 +30,29 @@ NEARLY_FULL = 2**20  # bytes free below which a failed write is put down to a fu
 
 
 def digest(path: Path) -> tuple[str, int]:
-    """sha256 and bytes of a file; of a folder, sha256 over the lines `<sha256>  <relative path>` sorted by path."""
-    if path.is_file():
+    """sha256 and bytes of a file; of a folder, or of a file with its weights beside it, sha256 over the lines
+    `<sha256>  <relative path>` sorted by path.
+    """
+    weights = data_beside(path)
+    if path.is_file() and not weights.exists():
         return file_digest(path)
     lines, total = [], 0
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    files = [(p.name, p) for p in (path, weights)] if path.is_file() else below(path)
     for name, file in files:
         sha, size = file_digest(file)
         lines.append(f"{sha}  {name}\n")
         total += size
     return hashlib.sha256("".join(lines).encode()).hexdigest(), total
+
+
+def below(folder: Path) -> list[tuple[str, Path]]:
+    """The files in a folder by their relative paths, sorted."""
+    return sorted((p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file())
+
+
+def data_beside(path: Path) -> Path:
+    """Where the weights of a file go that cannot hold them."""
+    return path.with_name(f"{path.name}.data")
 
 
 def file_digest(path: Path) -> tuple[str, int]:

@@ -1,20 +1,30 @@
-"""Stamped Core ML programs against plainly converted ones: operation for operation, constants and outputs included."""
+"""Stamped artifacts against plainly converted ones, operation for operation, and against the network by numbers."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from onnx.numpy_helper import to_array
 
-from edgegen.emit import coreml
+from edgegen.emit import coreml, executorch, onnx
 from edgegen.emit.coreml_stamp import Templates
-from edgegen.emit.coreml_template import TemplateError, make_template
+from edgegen.emit.coreml_template import make_template
+from edgegen.emit.onnx_stamp import stamped
+from edgegen.emit.template_error import TemplateError
+from edgegen.errors import InputError
+from edgegen.files import digest
 from edgegen.model.config import DiTConfig
 from edgegen.model.dit import DiT
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Form, TensorSpec
 from edgegen.rewrite.segments import Segment, run_segments, structure
+from edgegen.runtime.executorch import open_executorch
 from edgegen.runtime.mil_file import Constant, read_program
+from edgegen.runtime.onnx import open_onnx
+from edgegen.runtime.onnx_file import read_model
 
 SMALL = DiTConfig(
     hidden=48,
@@ -34,9 +44,7 @@ def component_of(config: DiTConfig, form: Form, latent: tuple[int, int] = (16, 1
     torch.manual_seed(0)
     model = DiT(config).eval().requires_grad_(False)
     for parameter in model.parameters():
-        parameter.uniform_(
-            -0.5, 0.5
-        )  # values that coincide, as of norms of ones, let a whole conversion drop operations
+        parameter.uniform_(-0.5, 0.5)  # in whole conversions, values that coincide drop operations
     return transformer_component(model, latent, 16, form)
 
 
@@ -117,3 +125,70 @@ def test_equal_structures_are_converted_once():
     inputs += [TensorSpec("text", (1, 32, 1, 16)), TensorSpec("bias", (1, 16, 1, 1))]
     blocks = [s for s in segments if s.name.startswith("middle") and len(s.inputs) == 4]
     assert len({id(templates.of(block, inputs)) for block in blocks}) == 1 < len(blocks)
+
+
+def test_weights_beside_a_graph_are_read_and_covered_by_its_digest(tmp_path, monkeypatch):
+    """As for more than 2 GB, here from the first byte on."""
+    small = dataclasses.replace(SMALL, depths=(4,), ffn_ratios=(2,))
+    component = component_of(small, Form("batched", operations="fused"))
+    monkeypatch.setattr(onnx, "LARGEST", 0)
+    path, data = tmp_path / "transformer.onnx", tmp_path / "transformer.onnx.data"
+    onnx.write(component, path)
+    feed = {spec.name: torch.randn(spec.shape) for spec in component.inputs}
+    made = open_onnx(path)({name: value.numpy() for name, value in feed.items()})["velocity"]
+    with torch.no_grad():
+        assert np.abs(component.module(*feed.values()).numpy() - made).max() < 1e-4
+    read_model(path)
+    before, size = digest(path)
+    assert size == path.stat().st_size + data.stat().st_size
+    changed = bytearray(data.read_bytes())
+    changed[-1] ^= 1
+    data.write_bytes(changed)
+    assert digest(path)[0] != before
+    data.write_bytes(changed[:-64])
+    with pytest.raises(InputError, match="transformer.onnx.data"):
+        read_model(path)
+
+
+def test_stamped_graphs_and_delegates_compute_what_the_network_does(tmp_path):
+    small = dataclasses.replace(SMALL, depths=(4,), ffn_ratios=(2,), long_skips=False)
+    for name, emit, open_file, form in (
+        ("transformer.onnx", onnx.write, lambda path, *names: open_onnx(path), Form("batched", operations="fused")),
+        ("transformer.pte", executorch.write, open_executorch, Form("batched")),
+    ):
+        component = component_of(small, form)
+        emit(component, tmp_path / name)
+        inputs, outputs = ([spec.name for spec in specs] for specs in (component.inputs, component.outputs))
+        feed = {spec.name: torch.randn(spec.shape) for spec in component.inputs}
+        made = open_file(tmp_path / name, inputs, outputs)({name: x.numpy() for name, x in feed.items()})["velocity"]
+        with torch.no_grad():
+            assert np.abs(component.module(*feed.values()).numpy() - made).max() < 1e-4
+
+
+def node_digests(model) -> tuple[Counter, list[str]]:
+    """A digest of each node, over its type, attributes, constants' bytes and, by theirs, all it is computed from. What
+    a reshape is asked for counts as what it gives: the exporter writes -1 for a size in some places.
+    """
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    known = {value.name: value.name for value in model.graph.input} | {"": ""}
+    for tensor in model.graph.initializer:
+        values = to_array(tensor)
+        known[tensor.name] = hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()
+    counts: Counter = Counter()
+    for node in model.graph.node:
+        inputs = [known[name] for name in node.input]
+        if node.op_type == "Reshape":
+            inputs[1] = repr(shapes[node.output[0]])
+        attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        found = hashlib.sha256(repr((node.op_type, attributes, inputs)).encode()).hexdigest()
+        counts[found] += 1
+        known |= {name: f"{found} {index}" for index, name in enumerate(node.output)}
+    return counts, [known[value.name] for value in model.graph.output]
+
+
+def test_a_stamped_graph_is_the_plainly_exported_one_operation_for_operation():
+    small = dataclasses.replace(SMALL, depths=(4,), ffn_ratios=(2,))
+    component = component_of(small, Form("batched", operations="fused"))
+    made, plain = node_digests(stamped(component)), node_digests(onnx.whole(component))
+    assert sum(plain[0].values()) > 100
+    assert made == plain

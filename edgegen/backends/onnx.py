@@ -17,6 +17,7 @@ from edgegen.backends.backend import (
     same_signature,
 )
 from edgegen.backends.health import BackendHealth, attempt, importing
+from edgegen.files import data_beside
 
 if TYPE_CHECKING:
     from edgegen.graph.operations import Program
@@ -64,7 +65,8 @@ def predicted_bytes(parameters: int, weights: StoredWeights, target: BackendTarg
 def resident_bytes(path: Path, quantized: bool) -> int:
     """The file, whose weights the runtime holds once; of quantized ones, what they unfold to."""
     if not quantized:
-        return path.stat().st_size
+        beside = data_beside(path)
+        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
     from edgegen.emit.palette_onnx import resident_bytes
 
     return resident_bytes(path)
@@ -128,7 +130,6 @@ BACKEND = Backend(
     examine=examine,
     runs_here=lambda: True,
     warm=warm,
-    largest_bytes=2**31 - 2**20,  # of a protobuf, less what a graph takes
     options=options,
     known_options=known_options,
     check_file=check_file,

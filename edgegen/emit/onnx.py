@@ -7,28 +7,36 @@ from pathlib import Path
 
 import onnx
 
-from edgegen.emit.onnx_stamp import stamped
+from edgegen.emit.onnx_stamp import Beside, stamped
 from edgegen.emit.onnx_template import export, module_of
 from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS, OPTIONS_KEY, check, compress_
 from edgegen.emit.program import exported
 from edgegen.emit.provenance import brief_provenance
+from edgegen.files import data_beside
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
 from edgegen.rewrite.segments import structure
 
+LARGEST = 2**31 - 2**24  # bytes of weights that a protobuf holds, less what a graph takes
 REPEATS = 2  # places a distinct segment, from which a graph is stamped
 
 
 def write(component: Component, path: Path, weights: StoredWeights | None = None, activations: str = "float32") -> None:
-    """Exports a component to one .onnx file that passes the checker; weights and nodes keep their module's name.
+    """Exports a component to an .onnx file that passes the checker; weights and nodes keep their module's name. More
+    than 2 GB of weights go to a file beside it.
 
     `weights` are stored as they were quantized (palette_onnx.py). ONNX Runtime multiplies those with activations of
     int8 unless a session option says otherwise: the file's metadata holds the options for `activations`.
     """
     check(weights or {})
-    with quiet():
-        with brief_provenance():
+    size = sum(parameter.nbytes for parameter in component.module.parameters())
+    with quiet(), brief_provenance():
+        if component.segments and size > LARGEST and not weights:
+            beside = Beside(data_beside(path))
+            with beside.file:
+                model = stamped(component, beside)
+        else:
             model = stamped(component) if pays(component) else whole(component)
     if weights:
         compress_(model, weights)

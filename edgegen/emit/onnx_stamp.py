@@ -5,23 +5,26 @@ of every place where it stands.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from torch import Tensor
 
 from edgegen.emit.onnx_template import KEPT_METADATA, Template, make_template, scopes_of
 from edgegen.rewrite.component import Component, TensorSpec
 from edgegen.rewrite.segments import Segment, structure
 
+INSIDE = 1024  # bytes of a weight below which it stays in the graph's own file
+ALIGNMENT = 4096  # of weights in a file that is mapped
+
 
 class Stamp:
     """A graph that grows by segments. `names` gives the value of the graph that a value of the network is."""
 
-    def __init__(self, graph: onnx.GraphProto, names: dict[str, str]):
-        self.graph, self.names = graph, names
+    def __init__(self, graph: onnx.GraphProto, names: dict[str, str], store: Store):
+        self.graph, self.names, self.store = graph, names, store
         self.shared: dict[tuple, str] = {}  # constants that are no weights, by content
         self.computed: dict[tuple, list[str]] = {}  # outputs of nodes, by all that they are computed from
 
@@ -47,7 +50,9 @@ class Stamp:
             if tensor.name in template.parameters:
                 name, transposed = template.parameters[tensor.name]
                 names[tensor.name] = segment.full(name)
-                self.graph.initializer.append(weight(parameters[name], transposed, segment.full(name)))
+                values = parameters[name].detach().numpy()
+                values = np.ascontiguousarray(values.T if transposed else values)
+                self.graph.initializer.append(self.store(values, segment.full(name)))
             else:
                 names[tensor.name] = self.constant(tensor, f"{segment.name}.{tensor.name}")
 
@@ -80,18 +85,35 @@ class Stamp:
                 entry.value = str([first, segment.prefix, *map(segment.full, rest), last])
 
 
-def weight(parameter: Tensor, transposed: bool, name: str) -> onnx.TensorProto:
-    """A parameter as an initializer."""
-    values = parameter.detach().numpy()
-    return numpy_helper.from_array(np.ascontiguousarray(values.T if transposed else values), name)
+Store = Callable[[np.ndarray, str], onnx.TensorProto]  # values and a name to an initializer
 
 
-def stamped(component: Component) -> onnx.ModelProto:
-    """The model of a component in segments."""
+class Beside:
+    """Weights in a file beside the graph's, written as they come: a protobuf holds 2 GB."""
+
+    def __init__(self, path: Path):
+        self.path, self.file, self.end = path, path.open("wb"), 0
+
+    def __call__(self, values: np.ndarray, name: str) -> onnx.TensorProto:
+        """An initializer that says where its values are."""
+        if values.nbytes < INSIDE:
+            return numpy_helper.from_array(values, name)
+        self.end += self.file.write(b"\0" * (-self.end % ALIGNMENT))
+        start = self.end
+        self.end += self.file.write(values.data)
+        tensor = onnx.TensorProto(name=name, dims=values.shape, data_type=onnx.TensorProto.FLOAT)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", self.path.name), ("offset", start), ("length", values.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
+
+
+def stamped(component: Component, store: Store = numpy_helper.from_array) -> onnx.ModelProto:
+    """The model of a component in segments; `store` makes an initializer of each weight."""
     templates: dict[tuple, Template] = {}
     specs: dict[str, TensorSpec] = {spec.name: spec for spec in component.inputs}
     model = onnx.ModelProto()
-    stamp = Stamp(model.graph, {spec.name: spec.name for spec in component.inputs})
+    stamp = Stamp(model.graph, {spec.name: spec.name for spec in component.inputs}, store)
     outputs = {spec.name: spec.name for spec in component.outputs}
     for segment in component.segments:
         given = [specs[name] for name in segment.inputs]

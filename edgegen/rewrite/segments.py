@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 
@@ -63,4 +62,4 @@ def described(module: nn.Module) -> Iterator[str]:
 
 def content(value: Tensor) -> str:
     """A digest of a tensor's values."""
-    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(value.detach().cpu().contiguous().numpy().data).hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen.errors import InputError, brief, shortened
+from edgegen.files import data_beside
 from edgegen.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def check_initializer(path: Path, tensor: Any) -> None:
     """Refuses a weight in another file, and one whose bytes are not those of its shape."""
     from onnx import TensorProto, helper
 
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise InputError(f"{path} keeps {brief(tensor.name)} in another file, which edgegen does not.", AGAIN)
+    external = tensor.data_location == TensorProto.EXTERNAL or bool(tensor.external_data)
     if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > 8 * LARGEST:
         raise InputError(f"{path}: the weight {brief(tensor.name)} cannot be {brief(list(tensor.dims))}.", AGAIN)
     bits = 4 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else 0
@@ -84,9 +84,26 @@ def check_initializer(path: Path, tensor: Any) -> None:
     except KeyError:
         raise InputError(f"{path}: {brief(tensor.name)} holds numbers of an unknown type.", AGAIN) from None
     expected = -(-math.prod(tensor.dims) * bits // 8)
+    if external:
+        check_beside(path, tensor, expected)
     if tensor.raw_data and len(tensor.raw_data) != expected:
         told = f"{len(tensor.raw_data)} bytes, its shape asks for {expected}"
         raise InputError(f"{path}: the weight {brief(tensor.name)} has {told}.", AGAIN)
+
+
+def check_beside(path: Path, tensor: Any, expected: int) -> None:
+    """Refuses a weight in another file than the one beside the graph, which the manifest's sha256 covers, or elsewhere
+    in it than a weight of its shape can be.
+    """
+    told, data = {entry.key: entry.value for entry in tensor.external_data}, data_beside(path)
+    if told.get("location") != data.name or not data.is_file() or tensor.raw_data:
+        raise InputError(f"{path} keeps {brief(tensor.name)} in another file than {data.name}.", AGAIN)
+    try:
+        start, length = int(told.get("offset", "0")), int(told["length"])
+    except (KeyError, ValueError):
+        start, length = -1, -1
+    if length != expected or not 0 <= start <= data.stat().st_size - length:
+        raise InputError(f"{path}: the weight {brief(tensor.name)} is not where {data.name} has one.", AGAIN)
 
 
 def session_options(model: Any, where: str = "the ONNX file") -> dict[str, str]:
