@@ -157,7 +157,8 @@ class Result:
     def require(self) -> None:
         """Raises VerificationError that names every row below its floor, and the back ends that were written."""
         try:
-            require(self.rows, f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}.")
+            written = f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}."
+            require(self.rows, f"{written}{advice(self.plan, self.rows)}")
         except VerificationError as error:
             error.kept = self
             raise
@@ -300,7 +301,7 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
                 rows.append(verify_picture(bundle, backend, reference)[0])
-        kept = keep_passing_(bundle, rows)
+        kept = keep_passing_(plan, bundle, rows)
         sample = draw_sample(plan, kept, meter, report)
         artifacts = list(kept.manifest.components)
         operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
@@ -312,14 +313,24 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     return result
 
 
-def keep_passing_(bundle: Bundle, rows: Sequence[Row]) -> Bundle:
+def advice(plan: Plan, rows: Sequence[Row]) -> str:
+    """What a tier can ask for where float16 is what failed."""
+    failed = {row.backend for row in rows if not row.passed}
+    half = [name for name in plan.backends if name in failed and plan.tier.backend(name).precision == "float16"]
+    could = [name for name in half if "float32" in find_backend(name).precisions]
+    if not could or plan.checkpoint.config.quantization is not None:
+        return ""
+    return f' A tier with precision = "float32" for {could[0]} takes twice the bytes and no Neural Engine.'
+
+
+def keep_passing_(plan: Plan, bundle: Bundle, rows: Sequence[Row]) -> Bundle:
     """The bundle without the back ends of which a row is below its floor, their files removed; where none is left,
     VerificationError.
     """
     failed = {row.backend for row in rows if not row.passed}
     kept = tuple(a for a in bundle.manifest.components if a.backend not in failed)
     if not kept:
-        require(rows, "No bundle was written.")
+        require(rows, f"No bundle was written.{advice(plan, rows)}")
     for backend in failed:
         shutil.rmtree(bundle.root / backend)
     return replace(bundle, manifest=replace(bundle.manifest, components=kept))

@@ -214,7 +214,7 @@ def test_one_of_our_checkpoints_teaches_at_a_width(tmp_path):
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
     """A folder with a tiny random Qwen-Image transformer of our latent and text channels, as diffusers saves it."""
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra [train]")
     torch.manual_seed(0)
     model = diffusers.QwenImageTransformer2DModel(
         in_channels=16,
@@ -266,7 +266,9 @@ def test_qwen_image_sees_what_its_pipeline_gives_it(qwen):
 
 @torch.no_grad()
 def test_qwen_image_s_scheduler_and_our_sampler_walk_the_same_way(qwen):
-    scheduler = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(shift=1.0)
+    scheduler = pytest.importorskip("diffusers", reason="needs the extra [train]").FlowMatchEulerDiscreteScheduler(
+        shift=1.0
+    )
     outside, (latent, _, text, mask, pooled) = load_qwen_image(qwen), random_inputs(CONFIG)
     sigmas = flow_sigmas(4, 3.0)
     scheduler.set_timesteps(sigmas=sigmas[:-1])

@@ -78,7 +78,7 @@ def test_the_reference_is_the_best_of_all_partitions(values, clusters):
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_scikit_learn_is_not_better(bits):
-    KMeans = pytest.importorskip("sklearn.cluster").KMeans
+    KMeans = pytest.importorskip("sklearn.cluster", reason="needs the extra [test]").KMeans
     x = np.random.default_rng(1).standard_normal(4000).astype(np.float16)
     theirs = KMeans(2**bits, n_init=5, random_state=0).fit(x.astype(np.float64)[:, None])
     ours = squared_error(histogram_of(x), cluster(histogram_of(x), 2**bits))
