@@ -45,4 +45,4 @@ def picture_ms(bundle: Bundle, backend: str, programs: dict, device: Device) -> 
     m = bundle.manifest
     time: Prediction | None
     time, _ = try_predict(lambda: picture_time(programs, device, backend, len(m.sigmas) - 1, m.guidance, {}))
-    return None if time is None else round(time.milliseconds, 1)
+    return None if time is None else round(time.milliseconds, 4)
