@@ -25,8 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgegen.bench.plot import lines
 from edgegen.bench.records import append_study
+from edgegen.charts import lines
 
 HERE = Path(__file__).parent
 ROWS = HERE / "measurements.jsonl"
