@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 LINE = 300  # characters that a refusal may have: one line, whatever the value it names
 REMEDY = 140  # of them for the remedy
@@ -60,7 +61,12 @@ class InputError(EdgegenError):
 
 
 class VerificationError(EdgegenError):
-    """An artifact that differs from the PyTorch reference by more than its floor allows. Exit code 1."""
+    """An artifact that differs from the PyTorch reference by more than its floor allows. Exit code 1.
+
+    `kept` is what was written nevertheless: an export's Result without the back ends that failed.
+    """
+
+    kept: Any = None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from edgegen.bundle import (
     write_manifest,
     write_tokenizer,
 )
-from edgegen.errors import EdgegenError, InputError, unknown
+from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import free_bytes, is_disk_full, user_path
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.inspection import count_operations
@@ -154,6 +154,14 @@ class Result:
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
 
+    def require(self) -> None:
+        """Raises VerificationError that names every row below its floor, and the back ends that were written."""
+        try:
+            require(self.rows, f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}.")
+        except VerificationError as error:
+            error.kept = self
+            raise
+
     def row(self, component: str, backend: str) -> Row:
         return next(row for row in self.rows if (row.component, row.backend) == (component, backend))
 
@@ -275,7 +283,9 @@ def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
 
 
 def export(plan: Plan, report: Report = lambda line: None) -> Result:
-    """Makes the bundle of a plan; one that fails verification leaves nothing and raises VerificationError."""
+    """Makes the bundle of a plan. A back end that fails verification is left out of it and raises VerificationError,
+    which has the Result of what was written as `kept`; where all fail, nothing is written.
+    """
     check_space(plan)
     meter, start = Meter(), time.perf_counter()
     with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root), threads_for(plan.parameters):
@@ -290,13 +300,29 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
                 rows.append(verify_picture(bundle, backend, reference)[0])
-        require(rows, "No bundle was written.")
-        sample = draw_sample(plan, bundle, meter, report)
+        kept = keep_passing_(bundle, rows)
+        sample = draw_sample(plan, kept, meter, report)
+        artifacts = list(kept.manifest.components)
         operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
-        write_rows(root, rows)
-        write_manifest(root, bundle.manifest)
+        write_rows(root, [row for row in rows if row.backend in kept.backends])
+        write_manifest(root, kept.manifest)
     seconds = time.perf_counter() - start
-    return Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
+    result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
+    result.require()
+    return result
+
+
+def keep_passing_(bundle: Bundle, rows: Sequence[Row]) -> Bundle:
+    """The bundle without the back ends of which a row is below its floor, their files removed; where none is left,
+    VerificationError.
+    """
+    failed = {row.backend for row in rows if not row.passed}
+    kept = tuple(a for a in bundle.manifest.components if a.backend not in failed)
+    if not kept:
+        require(rows, "No bundle was written.")
+    for backend in failed:
+        shutil.rmtree(bundle.root / backend)
+    return replace(bundle, manifest=replace(bundle.manifest, components=kept))
 
 
 def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report) -> tuple[Reference, list[Artifact]]:

@@ -72,6 +72,13 @@ def test_predictions_leave_out_what_nothing_covers(real_bundle):
     assert app_predictions([bundle], ("executorch",)) == {"source": "predicted", "devices": []}
 
 
+def test_an_installed_edgegen_carries_the_sources():
+    carried = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for part in ANDROID.parts:
+        assert carried["force-include"][f"android_app/{part}"] == f"edgegen/android_app/{part}"
+        assert (APP / part).exists()
+
+
 def test_both_build_files_name_the_same_versions():
     gradle = tomllib.loads((APP / "gradle/libs.versions.toml").read_text())["versions"]
     pom = ElementTree.parse(APP / "ci/pom.xml").find("m:properties", NAMESPACE)

@@ -122,6 +122,13 @@ def test_the_xcode_project_is_whole():
     plistlib.loads((APP / "Edgegen.entitlements").read_bytes())
 
 
+def test_versions_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    source = (ROOT / "swift_app/Sources/EdgegenCore/Support/AppVersion.swift").read_text()
+    assert f'current = "{version}"' in source
+    assert set(re.findall(r"MARKETING_VERSION = ([^;]+);", PROJECT.read_text())) == {version}
+
+
 def shown_texts() -> dict[str, Path]:
     """The texts in the app's sources as the catalog spells them: what is put in is %@, or %lld where it is a number."""
     found = {}

@@ -116,6 +116,8 @@ def test_a_record_is_read_back_and_shown_as_measured(bundle, tmp_path, monkeypat
         assert row["memory"]["peak_bytes"] > 2**20 and row["machine"]["processor"]
     shown = capfd.readouterr().out
     assert shown.count("measured") >= 4 and "picture on onnx" in page.read_text()
+    assert run(["bench", "--import", str(record), "--record", str(tmp_path / "kept.jsonl"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"] == rows == records.read(tmp_path / "kept.jsonl")
 
 
 def same_summary(row: dict) -> None:

@@ -19,6 +19,7 @@ ANDROID = AppKind(
         "gradlew.bat",
         "gradle",
         "README.md",
+        "docs",
         ".gitignore",
         *(f"{module}/{part}" for module in ("core", "onnx", "executorch", "ui", "app")
           for part in ("build.gradle.kts", "src/main")),

@@ -117,7 +117,7 @@ def copy_sources(kind: AppKind, source: Path, target: Path) -> None:
         if (source / part).is_dir():
             shutil.copytree(source / part, target / part)
         else:
-            shutil.copyfile(source / part, target / part)
+            shutil.copy(source / part, target / part)  # with its mode: gradlew is run
 
 
 def copy_bundle(kind: AppKind, bundle: Bundle, target: Path) -> None:

@@ -6,7 +6,6 @@ our tests replace the command.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgegen.bench import records
+from edgegen.bench.imported import row_of
 from edgegen.bench.session import BenchRequest, open_bundles
 from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError
@@ -79,4 +79,4 @@ def ask(line: list[str]) -> list[dict]:
         told = (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("error: ")
         kind = InputError if done.returncode == InputError.exit_code else EdgegenError
         raise kind(f"edgegen-swift: {told}")
-    return [json.loads(row) for row in done.stdout.splitlines()]
+    return [row_of(row, f"edgegen-swift's line {i}") for i, row in enumerate(done.stdout.splitlines(), 1)]

@@ -24,16 +24,20 @@ final class OnnxNetwork: Network {
       }
       return try OnnxValue(tensor, library)
     }
-    let given = try call(fed.map(\.pointer))
+    let given = try call(fed)
     return Dictionary(
       uniqueKeysWithValues: try zip(component.outputs, given).map { ($0.name, try $1.tensor(of: $0)) })
   }
 
-  private func call(_ values: [OpaquePointer?]) throws -> [OnnxValue] {
+  private func call(_ values: [OnnxValue]) throws -> [OnnxValue] {
     let inputNames = CStrings(component.inputs.map(\.name)), outputNames = CStrings(component.outputs.map(\.name))
     var results = [OpaquePointer?](repeating: nil, count: component.outputs.count)
-    let status = library.api.Run(
-      session, nil, inputNames.pointers, values, values.count, outputNames.pointers, results.count, &results)
+    // Swift may free an object after its last use, and C uses what lies behind these pointers after that.
+    let status = withExtendedLifetime((values, inputNames, outputNames)) {
+      library.api.Run(
+        session, nil, inputNames.pointers, values.map(\.pointer), values.count, outputNames.pointers, results.count,
+        &results)
+    }
     try library.check(status)
     return results.compactMap { $0 }.map { OnnxValue($0, library) }
   }

@@ -3,6 +3,8 @@ enum ManifestChecks {
   static let backends = ["coreml", "coreai", "onnx", "executorch"]
   static let guidanceLimit = 100.0
   static let stepsLimit = 1000
+  /// Options of a runtime's session that edgegen sets; others could make it read or write where it should not.
+  static let options = ["session.qdq_matmulnbits_accuracy_level": "4"]
   static let elementLimit = 1 << 28  // of a tensor: far above any picture, far below what overflows
 
   static func check(_ manifest: Manifest) throws {
@@ -49,6 +51,9 @@ enum ManifestChecks {
     for component in m.components {
       guard backends.contains(component.backend) else {
         throw EdgegenError(.badField, "back end \(component.backend) is not known to this app.", "Update the app.")
+      }
+      for (key, value) in component.options ?? [:] {
+        try check(options[key] == value, "\(component.name) sets \(key) to \(value), which edgegen never does.")
       }
       for spec in component.inputs + component.outputs {
         try checkSize(spec.shape, "\(component.name)'s \(spec.name)")

@@ -49,7 +49,7 @@ class ScreenshotTest {
     @Test
     fun `the screen shows the picture, tall and light, wide and dark`() {
         val model = drawn()
-        for ((name, width, height) in listOf(Triple("draw", 412, 840), Triple("draw-wide-dark", 840, 412))) {
+        for ((name, width, height) in listOf(Triple("draw", 412, 880), Triple("draw-wide-dark", 880, 500))) {
             val bytes = render(model, width, height, dark = width > height)
             assertTrue(ImageIO.read(bytes.inputStream()).let { coloursOf(it) } > 500, "$name shows little")
             System.getProperty("edgegen.docs").orEmpty().ifEmpty { null }?.let { File(it, "$name.png").writeBytes(bytes) }
