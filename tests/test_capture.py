@@ -20,7 +20,7 @@ from edgegen.rewrite.component import Form
 from edgegen.runtime.coreml import CoreMLProgram
 from edgegen.verify import psnr
 
-FORMS = (Form("split", query_chunk=8), Form("batched"), Form("batched", norm="fused"))
+FORMS = (Form("split", query_chunk=8), Form("batched"), Form("batched", operations="fused"))
 ALL = {name: make() for name, make in FAMILIES.items()} | {
     "pixart_alpha": pixart(sigma=False), "sana_sprint": sana(sprint=True), "sd3_small": sd3(large=False),
 } | OTHERS  # fmt: skip

@@ -116,7 +116,7 @@ def row_of(name: str, with_coreml: bool, folder: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
     }  # fmt: skip
     ours = folder / "ours.onnx"
-    emit_onnx.write(deploy(recorded.traced, Form("batched", norm="fused")), ours)
+    emit_onnx.write(deploy(recorded.traced, Form("batched", operations="fused")), ours)
     made = session(ours)
     runs = [lambda: made.run(None, dict(case.feed))]
     row |= {

@@ -32,7 +32,7 @@ class Lowering:
 
     def __init__(self, writer: Writer, form: Form):
         self.writer, self.form = writer, form
-        self.split, self.fused = form.attention == "split", form.norm == "fused"
+        self.split, self.fused = form.attention == "split", form.operations == "fused"
         self.unknown: list[str] = []  # operations done in their own layout
 
     def lower(self, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -119,7 +119,7 @@ def export_sources(
     bits: palettize the transformer, or a lone network, to so many a weight on average. folder: of a pipeline, whose
     schedulers and tokenizers the bundle then holds.
     """
-    chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.backends)]
+    chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.default_backends)]
     out = out or Path("out") / model / tier.name
     meter, artifacts, rows, networks = Meter(), [], [], {}
     with new_folder(out, MANIFEST, overwrite) as root:
@@ -242,7 +242,7 @@ def emitted(
     backend.check(weights, target)
     path = artifact_path(root, target.name, name)
     with meter.stage(f"emit {target.name} {name}"):
-        component = deploy(recorded.traced, Form(target.attention, target.query_chunk, target.norm), name)
+        component = deploy(recorded.traced, Form(target.attention, target.query_chunk, target.operations), name)
         try:
             quietly(lambda: backend.write(component, path, target, weights))
         except EdgegenError:
