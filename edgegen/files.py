@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,10 +171,20 @@ def is_disk_full(error: BaseException, path: Path) -> bool:
     return any(tells_of_no_space(e) for e in chain(error)) or free_bytes(path) < NEARLY_FULL
 
 
+def has_no_room(error: BaseException, path: Path) -> bool:
+    """Whether the disk of `path` is full, or files may not grow so large."""
+    return is_disk_full(error, path) or any(tells_of(e, (errno.EFBIG,)) for e in chain(error))
+
+
 def tells_of_no_space(error: BaseException) -> bool:
-    """Whether an error is that of a full disk; libraries in Rust say it in words."""
-    coded = isinstance(error, OSError) and error.errno in NO_SPACE
-    return coded or any(f"(os error {code})" in str(error) for code in NO_SPACE)
+    """Whether an error is that of a full disk."""
+    return tells_of(error, NO_SPACE)
+
+
+def tells_of(error: BaseException, codes: Sequence[int]) -> bool:
+    """Whether an error is one of the system's by its number; libraries in Rust say it in words."""
+    coded = isinstance(error, OSError) and error.errno in codes
+    return coded or any(f"(os error {code})" in str(error) for code in codes)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import disk_full, is_disk_full
+from edgegen.files import disk_full, has_no_room
 from edgegen.model.adapters import AdapterConfig, adapter_shapes
 from edgegen.model.autoencoder import AutoencoderConfig, Decoder, Encoder
 from edgegen.model.config import DiTConfig
@@ -234,7 +234,7 @@ def write_tensors(
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception as error:
-        no_room = is_disk_full(error, path)  # before the part that was written is removed
+        no_room = has_no_room(error, path)  # before the part that was written is removed
         temporary.unlink(missing_ok=True)
         if no_room:
             raise full(path) from error

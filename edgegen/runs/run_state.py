@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import free_bytes, is_disk_full
+from edgegen.files import free_bytes, has_no_room
 from edgegen.model.states import write_tensors
 from edgegen.runs import parallel, shards
 from edgegen.runs.progress import StepReport
@@ -32,7 +32,7 @@ def state_kept(path: Path) -> EdgegenError:
     """The error of a state that found no room; what was saved before is still there."""
     kept = saved_steps(path.parent)
     return EdgegenError(
-        f"the disk of {path.parent} is full ({free_bytes(path.parent) / 2**20:.1f} MiB free): "
+        f"the disk of {path.parent} is full or limits files ({free_bytes(path.parent) / 2**20:.1f} MiB free): "
         f"{path.name} was not written.",
         f"The state of step {kept} is kept; free some space and start again to resume from it."
         if kept
@@ -129,7 +129,7 @@ class RunState:
         try:
             shards.write_shards(self.folder, step, self.tensors(), self.settings)
         except OSError as error:
-            if is_disk_full(error, self.folder):
+            if has_no_room(error, self.folder):
                 raise state_kept(self.folder / f"shards-{step:08}") from error
             raise EdgegenError(f"cannot save step {step} in {self.folder}: {error}.") from error
         self.saved_at = time.monotonic()

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from edgegen.errors import InputError
-from edgegen.files import is_disk_full, sync
+from edgegen.files import has_no_room, sync
 from edgegen.runs import parallel
 
 NOTE = "state.json"  # {step, settings, processes, scalars}: written last
@@ -83,7 +83,7 @@ def refuse_(partial: Path, error: BaseException | None) -> None:
     """Removes what a failed save left and raises, on every process, an OSError that says whether the disk is full."""
     # a failed distributed checkpoint tells of each process: its exception and where that came from
     causes = [failure[0] for failure in getattr(error, "failures", {}).values()] or [error] * (error is not None)
-    full = parallel.any_process(any(is_disk_full(cause, partial) for cause in causes))
+    full = parallel.any_process(any(has_no_room(cause, partial) for cause in causes))
     parallel.wait()
     if parallel.rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
