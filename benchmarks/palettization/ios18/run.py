@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.bench.records import append_study
-from edgegen.emit.coreml import DEBUG_HANDLES
+from edgegen.emit.mlpackage import DEBUG_HANDLES
 from edgegen.emit.palette_coreml import compress_
 from edgegen.quantize.palette import palettize
 from edgegen.runtime.coreml import CoreMLProgram
