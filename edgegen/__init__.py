@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgegen import errors as errors
     from edgegen.api import export_bundle as export_bundle
+    from edgegen.api import export_folder as export_folder
+    from edgegen.api import export_module as export_module
     from edgegen.api import generate_image as generate_image
     from edgegen.api import inspect_bundle as inspect_bundle
     from edgegen.api import load_bundle as load_bundle
@@ -29,6 +31,8 @@ __version__ = "0.1.0"
 __all__ = [
     "errors",
     "export_bundle",
+    "export_folder",
+    "export_module",
     "generate_image",
     "inspect_bundle",
     "load_bundle",

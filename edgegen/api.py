@@ -12,7 +12,7 @@ afterwards, and let one such stage run at a time, from whatever thread it is cal
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from edgegen.bundle import Bundle
 from edgegen.bundle import load_bundle as read_bundle
 from edgegen.errors import InputError
 from edgegen.export import Plan, Result, export, make_plan
+from edgegen.foreign.export import ForeignResult
 from edgegen.generate import Drawn, PictureRequest, generate
 from edgegen.inspection import Inspection, inspect_folder
 from edgegen.model.checkpoint import Checkpoint, bundled_folder
@@ -134,6 +135,103 @@ def export_bundle(
             )  # fmt: skip
             plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite)
         return export(plan, watcher)
+
+
+def export_module(
+    module: Any,
+    example_inputs: Mapping[str, Any],
+    tier: AnyTier = "high-phone",
+    constant: Sequence[str] = (),
+    backends: Sequence[str] = (),
+    out: AnyPath | None = None,
+    overwrite: bool = False,
+    name: str = "network",
+    bits: float | None = None,
+    progress: Watcher | bool = True,
+) -> ForeignResult:
+    """A verified bundle of any eager torch.nn.Module, recorded as `module(**example_inputs)`; whole or not at all.
+
+    Tensors of `example_inputs` vary, but for those named in `constant`; shapes are fixed. It is judged in fp32 on
+    fresh inputs of the same shapes. bits: palettize its layers to so many a weight on average. Raises InputError where
+    the module decides by a value of a varying tensor, and VerificationError where an artifact differs by more than its
+    floor (PSNR in dB) allows.
+    """
+    from edgegen.foreign import export as work
+
+    with watched(progress) as watcher:
+        return work.export_module(
+            module, example_inputs, as_tier(tier), name, constant, backends, Path(out) if out else None, overwrite,
+            bits, watcher,
+        )  # fmt: skip
+
+
+def export_file(
+    reference: str,
+    inputs: str = "",
+    constant: Sequence[str] = (),
+    tier: AnyTier = "high-phone",
+    backends: Sequence[str] = (),
+    out: AnyPath | None = None,
+    overwrite: bool = False,
+    bits: float | None = None,
+    progress: Watcher | bool = True,
+) -> ForeignResult:
+    """`export_module` of what `FILE.py:FUNCTION` makes; the user's own file is run. inputs: `name=1x4x8x8:float32`."""
+    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.module_file import load_module
+
+    source = load_module(reference, inputs, tuple(constant))
+    with watched(progress) as watcher:
+        return export_sources(
+            source.origin["name"],
+            [source],
+            as_tier(tier),
+            backends,
+            Path(out) if out else None,
+            overwrite,
+            bits,
+            report=watcher,
+        )
+
+
+def export_folder(
+    folder: AnyPath,
+    tier: AnyTier = "high-phone",
+    backends: Sequence[str] = (),
+    components: Sequence[str] = (),
+    resolution: tuple[int, int] | None = None,
+    tokens: int = 0,
+    out: AnyPath | None = None,
+    overwrite: bool = False,
+    bits: float | None = None,
+    lora: AnyPath | None = None,
+    lora_scale: float = 1.0,
+    progress: Watcher | bool = True,
+) -> ForeignResult:
+    """A verified bundle of a folder that diffusers or transformers saved: a pipeline, or one network.
+
+    components: names of the folder's networks, all that a phone needs if empty. resolution: pixels (width, height),
+    1024x1024 if None. tokens: of the text, the family's own if 0. lora: weights merged into the transformer. Nothing
+    of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
+    and code of the folder's own.
+    """
+    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.sources import Lora, Size, open_sources
+
+    size = Size(*(resolution or (1024, 1024)), tokens)
+    sources = open_sources(Path(folder), size, components, Lora(Path(lora), lora_scale) if lora else None)
+    with watched(progress) as watcher:
+        return export_sources(
+            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits,
+            Path(folder), (size.width, size.height), watcher,
+        )  # fmt: skip
+
+
+def is_foreign(folder: AnyPath) -> bool:
+    """Whether a folder is one that diffusers or transformers saved."""
+    from edgegen.foreign.folder import is_foreign as found
+
+    return found(Path(folder))
 
 
 def generate_image(

@@ -16,6 +16,7 @@ from edgegen.bundle import MANIFEST, Bundle, load_bundle
 from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError, brief, unknown
 from edgegen.files import user_path
+from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
@@ -80,6 +81,8 @@ def generate(
     check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
     with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
+        if isinstance(bundle.manifest, ForeignManifest):
+            return draw_with_pipeline(bundle, request, report, advance)
         return draw_and_save(bundle, request, report, advance)
 
 
@@ -120,6 +123,32 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
         round(time.perf_counter() - start, 3),
         tuple(previews),
     )
+
+
+def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
+    """Draws with the pipeline of diffusers that a bundle of foreign networks was made of."""
+    from edgegen.foreign.pipeline import open_pipeline, run_pipeline
+
+    if request.preview or request.checkpoint or request.backend == "torch":
+        raise InputError("a foreign bundle draws with its artifacts alone, without previews.", "Leave that out.")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise InputError(f"seed {request.seed} is outside 0 to {MAX_SEED}.")
+    backend = request.backend or next(b for b in fastest_first() if b in bundle.backends)
+    if backend not in bundle.backends:
+        raise unknown("back end", backend, bundle.backends)
+    out = check_out(request.out or Path(f"{slug(request.prompt)}.png"))
+    start = time.perf_counter()
+    report(f"drawing with {backend}")
+    picture, steps, guidance = run_pipeline(
+        open_pipeline(bundle, backend), request.prompt, bundle.manifest.resolution, request.seed, request.steps,
+        request.guidance, advance,
+    )  # fmt: skip
+    save_picture(picture, out)
+    seconds = round(time.perf_counter() - start, 3)
+    return Drawn(
+        str(out), request.prompt, str(bundle.root), backend, request.seed, steps, guidance, picture.size, False, False,
+        seconds, (),
+    )  # fmt: skip
 
 
 def newest_bundle(root: Path) -> Path:

@@ -19,7 +19,7 @@ from edgegen.rewrite.component import TensorSpec
 from edgegen.schema import Form, Name, OneOf, Range, Sha256, Size, Text, from_values
 from edgegen.strict_json import read_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, FOREIGN_VERSION = 1, 2  # of our own networks; of any, which `pipeline` describes
 MANIFEST = "manifest.json"
 COMPONENTS = ("text_encoder", "transformer", "decoder")
 ELEMENTS = 2**28  # of one tensor that goes in or out; the latent of a 16384² picture of 16 channels has 2**26
@@ -93,6 +93,48 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class ForeignArtifact(Artifact):
+    """One foreign network on one back end; its name and its inputs' are the network's own."""
+
+    name: Name
+    inputs: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
+    outputs: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
+
+
+Whole = Annotated[int, Range(0, 2**15)]
+
+
+@dataclass(frozen=True)
+class ForeignManifest(Manifest):
+    """What a bundle of foreign networks says: `pipeline` has what the fields of our own networks cannot say.
+
+    pipeline: kind ("network" or "pipeline"), networks {name: class, sinusoids [{name, source, size, order,
+    frequencies}], cases {path, sha256, bytes}, family, prediction, sampler, guidance, packing, ...}. Features of a
+    timestep t are the cosines and sines, in that order, of t times each frequency.
+    """
+
+    resolution: tuple[Whole, Whole]  # 0, 0 where it is not of pictures
+    steps: Annotated[int, Range(0, 1000)]
+    sigmas: Annotated[tuple[Annotated[float, Range(0, 1)], ...], Size(0, 1001)]
+    latent_shape: Annotated[tuple[Side, ...], Size(0, 8)]
+    prompts: Annotated[tuple[Text, ...], Size(0, 4096)]
+    components: Annotated[tuple[ForeignArtifact, ...], Size(1, 64)]
+    pipeline: dict = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        return {"format_version": FOREIGN_VERSION} | asdict(self)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What `pipeline.networks.NAME.cases` must hold."""
+
+    path: PathInside
+    sha256: Sha256
+    bytes: Bytes
+
+
+@dataclass(frozen=True)
 class TimestepFeatures:
     """What `timestep_features` of a manifest must hold."""
 
@@ -127,12 +169,16 @@ def read_manifest(path: Path) -> Manifest:
         )
     values = read_json(path, AGAIN)
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version not in (FORMAT_VERSION, FOREIGN_VERSION) or isinstance(version, bool):
         raise InputError(
-            f"{path}: format_version is {brief(version)}, this edgegen reads {FORMAT_VERSION}.",
+            f"{path}: format_version is {brief(version)}, this edgegen reads {FORMAT_VERSION} and {FOREIGN_VERSION}.",
             "Use the edgegen that wrote it, or export again.",
         )
     try:
+        if version == FOREIGN_VERSION:
+            foreign = from_values(ForeignManifest, values, strangers=True)
+            check_foreign(foreign)
+            return foreign
         manifest = from_values(Manifest, values, strangers=True)
         check_whole(manifest)
         return manifest
@@ -162,6 +208,28 @@ def check_whole(manifest: Manifest) -> None:
     names = [file.name for file in manifest.tokenizer]
     if len(set(names)) < len(names):
         raise InputError(f"tokenizer lists {names[0]} twice.")
+
+
+def check_foreign(manifest: ForeignManifest) -> None:
+    """Refuses a bundle of foreign networks whose parts contradict each other, or that says nothing of a network."""
+    networks, seen = manifest.pipeline.get("networks"), set()
+    for number, artifact in enumerate(manifest.components):
+        where = f"components[{number}]"
+        if artifact.backend not in backend_names():
+            raise InputError(f"{where}: back end {artifact.backend!r} is not known to this edgegen.")
+        if (artifact.name, artifact.backend) in seen:
+            raise InputError(f"{where} is the second {artifact.name} for {artifact.backend}.")
+        seen.add((artifact.name, artifact.backend))
+        for spec in (*artifact.inputs, *artifact.outputs):
+            if math.prod(spec.shape) > ELEMENTS:
+                raise InputError(f"{where}.{spec.name} has {math.prod(spec.shape)} elements, the limit is {ELEMENTS}.")
+        check_options(artifact, where)
+        if artifact.backend not in manifest.floors_db:
+            raise InputError(f"floors_db.{artifact.backend} is missing.")
+        entry = networks.get(artifact.name) if isinstance(networks, dict) else None
+        if not isinstance(entry, dict) or not isinstance(entry.get("sinusoids"), list):
+            raise InputError(f"pipeline.networks.{artifact.name}.sinusoids is missing.")
+        from_values(Cases, entry.get("cases"), f"pipeline.networks.{artifact.name}.cases", strangers=True)
 
 
 def check_sigmas(manifest: Manifest) -> None:

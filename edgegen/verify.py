@@ -14,10 +14,12 @@ from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
 from edgegen.callbacks import Report
 from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
+from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
 from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.cases import read_cases
 from edgegen.pipeline.draw import denoise, draw
 from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
 from edgegen.pipeline.torch import TorchNetworks
@@ -311,6 +313,8 @@ def verify_folder(
             raise unknown("back end", backend, bundle.backends)
     chosen = tuple(a for a in m.components if not backends or a.backend in backends)
     bundle = replace(bundle, manifest=replace(m, components=chosen))
+    if isinstance(m, ForeignManifest):
+        return Verification(str(folder), tuple(verify_cases(bundle, report)))
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")
     parameters = sum(p.numel() for p in networks.transformer.parameters())
@@ -318,3 +322,15 @@ def verify_folder(
     with threads_for(parameters):
         reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole)
         return Verification(str(folder), tuple(verify_all(bundle, reference, report)))
+
+
+def verify_cases(bundle: Bundle, report: Report) -> list[Row]:
+    """A row for every artifact of foreign networks, on the cases that the bundle holds."""
+    rows = []
+    for artifact in bundle.manifest.components:
+        report(f"verifying {artifact.name} on {artifact.backend}")
+        cases = [Case(feed, expected) for feed, expected in read_cases(bundle, artifact.name)]
+        floors = bundle.manifest.floors_db
+        floor = floors.get(f"{artifact.backend}/{artifact.name}", floors[artifact.backend])
+        rows.append(compare(open_artifact(bundle, artifact), cases, artifact.name, artifact.backend, floor))
+    return rows

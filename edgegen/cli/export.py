@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ from edgegen.show import size, table
 
 if TYPE_CHECKING:
     from edgegen.export import Plan, Result
+    from edgegen.foreign.export import ForeignResult
 
 
 def export(
@@ -34,6 +35,23 @@ def export(
     preset: Preset = "",
     resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
     components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
+    module: Annotated[
+        str,
+        typer.Option(metavar="FILE.py:FUNCTION", help="A network of your own: the function makes it. Runs the file."),
+    ] = "",
+    inputs: Annotated[
+        str, typer.Option(metavar="A=1x4x8x8,B=1:int64", help="With --module: example inputs by name, random.")
+    ] = "",
+    constant: Annotated[
+        str, typer.Option(metavar="A,B", help="With --module: inputs that become part of the program.")
+    ] = "",
+    tokens: Annotated[
+        int, typer.Option(metavar="N", help="Text tokens of a diffusers folder; the family's own if left out.")
+    ] = 0,
+    lora: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="LoRA safetensors to merge into a folder's transformer.")
+    ] = None,
+    lora_scale: Annotated[float, typer.Option(metavar="S", help="With --lora: its strength.")] = 1.0,
     bits: Annotated[
         float | None,
         typer.Option(
@@ -51,7 +69,28 @@ def export(
     """Slices, rewrites and writes a model for phones, checks every file against PyTorch and draws a sample."""
     from edgegen import api, show
 
-    console, opened = show.console(), open_checkpoint(checkpoint, preset)
+    console = show.console()
+    if module or (checkpoint and api.is_foreign(checkpoint)):
+        if dry_run or preset:
+            raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
+        if module and (checkpoint or components or resolution or tokens or lora):
+            raise InputError("--checkpoint, --components, --resolution, --tokens and --lora do not go with --module.")
+        shared: dict[str, Any] = {
+            "tier": api.load_tier(tier), "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits,
+        }  # fmt: skip
+        with show.Progress(console) as progress:
+            if module:
+                made = api.export_file(module, inputs, split(constant), progress=progress, **shared)
+            else:
+                made = api.export_folder(
+                    checkpoint or "", components=split(components), resolution=parse_resolution(resolution),
+                    tokens=tokens, lora=lora, lora_scale=lora_scale, progress=progress, **shared,
+                )  # fmt: skip
+        show.print_json(made.to_dict()) if as_json else show_foreign(console, made)
+        return
+    if inputs or constant or tokens or lora:
+        raise InputError("--inputs, --constant, --tokens and --lora go with --module or a folder of diffusers.")
+    opened = open_checkpoint(checkpoint, preset)
     what = (
         opened,
         api.load_tier(tier),
@@ -78,6 +117,22 @@ def export(
             show_result(show.results(), error.kept)
         raise
     show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
+
+
+def show_foreign(to: Console, result: ForeignResult) -> None:
+    """The table of an export of foreign networks."""
+    rows = []
+    for artifact, row in zip(result.artifacts, result.rows, strict=True):
+        found = result.networks[artifact.name]["backends"][artifact.backend]
+        unknown = ", ".join(found["unknown"]) or "none"
+        rows.append(
+            (artifact.name, artifact.backend, f"{artifact.bytes:,}", str(found["moves"]), unknown, *decibels(row))
+        )
+    heads = ("component", "back end", ">bytes", ">moves", "without a layout", ">PSNR", ">floor")
+    to.print(table(heads, rows, f"{result.model}, tier {result.tier.name}"))
+    to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
+    to.print(f"Bundle: {escape(str(result.out))}", soft_wrap=True)
+    to.print(f"Next: [bold]edgegen verify {escape(str(result.out))}[/]", soft_wrap=True)
 
 
 def show_result(to: Console, result: Result) -> None:

@@ -18,9 +18,11 @@ from edgegen.cli.devices import devices
 from edgegen.cli.doctor import doctor
 from edgegen.cli.evaluate import evaluate_app
 from edgegen.cli.export import export
+from edgegen.cli.families import families
 from edgegen.cli.generate import generate
 from edgegen.cli.inspect import inspect
 from edgegen.cli.quantize import quantize
+from edgegen.cli.ranges import ranges
 from edgegen.cli.recommend import recommend
 from edgegen.cli.tiers import tiers
 from edgegen.cli.train import train_app
@@ -48,6 +50,8 @@ for command, example in (
     (bench, "edgegen bench --bundle out/emoji/low-android --compare onnx executorch"),
     (recommend, "edgegen recommend --device pixel8 --budget 3s --memory 1.5GB"),
     (tiers, "edgegen tiers --json"),
+    (families, "edgegen families --json"),
+    (ranges, "edgegen ranges --checkpoint ./PixArt-Sigma-XL-2-1024-MS"),
     (devices, "edgegen devices pixel8 --json"),
     (doctor, "edgegen doctor"),
 ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,13 @@ from edgegen.quantize.moments import Moments
 from edgegen.quantize.palette import Palette, palette_bytes, palettize
 
 MEMORY = 2**30  # bytes of second moments held at once; a model that needs more takes more passes
+
+
+class Inputs(Protocol):
+    """Arguments of a network, in call order."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list
 
 @torch.no_grad()
 def moments(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Batch], progress: Advance = lambda done, of: None
+    model: nn.Module, names: Sequence[str], batches: Sequence[Inputs], progress: Advance = lambda done, of: None
 ) -> dict[str, Moments]:
     """The second moments of the inputs of layers, from one pass of every batch."""
     found = {name: Moments(model.get_submodule(name), seed) for seed, name in enumerate(names)}
@@ -86,7 +94,7 @@ def _adder(to: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
 @torch.no_grad()
 def measure(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Inputs],
     candidates: Sequence[int] = (4, 8),
     int8: bool = True,
     weighted: bool = False,
@@ -128,7 +136,7 @@ def measure(
 
 
 @contextmanager
-def replaced(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+def replace_weights(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
     """The model with other values in some weights, by name, until the block ends."""
     kept = {name: model.get_parameter(name).data for name in weights}
     try:
@@ -144,7 +152,7 @@ def replaced(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
 def velocity_error(model: nn.Module, batches: Sequence[Batch], weights: dict[str, Tensor]) -> float:
     """Mean squared error of the velocity with other values in some weights."""
     total, count = 0.0, 0
-    with replaced(model, weights):
+    with replace_weights(model, weights):
         for batch in batches:
             error = (model(*batch.inputs) - batch.velocity).double().square()
             total, count = total + float(error.sum()), count + error.numel()
