@@ -26,7 +26,8 @@ class RecordTest {
         val files = AppFiles(folder)
         bundle.root.copyRecursively(File(files.inbox, bundle.root.name))
         val versions = mapOf("onnxruntime" to OnnxEngine.version)
-        SeparateBench(files, mapOf(ONNX to OnnxEngine()), LinuxMachine(), versions, BenchSettings(seconds = 30.0)).run(bundle.root.name)
+        val engines = mapOf(ONNX to OnnxEngine())
+        SeparateBench(files, engines, LinuxMachine(), versions, BenchSettings(seconds = 30.0), isFreshProcess = false).run(bundle.root.name)
         assertEquals("{\"state\":\"done\"", files.benchStatus.readText().substringBefore(','), files.benchStatus.readText())
         val rows = files.records.read()
         assertEquals(PARTS, rows.map { it.text("component") })
@@ -35,6 +36,7 @@ class RecordTest {
             assertTrue(latency.getValue("runs").jsonArray.size >= 20 && latency.number("p50") > 0, row.text("component"))
             println("%s: %.2f ms".format(row.text("component"), latency.number("p50")))
         }
-        System.getProperty("edgegen.rows").orEmpty().ifEmpty { null }?.let { File(folder, AppFiles.RECORDS).copyTo(File(it), overwrite = true) }
+        val kept = System.getProperty("edgegen.rows").orEmpty()
+        if (kept.isNotEmpty()) File(folder, AppFiles.RECORDS).copyTo(File(kept), overwrite = true)
     }
 }

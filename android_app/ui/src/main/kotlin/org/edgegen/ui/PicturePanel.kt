@@ -48,8 +48,10 @@ internal fun PicturePanel(state: DrawState, host: Host, modifier: Modifier) {
 private fun Progress(done: Int, of: Int) {
     Text(LocalStrings.current.step(done, of), Modifier.semantics { liveRegion = LiveRegionMode.Polite })
     val range = ProgressBarRangeInfo(done.toFloat(), 0f..of.toFloat(), of)
-    Box(Modifier.fillMaxWidth().height(6.dp).background(MaterialTheme.colorScheme.surfaceVariant).semantics { progressBarRangeInfo = range }) {
-        Box(Modifier.fillMaxWidth(done.toFloat() / of).fillMaxHeight().background(MaterialTheme.colorScheme.primary))
+    val colors = MaterialTheme.colorScheme
+    val whole = Modifier.fillMaxWidth().height(6.dp).background(colors.surfaceVariant)
+    Box(whole.semantics { progressBarRangeInfo = range }) {
+        Box(Modifier.fillMaxWidth(done.toFloat() / of).fillMaxHeight().background(colors.primary))
     }
 }
 

@@ -49,7 +49,8 @@ class ScreenTest {
 
     private fun ComposeUiTest.show(strings: Strings = English) = setContent { EdgegenScreen(model, host, strings = strings, dark = false) }
 
-    private fun ComposeUiTest.await(text: String) = waitUntil(WAIT) { onAllNodesWithText(text, substring = true).fetchSemanticsNodes().isNotEmpty() }
+    private fun ComposeUiTest.await(text: String) =
+        waitUntil(WAIT) { onAllNodesWithText(text, substring = true).fetchSemanticsNodes().isNotEmpty() }
 
     private fun ComposeUiTest.importFromPage() {
         onNodeWithText("Models").performClick()

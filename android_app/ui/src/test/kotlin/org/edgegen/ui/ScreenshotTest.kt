@@ -39,7 +39,7 @@ class ScreenshotTest {
         model.settle { true }
         model.importInbox()
         model.settle { it.choice != null }
-        model.setPrompt(bundle.manifest.prompts.first())
+        model.setPrompt(bundle.manifest.prompts[1])
         model.setSeed("0")
         model.generate()
         assertNull(model.settle { it.result != null || it.failure != null }.failure)

@@ -12,7 +12,14 @@ import java.io.File
 import java.io.IOException
 
 /** How far a bench in another process is, for the screen and for `edgegen bench --adb`: "running", "done" or "failed". */
-data class BenchStatus(val state: String, val part: String = "", val done: Int = 0, val of: Int = 0, val message: String = "", val kind: String = "") {
+data class BenchStatus(
+    val state: String,
+    val part: String = "",
+    val done: Int = 0,
+    val of: Int = 0,
+    val message: String = "",
+    val kind: String = "",
+) {
     val isOver: Boolean get() = state != RUNNING
 
     /** Writes the status beside its name and renames, so that a reader sees all of it or what was before. */

@@ -33,6 +33,15 @@ interface ProcessMemory {
     fun resetPeak(): Boolean
 }
 
+/** Tells nothing. */
+object UntoldMemory : ProcessMemory {
+    override fun currentBytes() = 0L
+
+    override fun peakBytes() = 0L
+
+    override fun resetPeak() = false
+}
+
 /** What was measured: [runs] in the order they were taken, milliseconds; [peakBytes] 0 where it is not told. */
 class Measurement(
     val loadMs: Double,

@@ -17,8 +17,8 @@ import org.edgegen.core.text.Tokenizers
 /** The whole picture: text, every step, decoder. */
 const val PICTURE = "picture"
 
-/** What is measured of a bundle, in this order. */
-val PARTS = COMPONENTS + PICTURE
+/** What is measured of a bundle, in this order: the picture first, while the process is fresh and its memory tells. */
+val PARTS = listOf(PICTURE) + COMPONENTS
 
 private const val SEED = 0L
 private const val MIDDLE = 0.5 // the sigma a single step is timed at

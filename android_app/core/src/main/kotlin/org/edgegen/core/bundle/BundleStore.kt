@@ -61,16 +61,18 @@ class BundleStore(private val root: File, private val freeBytes: (File) -> Long 
     /** Removes what interrupted imports left, and puts a bundle back that was being replaced; call it at the start. */
     fun cleanUp() {
         for (folder in folders()) {
-            val replaced = folder.name.removePrefix(REPLACED).takeIf { folder.name.startsWith(REPLACED) }
-            val target = replaced?.let { File(root, it) }
-            if (target != null && !target.exists()) folder.renameTo(target) else if (folder.name.startsWith(".")) removeFolder(folder)
+            val target = File(root, folder.name.removePrefix(REPLACED))
+            when {
+                folder.name.startsWith(REPLACED) && !target.exists() -> folder.renameTo(target)
+                folder.name.startsWith(".") -> removeFolder(folder)
+            }
         }
     }
 
     private fun import(fill: (File) -> Unit): Bundle {
         val staging = File(root, "$STAGING${UUID.randomUUID()}")
         try {
-            check(staging.mkdirs()) { "cannot make ${staging.name}" }
+            if (!staging.mkdirs()) throw IOException("cannot make ${staging.name}")
             fill(staging)
             val bundle = Bundle.open(bundleFolder(staging), check = true)
             syncAll(bundle.root)

@@ -3,6 +3,7 @@ package org.edgegen.core.picture
 import org.edgegen.core.Failure
 import org.edgegen.core.draw.Picture
 import java.io.File
+import java.io.IOException
 import java.util.UUID
 
 /** A picture on disk and how it was made. */
@@ -25,7 +26,7 @@ class History(private val folder: File) {
         val file = File(folder, "%08d-${UUID.randomUUID().toString().take(8)}.png".format(java.util.Locale.ROOT, number))
         val partial = File(folder, file.name + PARTIAL)
         partial.writeBytes(encodePng(picture, mapOf(PARAMETERS to parameters.toJson())))
-        check(partial.renameTo(file)) { "cannot rename ${partial.name}" }
+        if (!partial.renameTo(file)) throw IOException("cannot rename ${partial.name}")
         files().drop(limit).forEach { it.delete() }
         return Entry(file, parameters)
     }

@@ -20,6 +20,7 @@ class SeparateBench(
     private val phone: Phone,
     private val versions: Map<String, String>,
     private val settings: BenchSettings = BenchSettings(),
+    private val isFreshProcess: Boolean = true,
 ) {
     /** Never throws what is expected: a failure is the last status. */
     fun run(name: String) {
@@ -46,7 +47,8 @@ class SeparateBench(
         val backends = engines.keys.filter { it in bundle.manifest.wholeBackends }
         if (backends.isEmpty()) bundle.backend(engines.keys.toList()) // says what is missing
         for (backend in backends) {
-            val job = BenchJob(bundle, engines.getValue(backend), backend, phone, versions, files.records, settings)
+            val isFresh = isFreshProcess && backend == backends.first()
+            val job = BenchJob(bundle, engines.getValue(backend), backend, phone, versions, files.records, settings, isFresh)
             job.run { part, done, of -> tell(BenchStatus(BenchStatus.RUNNING, "$part, $backend", done, of)) }
         }
     }
