@@ -251,7 +251,8 @@ def check_width(checkpoint: Checkpoint, tier: Tier) -> None:
         widths = (quantized.width,) if quantized else checkpoint.config.transformer.widths
         fitting = [other.name for other in list_tiers() if other.width in widths]
         told = f"Tiers that fit: {', '.join(fitting)}." if fitting else "No tier that ships has one of its widths."
-        raise InputError(f"tier {tier.name}: {error.message}", told) from None
+        kept = f"{error.remedy} " if quantized else ""  # it names the width to quantize
+        raise InputError(f"tier {tier.name}: {error.message}", f"{kept}{told}") from None
 
 
 def check_resolution(resolution: tuple[int, int]) -> None:
