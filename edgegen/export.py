@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -156,7 +157,8 @@ class Result:
     def require(self) -> None:
         """Raises VerificationError that names every row below its floor, and the back ends that were written."""
         try:
-            require(self.rows, f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}.")
+            written = f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}."
+            require(self.rows, f"{written}{advice(self.plan, self.rows)}")
         except VerificationError as error:
             error.kept = self
             raise
@@ -299,7 +301,7 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
                 rows.append(verify_picture(bundle, backend, reference)[0])
-        kept = keep_passing_(bundle, rows)
+        kept = keep_passing_(plan, bundle, rows)
         sample = draw_sample(plan, kept, meter, report)
         artifacts = list(kept.manifest.components)
         operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
@@ -311,14 +313,24 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     return result
 
 
-def keep_passing_(bundle: Bundle, rows: Sequence[Row]) -> Bundle:
+def advice(plan: Plan, rows: Sequence[Row]) -> str:
+    """What a tier can ask for where float16 is what failed."""
+    failed = {row.backend for row in rows if not row.passed}
+    half = [name for name in plan.backends if name in failed and plan.tier.backend(name).precision == "float16"]
+    could = [name for name in half if "float32" in find_backend(name).precisions]
+    if not could or plan.checkpoint.config.quantization is not None:
+        return ""
+    return f' A tier with precision = "float32" for {could[0]} takes twice the bytes and no Neural Engine.'
+
+
+def keep_passing_(plan: Plan, bundle: Bundle, rows: Sequence[Row]) -> Bundle:
     """The bundle without the back ends of which a row is below its floor, their files removed; where none is left,
     VerificationError.
     """
     failed = {row.backend for row in rows if not row.passed}
     kept = tuple(a for a in bundle.manifest.components if a.backend not in failed)
     if not kept:
-        require(rows, "No bundle was written.")
+        require(rows, f"No bundle was written.{advice(plan, rows)}")
     for backend in failed:
         shutil.rmtree(bundle.root / backend)
     return replace(bundle, manifest=replace(bundle.manifest, components=kept))
@@ -329,8 +341,7 @@ def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report
     write them, the largest first, while this one runs the original.
     """
     networks, references = TorchNetworks(plan.checkpoint, plan.tier.width), []
-    order = sorted(range(len(plan.parts)), key=lambda i: (-plan.parts[i].parameters, -i))
-    two = fits_two(plan)
+    order, two, here = hardest_first(plan), fits_two(plan), os.getpid()
     if two:
         load_(networks, plan)  # once, before the process is copied
 
@@ -340,8 +351,10 @@ def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report
             references.append(make_reference_of(plan, networks))
 
     def work(job: int) -> dict:
-        own = Meter()
-        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, report)
+        own, tell = Meter(), report if os.getpid() == here else silent
+        if tell is silent:
+            torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
+        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
         return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
 
     results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
@@ -349,6 +362,15 @@ def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report
         meter.stages += [Stage(**stage) for stage in results[part]["stages"]]
     made = [json.loads(json.dumps(results[part]["artifact"])) for part in range(len(order))]
     return references[0], [from_values(Artifact, values) for values in made]
+
+
+def silent(line: str) -> None:
+    """A report of a process that has no terminal of its own."""
+
+
+def hardest_first(plan: Plan) -> list[int]:
+    """The parts in the order of how long they may take: transformers first, of them those of the last back ends."""
+    return sorted(range(len(plan.parts)), key=lambda i: (plan.parts[i].component != "transformer", -i))
 
 
 def fits_two(plan: Plan) -> bool:
@@ -379,12 +401,18 @@ def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
 
 
 def check_space(plan: Plan) -> None:
-    """Refuses an export that the disk cannot hold, before the work."""
+    """Refuses an export that the disk or the memory cannot hold, before the work."""
     free = free_bytes(plan.out)
     if free < plan.bytes:
         raise InputError(
             f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about {plan.bytes / 2**20:.0f} MiB needed.",
             "Free some space, or choose another --out.",
+        )
+    memory = available_bytes()
+    if memory < plan.memory_bytes:
+        raise InputError(
+            f"about {plan.memory_bytes / 2**30:.1f} GiB of memory are needed, {memory / 2**30:.1f} GiB are free.",
+            "Close other programs, choose a narrower tier, or a smaller --resolution.",
         )
 
 

@@ -33,6 +33,7 @@ class Contents:
     bytes: int
     resident_bytes: int
     delegated: int | None  # ExecuTorch: operations inside XNNPACK
+    storage: dict[str, int]  # Core AI: numbers stored by type, most first
     findings: tuple[Finding, ...]  # Core ML and Core AI: the Neural Engine's rules
 
     @property
@@ -87,6 +88,7 @@ def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:
         bytes=artifact.bytes,
         resident_bytes=artifact.resident_bytes,
         delegated=program.delegated,
+        storage=dict(program.storage),
         findings=tuple(backend.lint(path)) if backend.lint else (),
     )
 

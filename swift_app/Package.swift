@@ -12,21 +12,24 @@ let onnxTargets: [Target] = [
   .target(name: "EdgegenONNX", dependencies: ["EdgegenCore", "COnnxRuntime"]),
 ]
 
+/// A copy that carries a bundle (`edgegen app ios`) has neither tests nor what only they need.
+func isThere(_ folder: String) -> Bool {
+  FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/\(folder)")
+}
+
 /// Linux has no Core ML: tests run the code around it with a stand-in that replays what a test says.
 #if os(Linux)
-  let coreMLStub: [Target] = [.target(name: "CoreML", path: "Stubs/CoreML")]
-  let coreML: [Target.Dependency] = ["CoreML"]
+  let hasStub = isThere("Stubs")
 #else
-  let coreMLStub: [Target] = []
-  let coreML: [Target.Dependency] = []
+  let hasStub = false
 #endif
+let coreMLStub: [Target] = hasStub ? [.target(name: "CoreML", path: "Stubs/CoreML")] : []
+let coreML: [Target.Dependency] = hasStub ? ["CoreML"] : []
 
 let linuxObservation: Target.Dependency = .target(name: "LinuxObservation", condition: .when(platforms: [.linux]))
 let coreMLOnMacs: Target.Dependency = .target(name: "EdgegenCoreML", condition: .when(platforms: [.macOS]))
 let onnx: [Target.Dependency] = hasOnnx ? ["EdgegenONNX"] : []
 
-/// A copy that carries a bundle (`edgegen app ios`) has no tests.
-let hasTests = FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests")
 let tests: [Target] = [.testTarget(name: "EdgegenTests", dependencies: ["EdgegenCore", "EdgegenCoreML"] + coreML)]
 
 let targets: [Target] = [
@@ -47,5 +50,5 @@ let package = Package(
     .library(name: "EdgegenApple", targets: ["EdgegenCore", "EdgegenCoreML", "EdgegenCoreAI"]),
     .executable(name: "edgegen-swift", targets: ["edgegen-swift"]),
   ],
-  targets: targets + coreMLStub + (hasOnnx ? onnxTargets : []) + (hasTests ? tests : [])
+  targets: targets + coreMLStub + (hasOnnx ? onnxTargets : []) + (isThere("Tests") ? tests : [])
 )

@@ -1,13 +1,61 @@
 """Shared helpers: small configurations that exercise every part, and the measure all comparisons use."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 
+from edgegen.errors import EdgegenError
 from edgegen.model.config import DiTConfig
 from edgegen.model.elastic import ElasticDiT
 
 torch.set_num_threads(1)
+EXTRAS = {  # whose absence skips a test that needs it
+    "resvg_py": "train", "peft": "train", "diffusers": "train", "tensorboard": "train", "pyarrow": "data",
+    "pillow_heif": "data", "matplotlib": "bench",
+}  # fmt: skip
+
+
+def missing_extra(error: BaseException | None) -> str:
+    """The extra without which a test failed, or nothing: its module is named and is not installed."""
+    while error is not None:
+        for module, extra in EXTRAS.items():
+            named = getattr(error, "name", None) == module or f"edgegen[{extra}]" in str(error)
+            if isinstance(error, ImportError | EdgegenError) and named and not is_installed(module):
+                return extra
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # kept from being imported
+        return False
+
+
+def skip_without_extra(error: BaseException) -> None:
+    if extra := missing_extra(error):
+        pytest.skip(f"needs the extra [{extra}]")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    try:
+        return (yield)
+    except Exception as error:
+        skip_without_extra(error)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    try:
+        return (yield)
+    except Exception as error:
+        skip_without_extra(error)
+        raise
 
 
 def decibels(reference, value) -> float:

@@ -58,10 +58,10 @@ def one_step(changes: dict, sharded: bool) -> tuple[dict, dict[str, torch.Tensor
     run.model.load_state_dict(scrambled(CONFIG).state_dict())
     if sharded:
         run.shard_()
-    losses = loop.step_(run, torch.optim.SGD(run.trained().values(), lr=0.0), captioned(), training, 0)
-    gradients = {name: p.grad for name, p in run.trained().items() if p.grad is not None}
+    losses = loop.step_(run, torch.optim.SGD(run.trained_parameters().values(), lr=0.0), captioned(), training, 0)
+    gradients = {name: p.grad for name, p in run.trained_parameters().items() if p.grad is not None}
     assert all(isinstance(gradient, DTensor) == sharded for gradient in gradients.values())
-    return losses, {name: parallel.whole(gradient).contiguous() for name, gradient in gradients.items()}
+    return losses, {name: parallel.gather(gradient).contiguous() for name, gradient in gradients.items()}
 
 
 def all_gradients(settings: dict) -> None:

@@ -65,9 +65,9 @@ def test_folding_equals_the_batch_norm_it_replaces():
     module.norm.running_var.uniform_(0.1, 9)
     module.eval()
     image = torch.rand(2, 3, 32, 32)
-    folded = module.folded(TINY)
+    folded = module.fold(TINY)
     torch.testing.assert_close(folded.encoder(image), module.encode(image), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(module.folded(TINY).encoder(image), folded.encoder(image))  # the source is untouched
+    torch.testing.assert_close(module.fold(TINY).encoder(image), folded.encoder(image))  # the source is untouched
 
 
 def test_psnr_agrees_with_its_definition():
@@ -105,7 +105,7 @@ def test_rate_warms_up_peaks_and_ends_near_zero():
 def test_training_lowers_the_error_of_held_out_pictures(tmp_path):
     images = pictures(8)
     training = AutoencoderTraining(steps=30, batch=4, crop=32, warmup=3, peak_rate=5e-3)
-    untrained = reconstruction_psnr(NormalisedAutoencoder(TINY).folded(TINY), images[6:]).mean()
+    untrained = reconstruction_psnr(NormalisedAutoencoder(TINY).fold(TINY), images[6:]).mean()
     trained = train_autoencoder(images[:6], images[6:], tmp_path, TINY, training)
     assert reconstruction_psnr(trained, images[6:]).mean() > untrained + 3
 

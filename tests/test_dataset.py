@@ -93,7 +93,10 @@ def write_shards(folder: Path, made) -> None:
 
 
 def write_parquet(folder: Path, made, **columns) -> None:
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow, parquet = (
+        pytest.importorskip("pyarrow", reason="needs the extra [data]"),
+        pytest.importorskip("pyarrow.parquet", reason="needs the extra [data]"),
+    )
     (folder / "data").mkdir(parents=True)
     images = [{"bytes": data, "path": f"{name}.png"} for name, data, _ in made]
     table = columns or {"image": images, "text": [texts for _, _, texts in made]}

@@ -31,7 +31,7 @@ from edgegen.errors import EdgegenError, InputError
 from edgegen.evaluate import PUBLIC, detector_training, efficientnet, head_data, judge, prompts
 from edgegen.evaluate.composition import corner_of, directions, satisfies, tally
 from edgegen.evaluate.detector import Detection, Detector, DetectorConfig, decode, detect
-from edgegen.evaluate.detector_data import Crowds, detector_config, disjoint, scattered, targets, worn
+from edgegen.evaluate.detector_data import Crowds, detector_config, disjoint, scatter, targets, worn
 from edgegen.evaluate.detector_training import (
     DetectorTraining,
     detector_loss,
@@ -41,7 +41,7 @@ from edgegen.evaluate.detector_training import (
     train_detector,
 )
 from edgegen.evaluate.distances import frechet_distance, kernel_distance
-from edgegen.evaluate.drawing import Condition, draw_all, draw_batch, draw_into, noises, torch_draw
+from edgegen.evaluate.drawing import EncodedPrompts, draw_all, draw_batch, draw_into, noises, torch_draw
 from edgegen.evaluate.evaluation import Settings, evaluate_transformers
 from edgegen.evaluate.layouts import grid, read_dpg, read_geneval, write_dpg, write_geneval
 from edgegen.evaluate.neighbours import precision_recall
@@ -460,7 +460,7 @@ def test_crowds_depend_on_seed_and_step_alone_and_do_not_overlap(sprites):
     rng = np.random.Generator(np.random.PCG64(0))
     for count in (1, 2, 3, 4):
         for _ in range(50):
-            places = np.array(scattered(rng, count))
+            places = np.array(scatter(rng, count))
             assert disjoint(places[:, :2], places[:, 2])
             assert (places[:, :2] - places[:, 2:] / 2 >= 0).all() and (places[:, :2] + places[:, 2:] / 2 <= 1).all()
 
@@ -548,7 +548,7 @@ PROMPTS = ["a dog", "a red heart on blue", "two cats"]
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_a_batch_is_drawn_as_one_by_one(checkpoint, guidance):
     sigmas = flow_sigmas(3, 3.0)
-    condition = Condition.of(checkpoint, PROMPTS)
+    condition = EncodedPrompts.of(checkpoint, PROMPTS)
     together = draw_batch(checkpoint.transformer(0.5), condition, noises((4, 4, 4), range(3)), sigmas, guidance)
     networks = TorchNetworks(checkpoint, 0.5)
     for index, prompt in enumerate(PROMPTS):
@@ -558,7 +558,7 @@ def test_a_batch_is_drawn_as_one_by_one(checkpoint, guidance):
 
 
 def test_drawing_refuses_what_does_not_fit_and_what_is_not_finite(checkpoint):
-    condition, dit = Condition.of(checkpoint, PROMPTS), checkpoint.transformer(0.5)
+    condition, dit = EncodedPrompts.of(checkpoint, PROMPTS), checkpoint.transformer(0.5)
     with pytest.raises(InputError, match="2 noises for 3 prompts"):
         draw_batch(dit, condition, noises((4, 4, 4), range(2)), [1.0, 0.0])
     with pytest.raises(EdgegenError, match="not finite"):
@@ -567,7 +567,11 @@ def test_drawing_refuses_what_does_not_fit_and_what_is_not_finite(checkpoint):
 
 def test_drawing_goes_on_where_it_was_interrupted(checkpoint, tmp_path):
     each = torch_draw(
-        checkpoint.transformer(1.0), checkpoint.decoder(), Condition.of(checkpoint, PROMPTS * 3), flow_sigmas(2), 2.0
+        checkpoint.transformer(1.0),
+        checkpoint.decoder(),
+        EncodedPrompts.of(checkpoint, PROMPTS * 3),
+        flow_sigmas(2),
+        2.0,
     )
     whole, asked = draw_all(each, 9, 4), []
 

@@ -226,11 +226,8 @@ def test_a_table_of_a_narrow_terminal_breaks_no_word():
     narrow, wide = (Console(width=width, record=True, file=open(os.devnull, "w")) for width in (24, 80))
     for console in (narrow, wide):
         console.print(sheet)
-    told = narrow.export_text()
-    assert (
-        "component: transformer\nback end: onnx\nbytes: 1,234,567" in told.replace(" \n", "\n")
-        and "bytes: \n" not in told
-    )
+    told = "\n".join(text.rstrip() for text in narrow.export_text().splitlines())
+    assert "component: transformer\nback end: onnx\nbytes: 1,234,567" in told and "bytes:\n" not in told
     assert re.search(r"transformer +onnx +1,234,567", wide.export_text())
 
 
@@ -441,3 +438,19 @@ def test_long_stages_say_so_without_a_terminal(monkeypatch, capfd):
         time.sleep(0.3)
     told = capfd.readouterr().err
     assert told.count("long [/x] work 3/9") >= 2 and "so far" in told
+
+
+def test_a_tier_may_ask_for_float32_where_float16_does_not_reach(copy, capfd):
+    """A residual stream beyond what fp16 holds: refused with what to do, and done."""
+    path = copy / "checkpoint" / "decoder.safetensors"
+    state = load_file(path)
+    names = [name for name in state if name.startswith("layers.0.")]
+    save_file({name: tensor * (60_000 if name in names else 1) for name, tensor in state.items()}, path)
+    arguments = line(copy, "--backend", "coreml", "--components", "decoder", "--out", copy / "o")
+    assert run(arguments) == 1
+    assert 'precision = "float32" for coreml' in capfd.readouterr().err and not (copy / "o").exists()
+    tier = copy / "tier.toml"
+    tier.write_text(tier.read_text().replace('precision = "float16"', 'precision = "float32"'))
+    assert run(arguments) == 0
+    (artifact,) = load_bundle(copy / "o").manifest.components
+    assert artifact.inputs[0].dtype == "float32" and artifact.bytes > 4 * 5000

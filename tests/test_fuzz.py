@@ -16,20 +16,8 @@ COUNT = 2 * len(KINDS)
 
 def test_a_short_run_finds_nothing_wrong(tmp_path):
     """In a process of its own, without threads: children are copies of it."""
-    line = [
-        sys.executable,
-        "-m",
-        "tests.fuzz",
-        "--seconds",
-        "120",
-        "--most",
-        str(COUNT),
-        "--seed",
-        "1",
-        "--backends",
-        "onnx",
-    ]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    options = ["--seconds", "120", "--most", str(COUNT), "--seed", "1", "--backends", "onnx"]
+    done = subprocess.run([sys.executable, "-m", "tests.fuzz", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and f"{COUNT} inputs, 0 wrong" in done.stdout, done.stdout + done.stderr
 
 

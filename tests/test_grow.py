@@ -9,7 +9,7 @@ from test_train import CONFIG, FAST, captioned
 
 from edgegen.errors import InputError
 from edgegen.model.elastic import ElasticDiT, elastic_state, load_elastic_, materialize
-from edgegen.train.stages.grow import moved_heads, opened_start, own_parameters, widened
+from edgegen.train.stages.grow import moved_heads, open_start, own_parameters, widen
 from edgegen.train.stages.loop import train_elastic
 from edgegen.train.stages.results import elastic_result
 
@@ -21,7 +21,7 @@ def grown(wide, seed: int = 1):
     narrow = scrambled(replace(wide.at(0.5), widths=(1.0,))).full
     model = ElasticDiT(wide)
     with torch.no_grad():
-        load_elastic_(model, widened(wide.at(0.5), narrow.state_dict(), wide, seed))
+        load_elastic_(model, widen(wide.at(0.5), narrow.state_dict(), wide, seed))
     return narrow, model
 
 
@@ -41,7 +41,7 @@ def test_heads_that_read_another_key_head_get_a_stand_in():
     plain = scrambled(narrow).full
     grown = ElasticDiT(wide)
     with torch.no_grad():
-        load_elastic_(grown, widened(narrow, plain.state_dict(), wide, 0))
+        load_elastic_(grown, widen(narrow, plain.state_dict(), wide, 0))
         inputs = random_inputs(narrow)
         assert torch.equal(grown(0.5, *inputs), plain(*inputs))
         cross, theirs = grown.full.up[0].cross, plain.up[0].cross
@@ -71,7 +71,7 @@ def test_only_the_same_network_with_a_multiple_of_the_channels_grows():
     state = scrambled(small_config(widths=(1.0,))).full.state_dict()
     for wide in (small_config(hidden=96, widths=(1.0,)), small_config(hidden=128, blocks=8, widths=(1.0,))):
         with pytest.raises(InputError, match="cannot grow"):
-            widened(small_config(widths=(1.0,)), state, wide, 0)
+            widen(small_config(widths=(1.0,)), state, wide, 0)
 
 
 def test_a_run_begins_with_another_run_s_average_and_resumes_without_it(tmp_path):
@@ -79,7 +79,7 @@ def test_a_run_begins_with_another_run_s_average_and_resumes_without_it(tmp_path
     train_elastic(captioned(), captioned(), tmp_path / "narrow", narrow, FAST)
     _, learnt = elastic_result(tmp_path / "narrow")
     training = replace(FAST, start=str(tmp_path / "narrow"), start_width=1.0)
-    start = opened_start(CONFIG, training, tmp_path / "wide")
+    start = open_start(CONFIG, training, tmp_path / "wide")
     first = ElasticDiT(CONFIG)
     with torch.no_grad():
         load_elastic_(first, start)
@@ -88,22 +88,22 @@ def test_a_run_begins_with_another_run_s_average_and_resumes_without_it(tmp_path
     frozen = replace(training, rate=1e-9, weight_decay=0.0)
     after = train_elastic(captioned(), captioned(), tmp_path / "wide", CONFIG, frozen, start=start)
     assert all(torch.allclose(after[name], start[name], atol=1e-6) for name in start)  # it began there
-    assert opened_start(CONFIG, frozen, tmp_path / "wide") is None
+    assert open_start(CONFIG, frozen, tmp_path / "wide") is None
 
 
 def test_a_start_of_another_configuration_is_refused(tmp_path):
     train_elastic(captioned(), captioned(), tmp_path / "narrow", CONFIG.at(0.5), FAST)
     with pytest.raises(InputError, match="another hidden, widths"):
-        opened_start(CONFIG, replace(FAST, start=str(tmp_path / "narrow")), tmp_path / "wide")
+        open_start(CONFIG, replace(FAST, start=str(tmp_path / "narrow")), tmp_path / "wide")
     with pytest.raises(InputError, match="width 0.75"):
-        opened_start(CONFIG, replace(FAST, start=str(tmp_path / "narrow"), start_width=0.75), tmp_path / "wide")
+        open_start(CONFIG, replace(FAST, start=str(tmp_path / "narrow"), start_width=0.75), tmp_path / "wide")
     assert not (tmp_path / "wide").exists()
 
 
 def test_a_whole_checkpoint_is_where_a_run_begins(tmp_path):
     train_elastic(captioned(), captioned(), tmp_path / "first", CONFIG, FAST)
     config, state = elastic_result(tmp_path / "first")
-    start = opened_start(config, replace(FAST, start=str(tmp_path / "first")), tmp_path / "second")
+    start = open_start(config, replace(FAST, start=str(tmp_path / "first")), tmp_path / "second")
     assert start.keys() == elastic_state(ElasticDiT(config)).keys()
     assert all(torch.equal(start[name], state[name]) for name in state)
 
@@ -114,10 +114,10 @@ def test_narrower_widths_that_were_trained_keep_what_they_compute():
     plain, own_of = theirs.full.state_dict(), {16: own_parameters(narrow, elastic_state(theirs), 0.5)}
     inputs = random_inputs(WIDE)
     with torch.no_grad():
-        load_elastic_(ours, widened(narrow, plain, WIDE, 0, own_of))
+        load_elastic_(ours, widen(narrow, plain, WIDE, 0, own_of))
         for width in (0.25, 0.5):
             assert torch.equal(ours(width, *inputs), theirs(2 * width, *inputs))
-        load_elastic_(ours, widened(narrow, plain, WIDE, 0))
+        load_elastic_(ours, widen(narrow, plain, WIDE, 0))
         assert not torch.equal(ours(0.25, *inputs), theirs(0.5, *inputs))  # a slice with the norms of another width
 
 
@@ -125,7 +125,7 @@ def test_a_run_takes_the_trained_widths_of_where_it_starts(tmp_path):
     narrow = replace(WIDE.at(0.5), widths=(0.5, 1.0))
     train_elastic(captioned(), captioned(), tmp_path / "narrow", narrow, FAST)
     _, learnt = elastic_result(tmp_path / "narrow")
-    start = opened_start(WIDE, replace(FAST, start=str(tmp_path / "narrow"), start_width=1.0), tmp_path / "wide")
+    start = open_start(WIDE, replace(FAST, start=str(tmp_path / "narrow"), start_width=1.0), tmp_path / "wide")
     named = {name: tensor for name, tensor in learnt.items() if name.endswith("@0.5")}
     assert named and all(torch.equal(start[name.replace("@0.5", "@0.25")], tensor) for name, tensor in named.items())
 

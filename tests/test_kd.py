@@ -78,8 +78,8 @@ def test_no_gradient_flows_through_the_ratio_of_s(t):
 
 def test_the_constant_operator_is_a_fixed_share():
     flow, output, t = torch.rand(5), torch.rand(5), torch.rand(5)
-    torch.testing.assert_close(kd.mixed(flow, output, t, "constant", 0.25), 0.25 * flow + 0.75 * output)
-    assert torch.equal(kd.mixed(flow, output, t, "constant", 1.0), flow)
+    torch.testing.assert_close(kd.mix_losses(flow, output, t, "constant", 0.25), 0.25 * flow + 0.75 * output)
+    assert torch.equal(kd.mix_losses(flow, output, t, "constant", 1.0), flow)
 
 
 def test_the_feature_loss_does_not_depend_on_the_teacher_s_scale():
@@ -98,12 +98,12 @@ def test_a_hook_sees_the_last_block_s_output_at_every_width(kind, width):
     model, inputs = kind(CONFIG, 0).eval(), random_inputs(CONFIG)
     model.load_state_dict(scrambled(CONFIG).state_dict())
     plain = materialize(model, width)
-    with kd.captured(plain.up[-1], lambda inputs, output: output) as wanted:
+    with kd.capture_calls(plain.up[-1], lambda inputs, output: output) as wanted:
         velocity = plain(*inputs)
-    with kd.captured(kd.last_layer(model, width), first_input) as found:
+    with kd.capture_calls(kd.last_layer(model, width), first_input) as found:
         assert torch.equal(model(width, *inputs), velocity)
     assert torch.equal(found[0], wanted[0]) and found[0].shape == (2, 64, int(64 * width))
-    with kd.captured(plain, first_input):
+    with kd.capture_calls(plain, first_input):
         pass
     assert not plain._forward_hooks
 
@@ -113,17 +113,19 @@ def test_gradients_are_those_of_the_written_out_loss(operator):
     training, teacher = replace(FAST, operator=operator, feature_weight=0.7, flow_share=0.3), our_teacher()
     run = KDRun(CONFIG, training, teacher, elastic_state(scrambled(CONFIG)))
     batch = batch_of(training)
-    joint_gradients_(run.model, run.trained(), [0.5], [lambda width: run.task(width, batch)], GradientScale("none"))
-    found = {name: p.grad.clone() for name, p in run.trained().items() if p.grad is not None}
+    joint_gradients_(
+        run.model, run.trained_parameters(), [0.5], [lambda width: run.task(width, batch)], GradientScale("none")
+    )
+    found = {name: p.grad.clone() for name, p in run.trained_parameters().items() if p.grad is not None}
     run.zero_grad()
 
     with torch.no_grad():
         dit = teacher.network
-        with kd.captured(dit.up[-1], lambda inputs, output: output) as features:
+        with kd.capture_calls(dit.up[-1], lambda inputs, output: output) as features:
             taught = dit(*batch.inputs)
     total, outputs = torch.zeros(()), {}
     for width in CONFIG.widths:
-        with kd.captured(kd.last_layer(run.model, width), first_input) as mine:
+        with kd.capture_calls(kd.last_layer(run.model, width), first_input) as mine:
             outputs[width] = run.model(width, *batch.inputs)
         flow = (outputs[width] - (batch.noise - batch.x0)).pow(2).mean((1, 2, 3))
         output = (outputs[width] - taught).pow(2).mean((1, 2, 3))
@@ -139,7 +141,7 @@ def test_gradients_are_those_of_the_written_out_loss(operator):
         total = total + 0.7 * ratio.mean()
     total = total + (outputs[0.5] - outputs[1.0].detach()).pow(2).mean()
     total.backward()
-    wanted = {name: p.grad for name, p in run.trained().items() if p.grad is not None}
+    wanted = {name: p.grad for name, p in run.trained_parameters().items() if p.grad is not None}
     assert wanted.keys() == found.keys() and any(name.startswith("projectors.") for name in wanted)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-6 + 1e-4 * float(gradient.abs().max()), rtol=0)
@@ -212,7 +214,7 @@ def test_one_of_our_checkpoints_teaches_at_a_width(tmp_path):
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
     """A folder with a tiny random Qwen-Image transformer of our latent and text channels, as diffusers saves it."""
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra [train]")
     torch.manual_seed(0)
     model = diffusers.QwenImageTransformer2DModel(
         in_channels=16,
@@ -264,7 +266,9 @@ def test_qwen_image_sees_what_its_pipeline_gives_it(qwen):
 
 @torch.no_grad()
 def test_qwen_image_s_scheduler_and_our_sampler_walk_the_same_way(qwen):
-    scheduler = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(shift=1.0)
+    scheduler = pytest.importorskip("diffusers", reason="needs the extra [train]").FlowMatchEulerDiscreteScheduler(
+        shift=1.0
+    )
     outside, (latent, _, text, mask, pooled) = load_qwen_image(qwen), random_inputs(CONFIG)
     sigmas = flow_sigmas(4, 3.0)
     scheduler.set_timesteps(sigmas=sigmas[:-1])

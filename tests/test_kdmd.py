@@ -40,7 +40,7 @@ from edgegen.train.stages.kdmd import (
     critic_loss,
     dmd_gradient,
     dmd_loss,
-    guided,
+    guide,
     interval_velocity,
     predicted_x0,
     score_gradient,
@@ -219,8 +219,8 @@ def test_a_learnt_critic_leads_the_last_of_four_steps_to_the_teachers_gaussian()
 
 def test_guidance_and_predictions():
     x, v, u = torch.randn(3, 2, 1, 1, 1).unbind(0)
-    assert torch.equal(guided(v, u, 1.0), u + (v - u))
-    torch.testing.assert_close(guided(v, u, 3.0), 3 * v - 2 * u)
+    assert torch.equal(guide(v, u, 1.0), u + (v - u))
+    torch.testing.assert_close(guide(v, u, 3.0), 3 * v - 2 * u)
     torch.testing.assert_close(predicted_x0(x, torch.tensor([0.5, 1.0]), v)[1], (x - v)[1])
 
 
@@ -397,7 +397,7 @@ def test_conditions_of_different_lengths_are_joined_without_changing_either():
     model = base()
     x, t, *long = random_inputs(CONFIG, tokens=9)
     short = (*(part[:, :5] for part in long[:2]), long[2])
-    both = kdmd_run.together(short, tuple(long))
+    both = kdmd_run.join_conditions(short, tuple(long))
     assert both[0].shape == (4, 9, CONFIG.text_dim) and both[1][:2, 5:].sum() == 0
     joined = model(torch.cat([x, x]), torch.cat([t, t]), *both)
     torch.testing.assert_close(joined, torch.cat([model(x, t, *short), model(x, t, *long)]), atol=1e-5, rtol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgegen.quantize.histogram import Histogram, assign, codes_of, histogram
-from edgegen.quantize.intervals import Sums, companded
+from edgegen.quantize.intervals import Sums, compand
 from edgegen.quantize.kmeans import cluster, exact, squared_error
 from edgegen.quantize.partition import shortest, splice
 
@@ -78,7 +78,7 @@ def test_the_reference_is_the_best_of_all_partitions(values, clusters):
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_scikit_learn_is_not_better(bits):
-    KMeans = pytest.importorskip("sklearn.cluster").KMeans
+    KMeans = pytest.importorskip("sklearn.cluster", reason="needs the extra [test]").KMeans
     x = np.random.default_rng(1).standard_normal(4000).astype(np.float16)
     theirs = KMeans(2**bits, n_init=5, random_state=0).fit(x.astype(np.float64)[:, None])
     ours = squared_error(histogram_of(x), cluster(histogram_of(x), 2**bits))
@@ -140,5 +140,5 @@ def test_the_companded_coordinate_spaces_cuts_evenly():
     h = histogram_of(np.random.default_rng(7).standard_normal(100_000))
     centroids = cluster(h, 64)
     cuts = np.searchsorted(h.values, (centroids[1:] + centroids[:-1]) / 2)
-    steps = np.diff(companded(h)[cuts])
+    steps = np.diff(compand(h)[cuts])
     assert steps.min() > 0.6 * steps.mean() and steps.max() < 1.6 * steps.mean()

@@ -109,7 +109,7 @@ def test_importance_per_input_channel_lowers_the_error_there():
 
 def sliced(palette: Palette, columns: int) -> Palette:
     """The first columns of a palettized matrix."""
-    kept = palette.unpacked()[:, :columns]
+    kept = palette.unpack_indices()[:, :columns]
     return Palette(palette.values, palette.scale, pack(kept, palette.bits), palette.bits, tuple(kept.shape))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgegen.emoji.captions import STYLES, assign_splits, common_concepts
-from edgegen.emoji.scene_pictures import Sprites, background_colour, recoloured
+from edgegen.emoji.scene_pictures import Sprites, background_colour, recolour
 from edgegen.emoji.scenes import (
     COLOURS,
     KINDS,
@@ -114,7 +114,7 @@ def test_recolouring_gives_the_middle_tone_the_colour_and_keeps_the_outline(colo
     sprite = np.zeros((9, 9, 4), np.uint8)
     sprite[2:7, 2:7] = (120, 120, 120, 255)
     sprite[2, 2:7, :3] = 20  # a dark edge
-    changed = recoloured(sprite, COLOURS[colour])
+    changed = recolour(sprite, COLOURS[colour])
     assert np.abs(changed[4, 4, :3].astype(int) - COLOURS[colour]).max() <= 2
     assert (changed[..., 3] == sprite[..., 3]).all()
     assert (changed[2, 4, :3] < changed[4, 4, :3]).all()

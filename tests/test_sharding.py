@@ -144,8 +144,8 @@ def test_accumulated_gradients_are_those_of_the_batch_at_once():
         run = ElasticRun(CONFIG, 0)
         batch = Batch(*captioned().batch(training, 0, 0, 1))
         tasks = [lambda width, part=part, run=run: run.task(width, part) for part in batch.parts(count, "cpu")]
-        numbers = joint_gradients_(run.model, run.trained(), [0.5], tasks, GradientScale("grad_ratio"))
-        results.append((numbers, {n: p.grad for n, p in run.trained().items() if p.grad is not None}))
+        numbers = joint_gradients_(run.model, run.trained_parameters(), [0.5], tasks, GradientScale("grad_ratio"))
+        results.append((numbers, {n: p.grad for n, p in run.trained_parameters().items() if p.grad is not None}))
     (numbers, once), (numbers_parts, parts) = results
     assert numbers == pytest.approx(numbers_parts, rel=1e-4)
     for name, gradient in once.items():

@@ -7,10 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from onnx.numpy_helper import to_array
 
 from edgegen.emit import coreml, executorch, onnx
 from edgegen.emit.coreml_stamp import Templates
-from edgegen.emit.coreml_template import TemplateError, make_template
+from edgegen.emit.coreml_template import make_template
+from edgegen.emit.onnx_stamp import stamped
+from edgegen.emit.template_error import TemplateError
 from edgegen.errors import InputError
 from edgegen.files import digest
 from edgegen.model.config import DiTConfig
@@ -160,3 +163,32 @@ def test_stamped_graphs_and_delegates_compute_what_the_network_does(tmp_path):
         made = open_file(tmp_path / name, inputs, outputs)({name: x.numpy() for name, x in feed.items()})["velocity"]
         with torch.no_grad():
             assert np.abs(component.module(*feed.values()).numpy() - made).max() < 1e-4
+
+
+def node_digests(model) -> tuple[Counter, list[str]]:
+    """A digest of each node, over its type, attributes, constants' bytes and, by theirs, all it is computed from. What
+    a reshape is asked for counts as what it gives: the exporter writes -1 for a size in some places.
+    """
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    known = {value.name: value.name for value in model.graph.input} | {"": ""}
+    for tensor in model.graph.initializer:
+        values = to_array(tensor)
+        known[tensor.name] = hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()
+    counts: Counter = Counter()
+    for node in model.graph.node:
+        inputs = [known[name] for name in node.input]
+        if node.op_type == "Reshape":
+            inputs[1] = repr(shapes[node.output[0]])
+        attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        found = hashlib.sha256(repr((node.op_type, attributes, inputs)).encode()).hexdigest()
+        counts[found] += 1
+        known |= {name: f"{found} {index}" for index, name in enumerate(node.output)}
+    return counts, [known[value.name] for value in model.graph.output]
+
+
+def test_a_stamped_graph_is_the_plainly_exported_one_operation_for_operation():
+    small = dataclasses.replace(SMALL, depths=(4,), ffn_ratios=(2,))
+    component = component_of(small, Form("batched", operations="fused"))
+    made, plain = node_digests(stamped(component)), node_digests(onnx.whole(component))
+    assert sum(plain[0].values()) > 100
+    assert made == plain

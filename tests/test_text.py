@@ -24,7 +24,7 @@ from edgegen.train.stages.text import (
     standardise,
     train_text,
     train_word_tokenizer,
-    trimmed,
+    trim,
     word_pieces,
 )
 
@@ -210,7 +210,7 @@ def test_distillation_teaches_every_way_to_read_a_prompt(tmp_path, tokens):
     state = load_file(tmp_path / "state.safetensors")
     module = DistilledText(TINY, 6)
     module.load_state_dict({k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")})
-    predicted = module.eval()(trimmed(tokens.word, rows), trimmed(tokens.byte, rows))
+    predicted = module.eval()(trim(tokens.word, rows), trim(tokens.byte, rows))
     assert predicted.keys() == {"word", "byte", "both"}
     for value in predicted.values():
         assert distillation_loss(value, targets) < 1.4  # 2 before training

@@ -39,7 +39,7 @@ from edgegen.train.data.captioned_latents import CaptionedLatents
 from edgegen.train.data.elastic_data import captioned_latents
 from edgegen.train.outcome.assemble import assemble
 from edgegen.train.outcome.sheet import Group, Variant, contact_sheet, draw
-from edgegen.train.outcome.sheet_prompts import default_prompts, grouped, scene_groups
+from edgegen.train.outcome.sheet_prompts import default_prompts, group_prompts, scene_groups
 from edgegen.train.run import run as runs
 from edgegen.train.run.recipe import Assembly, load_assembly, load_recipe
 from edgegen.train.run.registry import STAGES
@@ -432,7 +432,7 @@ def test_a_width_that_breaks_is_named_and_leaves_the_weights_as_they_were():
         next(iter(run.model.own["0/5"].values())).fill_(math.nan)  # a norm of width 0.5 alone
     before = {name: tensor.clone() for name, tensor in run.state_dict().items()}
     with pytest.raises(EdgegenError, match="at step 7: loss@?.* at width 0.5 is nan"):
-        loop.step_(run, torch.optim.AdamW(run.trained().values()), data, FAST, 7)
+        loop.step_(run, torch.optim.AdamW(run.trained_parameters().values()), data, FAST, 7)
     assert all(torch.equal(run.state_dict()[name], tensor) or "own.0/5" in name for name, tensor in before.items())
 
 
@@ -631,7 +631,7 @@ def test_a_sheet_draws_what_generate_draws(three_stages, tmp_path):
 
 
 def test_default_prompts_are_marked_by_what_training_saw():
-    groups = {group.title: group.prompts for group in grouped(default_prompts())}
+    groups = {group.title: group.prompts for group in group_prompts(default_prompts())}
     seen, style, concept, other = groups.values()
     assert "a red heart" in seen and "a burning house" in other
     assert len(seen) >= 20 and min(map(len, (style, concept))) >= 8 and len(other) >= 4
@@ -707,7 +707,7 @@ def test_a_compiled_supernet_has_the_same_losses_and_gradients():
         loss, velocity, _ = run.task(0.5, batch)
         loss.backward()
         assert set(run.state_dict()) == names and velocity.shape == rows[0].shape
-        found.append([loss.detach(), *(p.grad for p in run.trained().values() if p.grad is not None)])
+        found.append([loss.detach(), *(p.grad for p in run.trained_parameters().values() if p.grad is not None)])
     assert len(found[0]) == len(found[1]) > 20
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*found, strict=True))
     assert found[0][1].abs().max() > 0

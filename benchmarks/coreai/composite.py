@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgegen.emit.half import to_half_
 from edgegen.quiet import quiet
-from edgegen.rewrite.attention import BatchedHeadNorm
+from edgegen.rewrite.batched import BatchedHeadNorm
 from edgegen.rewrite.component import Component
 
 

@@ -25,9 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgegen.bench.plot import lines
-
 from edgegen.bench.records import append_study
+from edgegen.charts import lines
 
 HERE = Path(__file__).parent
 ROWS = HERE / "measurements.jsonl"
@@ -205,7 +204,9 @@ def step_write(arguments: argparse.Namespace) -> dict:
         program.save(str(path))
     else:
         writers = {"onnx": onnx.write, "executorch": executorch.write}
-        writers[arguments.way](component_of("low-android", FORMS[arguments.way]), path)
+        component = component_of("low-android", FORMS[arguments.way])
+        path.with_suffix(".json").write_text(json.dumps([spec.shape for spec in component.inputs]))
+        writers[arguments.way](component, path)
     return {}
 
 
@@ -219,8 +220,7 @@ def step_run(arguments: argparse.Namespace) -> dict:
         from executorch.runtime import Runtime
 
         method = Runtime.get().load_program(str(path)).load_method("forward")
-        shapes = [method.metadata.input_tensor_meta(i).sizes() for i in range(method.metadata.num_inputs())]
-        inputs = [torch.ones(tuple(shape)) for shape in shapes]
+        inputs = [torch.ones(shape) for shape in json.loads(path.with_suffix(".json").read_text())]
 
         def run() -> Any:
             return method.execute(inputs)

@@ -83,7 +83,7 @@ def measure(bundle: Bundle, settings: Settings, with_compile: bool) -> dict:
     """Milliseconds a picture of each side, and how many times faster each is than eager."""
     pictures: dict[str, np.ndarray] = {}
 
-    def runs(label: str, make: Callable[[], Networks]) -> study.Runs:
+    def runs(label: str, make: Callable[[], Networks]) -> study.OpenRun:
         def opened() -> Callable[[], Any]:
             networks = make()
             pictures[label] = picture(bundle, networks)  # opens and compiles everything
@@ -114,7 +114,7 @@ def parts(bundle: Bundle, settings: Settings) -> dict:
     latent = np.random.default_rng(0).standard_normal(bundle.manifest.latent_shape).astype(np.float32)
     for part in ("text_encoder", "transformer", "decoder"):
 
-        def runs(make: Callable[[], Networks], part: str = part) -> study.Runs:
+        def runs(make: Callable[[], Networks], part: str = part) -> study.OpenRun:
             def opened() -> Callable[[], Any]:
                 networks = make()
                 ids = networks.tokenizers.encode([bundle.manifest.prompts[0]])

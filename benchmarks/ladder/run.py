@@ -104,7 +104,7 @@ def measure_steps(
     for step, component in components.items():
         print(f"  lowering {step} for {backend} at {tokens} tokens", file=sys.stderr, flush=True)
         name = f"{step}-{config.hidden}x{sum(config.depths)}-{tokens}.{backend}"
-        paths[step] = study.lowered(component, backend, folder / name)
+        paths[step] = study.lower(component, backend, folder / name)
         checked[step] = check(component, backend, paths[step])
     measured = study.in_turn(
         {s: study.runner(c, backend, paths[s]) for s, c in components.items()}, settings, backend, clock
@@ -186,7 +186,7 @@ def measure_branches(config: DiTConfig, tokens: int, backend: str, settings: Set
     components = {label: branch(config, tokens, *kind) for label, kind in kinds.items()}
     folder = study.cache("ladder")
     paths = {
-        label: study.lowered(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
+        label: study.lower(c, backend, folder / f"{label.replace(' ', '_')}-{config.hidden}-{tokens}.{backend}")
         for label, c in components.items()
     }
     measured = study.in_turn(

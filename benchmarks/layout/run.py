@@ -82,7 +82,7 @@ def measure(
     components, folder, paths = both(width, grid, blocks, backend), study.cache("layout"), {}
     for label, component in components.items():
         print(f"  lowering {label} for {backend}, width {width}, grid {grid}", file=sys.stderr, flush=True)
-        paths[label] = study.lowered(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
+        paths[label] = study.lower(component, backend, folder / f"{label}-{width}-{grid}-{blocks}.{backend}")
     made = {
         label: study.open_lowered(c, backend, paths[label])(study.feed_of(c))["velocity"]
         for label, c in components.items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgegen.backends.backend import Backend, Run, RuntimeMemory, Signature, Specs, dense_bytes
 from edgegen.backends.health import Ability, BackendHealth, attempt, importing
+from edgegen.errors import InputError
 
 if TYPE_CHECKING:
     from edgegen.graph.operations import Program
@@ -24,19 +25,24 @@ PALETTE_BITS = 4
 def check(weights: StoredWeights, target: BackendTarget) -> None:
     from edgegen.emit import palette_coreml
 
+    if weights and target.precision != "float16":
+        raise InputError(
+            f"quantized weights need Core ML's precision float16, the tier has {target.precision}.",
+            "Export the checkpoint they were made of, or change the tier.",
+        )
     palette_coreml.check(weights, target.deployment_target or RELEASE)
 
 
 def write(component: Component, path: Path, target: BackendTarget, weights: StoredWeights) -> None:
     from edgegen.emit import coreml
 
-    coreml.write(component, path, target.deployment_target or RELEASE, weights)
+    coreml.write(component, path, target.deployment_target or RELEASE, weights, target.precision)
 
 
 def signature(component: Component, target: BackendTarget) -> Signature:
     from edgegen.emit import coreml
 
-    return coreml.signature(component)
+    return coreml.signature(component, target.precision)
 
 
 def check_file(path: Path, inputs: Specs, outputs: Specs) -> None:
@@ -100,7 +106,7 @@ BACKEND = Backend(
     title="Core ML",
     suffix=".mlpackage",
     packages=("coremltools",),
-    precisions=("float16",),
+    precisions=("float16", "float32"),  # float32: twice the bytes, and on the GPU or CPU, for what fp16 cannot hold
     activations=("float16",),
     forms=("split", "batched"),
     speed_rank=2,

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgegen.backends.registry import read_graph
 from edgegen.bench.predict import Prediction
-from edgegen.bench.predict_bundle import told
+from edgegen.bench.predict_bundle import try_predict
 from edgegen.bench.recommend import picture_time
 from edgegen.bundle import COMPONENTS, Bundle
 from edgegen.target import Device, list_devices
@@ -44,5 +44,5 @@ def picture_ms(bundle: Bundle, backend: str, programs: dict, device: Device) -> 
     """Milliseconds of a picture, or None where no published latency covers the device's unit."""
     m = bundle.manifest
     time: Prediction | None
-    time, _ = told(lambda: picture_time(programs, device, backend, len(m.sigmas) - 1, m.guidance, {}))
-    return None if time is None else round(time.milliseconds, 1)
+    time, _ = try_predict(lambda: picture_time(programs, device, backend, len(m.sigmas) - 1, m.guidance, {}))
+    return None if time is None else round(time.milliseconds, 4)

@@ -38,7 +38,7 @@ class Planned:
     weight: float
 
 
-def connected(device: Device) -> str | None:
+def find_connected(device: Device) -> str | None:
     """The identifier of a connected device of this model; None on a machine that has none, or is no Mac."""
     if sys.platform != "darwin":
         return None

@@ -113,10 +113,10 @@ def leave_one_out(points: Sequence[Point], family: Family, by_chip: bool = False
     left = []
     for point in points:
 
-        def kept(other: Point, point: Point = point) -> bool:
+        def keeps(other: Point, point: Point = point) -> bool:
             return other.fitted and (other.chip != point.chip if by_chip else other is not point)
 
-        others = [other for other in points if kept(other)]
+        others = [other for other in points if keeps(other)]
         if others:
             predicted = float((cost_matrix([point], family) @ fit(others, family))[0])
             left.append(LeftOut(point, predicted))

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgegen.bench import records
+from edgegen.bench.host import PICTURE
 from edgegen.bench.imported import row_of
 from edgegen.bench.session import BenchRequest, open_bundles
 from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError
+from edgegen.verify import is_whole
 
 MAC = "mac"
 COMMAND = "EDGEGEN_SWIFT"  # environment variable with the words that run edgegen-swift, if it is not in the path
@@ -57,8 +59,14 @@ def run(words: list[str], bundle: Bundle, request: BenchRequest) -> list[dict]:
     line += ["--runs", str(settings.runs), "--seconds", f"{settings.seconds:g}", "--threads", str(settings.threads)]
     with tempfile.TemporaryDirectory() as folder:
         record = ["--record", str(Path(folder) / "rows.jsonl"), "--json"]
-        parts = [["--component", name] for name in request.components] or [[]]
-        return [row for part in parts for row in ask([*line, *part, *record])]
+        return [row for part in parts(bundle, request) for row in ask([*line, "--component", part, *record])]
+
+
+def parts(bundle: Bundle, request: BenchRequest) -> list[str]:
+    """What to measure, each in a process of its own, whose memory is that part's alone."""
+    chosen = backend(bundle, request)
+    has = [artifact.name for artifact in bundle.manifest.components if artifact.backend == chosen]
+    return list(request.components) or [*has, *([PICTURE] if is_whole(bundle, chosen) else [])]
 
 
 def backend(bundle: Bundle, request: BenchRequest) -> str:

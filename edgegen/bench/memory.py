@@ -149,13 +149,13 @@ def pipeline_memory(parts: Mapping[str, Memory], free_text_encoder: bool = True)
     text = parts.get("text_encoder")
     others = [memory for name, memory in parts.items() if name != "text_encoder"]
     if text is None:
-        return together(others)
+        return combine_parts(others)
     if not free_text_encoder:
-        return together([text, *others])
-    return max((text, together(others)), key=lambda memory: memory.peak) if others else text
+        return combine_parts([text, *others])
+    return max((text, combine_parts(others)), key=lambda memory: memory.peak) if others else text
 
 
-def together(parts: Sequence[Memory]) -> Memory:
+def combine_parts(parts: Sequence[Memory]) -> Memory:
     """Components opened in order and all kept."""
     held = sum(part.held for part in parts)
     so_far, opening = 0, 0

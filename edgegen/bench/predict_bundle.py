@@ -36,11 +36,13 @@ def predict_bundle(bundle: Bundle, device: Device) -> list[PredictedPart]:
         programs = {name: read_graph(backend, bundle.path(a)) for name, a in artifacts.items()}
         memory = {name: predict_memory(programs[name], backend, a.resident_bytes) for name, a in artifacts.items()}
         for name, program in programs.items():
-            time, cannot = told(partial(predict, program.totals, device, backend))
+            time, cannot = try_predict(partial(predict, program.totals, device, backend))
             parts.append(PredictedPart(name, backend, time, memory[name], cannot))
         if set(COMPONENTS) <= set(programs):
             m = bundle.manifest
-            time, cannot = told(partial(picture_time, programs, device, backend, len(m.sigmas) - 1, m.guidance, {}))
+            time, cannot = try_predict(
+                partial(picture_time, programs, device, backend, len(m.sigmas) - 1, m.guidance, {})
+            )
             parts.append(PredictedPart(PICTURE, backend, time, pipeline_memory(memory), cannot))
     return parts
 
@@ -56,7 +58,7 @@ def host_memory(bundle: Bundle, backend: str, component: str) -> Memory:
     return replace(memory, activations=memory.activations + DRAWING_BYTES) if component == PICTURE else memory
 
 
-def told(make: Callable[[], Prediction]) -> tuple[Prediction | None, str]:
+def try_predict(make: Callable[[], Prediction]) -> tuple[Prediction | None, str]:
     """A prediction, or why there is none."""
     try:
         return make(), ""

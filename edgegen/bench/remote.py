@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgegen.backends.registry import find_backend
 from edgegen.bench import records
-from edgegen.bench.apple import RemoteRunner, connected
+from edgegen.bench.apple import RemoteRunner, find_connected
 from edgegen.bench.host import PARTS, PICTURE, Candidate
 from edgegen.bench.measure import Measurement, measure_, require_quiet
 from edgegen.bench.predict_bundle import predict_bundle
@@ -20,10 +20,10 @@ from edgegen.verify import is_whole
 def find_target(name: str) -> tuple[Device, str | None]:
     """The device of a name, and the identifier under which it is connected; an unknown name suggests the closest."""
     device = load_device(name)
-    return device, connected(device)
+    return device, find_connected(device)
 
 
-def wanted(bundle: Bundle, request: BenchRequest) -> list[tuple[str, str]]:
+def pick_components(bundle: Bundle, request: BenchRequest) -> list[tuple[str, str]]:
     """The (back end, component) of a bundle that were asked for; what it lacks is an error."""
     for backend in request.backends:
         find_backend(backend)
@@ -46,7 +46,7 @@ def measure_remote(
     """Rows of Core ML components measured on a connected device, one after the other."""
     rows, environment = [], records.environment()
     for bundle in open_bundles(request.bundles):
-        for backend, component in wanted(bundle, request):
+        for backend, component in pick_components(bundle, request):
             if backend != "coreml" or component == PICTURE:
                 continue
             candidate, measurement = Candidate(bundle, backend, component), Measurement(f"{component} on {backend}")
@@ -65,7 +65,7 @@ def predict_rows(device: Device, request: BenchRequest) -> list[dict]:
     environment = records.environment()
     rows = []
     for bundle in open_bundles(request.bundles):
-        runs = wanted(bundle, request)
+        runs = pick_components(bundle, request)
         rows += [
             predicted_row(bundle, part, device.name, environment)
             for part in predict_bundle(bundle, device)

@@ -69,7 +69,7 @@ def measure_host(
     is too noisy twice is an EdgegenError, after the others were recorded, unless forced.
     """
     check_threads(request.settings)
-    groups = grouped(request)
+    groups = group_candidates(request)
     environment, outcome, noisy = records.environment(), Outcome(), []
     for component, group in groups.items():
         report(f"measuring {component}: {', '.join(dict.fromkeys(c.backend for c in group))}")
@@ -84,7 +84,7 @@ def measure_host(
     return outcome
 
 
-def grouped(request: BenchRequest) -> dict[str, list[Candidate]]:
+def group_candidates(request: BenchRequest) -> dict[str, list[Candidate]]:
     """The candidates by component, all checked before the first is run."""
     if request.compare:
         pairs = sides(request)

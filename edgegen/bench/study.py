@@ -24,7 +24,7 @@ TIER = "low-android"  # whose targets artifacts are written for
 BACKENDS = ("onnx", "executorch")
 FORMS = {"onnx": Form("batched", operations="fused"), "executorch": Form("batched")}  # of targets/tiers
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-Runs = Callable[[], Callable[[], Any]]  # opens something and gives one run of it
+OpenRun = Callable[[], Callable[[], Any]]  # opens something and gives one run of it
 
 
 def cache(study: str) -> Path:
@@ -34,7 +34,7 @@ def cache(study: str) -> Path:
     return folder
 
 
-def lowered(component: Component, backend: str, path: Path) -> Path:
+def lower(component: Component, backend: str, path: Path) -> Path:
     """The artifact of a component, written unless it is there; it appears whole."""
     if not path.exists():
         partial = path.with_name(f".{os.getpid()}-{path.name}")
@@ -58,7 +58,7 @@ def open_lowered(component: Component, backend: str, path: Path) -> Run:
     return open_component(backend, path, component.inputs, component.outputs)
 
 
-def runner(component: Component, backend: str, path: Path) -> Runs:
+def runner(component: Component, backend: str, path: Path) -> OpenRun:
     """What opens a lowered component and runs it on `feed_of`."""
 
     def make() -> Callable[[], Any]:
@@ -69,7 +69,7 @@ def runner(component: Component, backend: str, path: Path) -> Runs:
 
 
 def in_turn(
-    candidates: Mapping[str, Runs], settings: Settings, backend: str = "onnx", clock: str = "wall"
+    candidates: Mapping[str, OpenRun], settings: Settings, backend: str = "onnx", clock: str = "wall"
 ) -> dict[str, Measurement]:
     """Measures callables of this process in turn, by their labels, on `settings.threads` threads.
 

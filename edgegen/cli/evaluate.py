@@ -143,13 +143,13 @@ def write(out: Path, prompts: list[str], samples: int, model: tuple[Any, ...], a
     """Opens a model, writes with it and says what was written."""
     from edgegen import show
     from edgegen.evaluate.drawing import FIRST_SEED
-    from edgegen.evaluate.evaluation import Settings, opened
+    from edgegen.evaluate.evaluation import Settings, open_subjects
 
     checkpoint, bundle, backend, width, steps, guidance = model
     settings = Settings(
         widths=() if width is None else (width,), steps=(steps,), guidance=(guidance,), backend=backend or None
     )
-    origin, _, subjects = opened(settings, prompts, checkpoint, bundle)
+    origin, _, subjects = open_subjects(settings, prompts, checkpoint, bundle)
     subject = subjects[-1]  # the widest
     sampler = settings.samplers(subject.sampler)[0]
     console = show.console()

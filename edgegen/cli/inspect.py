@@ -66,6 +66,9 @@ def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
         to.print(
             f"\n[bold]{escape(contents.component)} on {escape(contents.backend)}[/]: {escape(counts)}", soft_wrap=True
         )
+        if contents.storage:
+            held = ", ".join(f"{name} {count:,}" for name, count in contents.storage.items())
+            to.print(f"Stored: {held}", soft_wrap=True)
         if contents.not_delegated:
             left = ", ".join(f"{name} {count}" for name, count in contents.not_delegated.items())
             to.print(f"Not in XNNPACK: {escape(left)}", soft_wrap=True)

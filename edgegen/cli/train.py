@@ -208,7 +208,7 @@ def sheet(
     from edgegen.pictures import save_picture
     from edgegen.prompts import read_prompts
     from edgegen.train.outcome.sheet import Variant, contact_sheet
-    from edgegen.train.outcome.sheet_prompts import default_groups, grouped
+    from edgegen.train.outcome.sheet_prompts import default_groups, group_prompts
 
     model = load_checkpoint(checkpoint or bundled_folder())
     own, widths = model.sampler, model.config.transformer.widths
@@ -220,7 +220,7 @@ def sheet(
         numbers("seed", seed, (0,), int),
     )
     variants = [Variant(*choice) for choice in choices]
-    groups = grouped(read_prompts(prompts)) if prompts else default_groups()
+    groups = group_prompts(read_prompts(prompts)) if prompts else default_groups()
     save_picture(contact_sheet(model, groups, variants), out, "PNG")
     if as_json:
         drawn = {"variants": [asdict(v) for v in variants], "groups": [asdict(group) for group in groups]}

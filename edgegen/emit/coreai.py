@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,8 @@ def convert(component: Component, precision: str) -> Any:
         input_names=[spec.name for spec in component.inputs],
         output_names=[spec.name for spec in component.outputs],
     )
-    return converter.to_coreai()
+    with redirect_stdout(io.StringIO()):  # it prints to Python's stdout, whatever that is
+        return converter.to_coreai()
 
 
 def naming_converter(names: Mapping[str, str]) -> Any:

@@ -18,33 +18,51 @@ from edgegen.rewrite.component import Component, TensorSpec
 TARGETS = ("iOS16", "iOS17", "iOS18")
 
 
-def signature(component: Component) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def signature(
+    component: Component, precision: str = "float16"
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the program has them: floats are float16, so that the Neural Engine casts nothing."""
+    if precision == "float32":
+        return component.inputs, component.outputs
     return half_specs(component.inputs), half_specs(component.outputs)
 
 
-def write(component: Component, path: Path, target: str = "iOS17", weights: StoredWeights | None = None) -> None:
+def write(
+    component: Component,
+    path: Path,
+    target: str = "iOS17",
+    weights: StoredWeights | None = None,
+    precision: str = "float16",
+) -> None:
     """Converts a component and saves it as an .mlpackage; fp16 activations, and fp16 weights but for those in
     `weights`, which are stored as they were quantized (palette_coreml.py). One in segments is stamped, with the same
-    operations as a result (coreml_stamp.py).
+    operations as a result (coreml_stamp.py). With `precision` float32 everything is that, which the Neural Engine
+    does not run.
     """
     if target not in TARGETS:
         raise InputError(f"Core ML target {target!r} is not one of {', '.join(TARGETS)}.")
     check(weights or {}, target)
     description = f"edgegen {component.name}, {component.form} form"
     with quiet(), brief_provenance():
-        if component.segments:
+        if component.segments and precision == "float16":
             save_stamped(component, path, target, weights or {}, description)
         else:
-            save_whole(component, path, target, weights or {}, description)
+            save_whole(component, path, target, weights or {}, description, precision)
         settle_(path)
 
 
-def save_whole(component: Component, path: Path, target: str, weights: StoredWeights, description: str) -> None:
+def save_whole(
+    component: Component,
+    path: Path,
+    target: str,
+    weights: StoredWeights,
+    description: str,
+    precision: str = "float16",
+) -> None:
     """Converts a component in one piece."""
     import coremltools as ct
 
-    model = convert(exported(component), component.inputs, component.outputs, target)
+    model = convert(exported(component), component.inputs, component.outputs, target, precision=precision)
     if weights:
         compress_(model._mil_program, weights, target)
         model = ct.convert(

@@ -1,4 +1,4 @@
-"""coremltools' conversion of an exported program, in float16."""
+"""coremltools' conversion of an exported program, in float16, or in float32 where a tier asks for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ def half_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
 
 
 def convert(
-    program: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], target: str, apart: bool = False
+    program: Any,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    target: str,
+    apart: bool = False,
+    precision: str = "float16",
 ) -> Any:
     """A coremltools model of an exported program; `apart` keeps constants of equal values from being merged."""
     import coremltools as ct
 
-    given, made = half_specs(inputs), half_specs(outputs)
+    given, made = (half_specs(specs) if precision == "float16" else specs for specs in (inputs, outputs))
     pipeline = ct.PassPipeline.DEFAULT
     pipeline.remove_passes(MERGING_PASSES if apart else set())
     with unchecked_passes():
@@ -34,7 +39,7 @@ def convert(
             inputs=[ct.TensorType(name=s.name, shape=s.shape, dtype=np.dtype(s.dtype).type) for s in given],
             outputs=[ct.TensorType(name=s.name, dtype=np.dtype(s.dtype).type) for s in made],
             minimum_deployment_target=getattr(ct.target, target),
-            compute_precision=ct.precision.FLOAT16,
+            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
             pass_pipeline=pipeline,
             skip_model_load=True,
         )

@@ -58,7 +58,7 @@ class Constants:
         from coremltools.converters.mil.backend.mil.load import MILProtoExporter
 
         values = np.ascontiguousarray(var.val)
-        found = values.dtype.str, str(var.dtype), values.shape, hashlib.sha256(values).digest()
+        found = values.dtype.str, str(var.dtype), values.shape, hashlib.sha256(values.data).digest()
         if found not in self.written:
             self.written[found] = MILProtoExporter.create_file_value(self.exporter, var)
         return self.written[found]
@@ -125,7 +125,7 @@ class Stamp:
     def constant_(self, operation: Any, values: np.ndarray, tag: str, names: dict[str, str]) -> None:
         """A constant of the structure, once a program."""
         output = operation.outputs[0].name
-        found = values.dtype.str, values.shape, hashlib.sha256(values).digest()
+        found = values.dtype.str, values.shape, hashlib.sha256(values.data).digest()
         if found not in self.shared:
             self.shared[found] = f"{tag}_{output}"
             self.block.operations.append(self.constants.dense(values, self.shared[found]))

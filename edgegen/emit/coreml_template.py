@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from edgegen.emit.fingerprint import fingerprinted, key, keys_of
 from edgegen.emit.template_error import TemplateError
 from edgegen.rewrite.component import TensorSpec
 from edgegen.rewrite.segments import Segment
-from edgegen.runtime.mil_file import Constant, Weights, tensor_info
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def read_template(
     spec = model.get_spec()
     function = spec.mlProgram.functions["main"]
     block = function.block_specializations[function.opset]
-    parameters, constants = find_constants(block.operations, Weights(Path(model.weights_dir)), keys_of(module))
+    parameters, constants = find_constants(block.operations, constant_values(model), keys_of(module))
     check_constants(module, parameters, constants)
     operations = tuple(block.operations)
     del spec.mlProgram.functions["main"]
@@ -75,25 +73,26 @@ def read_template(
     )
 
 
+def constant_values(model: Any) -> dict[str, Any]:
+    """The values of a converted program's constants by name."""
+    block = model._mil_program.functions["main"]
+    return {op.outputs[0].name: op.outputs[0].val for op in block.find_ops(op_type="const")}
+
+
 def find_constants(
-    operations: Sequence[Any], weights: Weights, names: dict[tuple[int, bytes], str]
+    operations: Sequence[Any], values: dict[str, Any], names: dict[tuple[int, bytes], str]
 ) -> tuple[dict[int, str], dict[int, np.ndarray]]:
     """The parameter of every constant that holds one, and the values of other constants in the weight file."""
     parameters, constants = {}, {}
     for place, operation in enumerate(operations):
         if operation.type != "const":
             continue
-        constant = Constant(tensor_info("", operation.outputs[0].type), operation.attributes["val"], weights)
-        if not constant.info.dtype.startswith("float"):
-            if is_in_file(operation):
-                constants[place] = np.array(constant.array())
-            continue
-        values = np.asarray(constant.array())
-        name = names.get(key(values))
+        value = np.asarray(values[operation.outputs[0].name])
+        name = names.get(key(value)) if value.dtype.kind == "f" else None
         if name is not None:
             parameters[place] = name
         elif is_in_file(operation):
-            constants[place] = np.array(values)
+            constants[place] = np.ascontiguousarray(value)
     return parameters, constants
 
 

@@ -9,6 +9,7 @@ from edgegen.emit.executorch_stamp import chained
 from edgegen.emit.palette_executorch import check, quantize_linears_
 from edgegen.emit.program import exported
 from edgegen.emit.provenance import brief_provenance
+from edgegen.emit.xnnpack_passes import needed_passes
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
 from edgegen.rewrite.component import Component
@@ -27,7 +28,7 @@ def write(
         if weights and activations == "int8":
             quantize_linears_(component.module, weights)
             component = replace(component, segments=())  # their weights are other ones now
-        with brief_provenance():
+        with brief_provenance(), needed_passes():
             buffer, left = lower(component)
     path.write_bytes(buffer)
     return left

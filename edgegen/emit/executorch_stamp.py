@@ -62,7 +62,8 @@ def stamped(template: Template, module: nn.Module) -> Any:
 
     source, parameters = template.lowered, dict(module.named_parameters())
     program, store = source.processed_bytes, source.named_data_store_output
-    buffers, entries = [], {}
+    buffers: list[bytes] = []
+    entries: dict[str, DataEntry] = {}
     for key, entry in store.pte_data.items():
         data = store.buffers[entry.buffer_index]
         if key in template.parameters:

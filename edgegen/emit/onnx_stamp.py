@@ -37,8 +37,10 @@ class Stamp:
         self.initializers_(segment, template, names)
         for node in source.node:
             self.node_(node, segment, names)
-        for value in source.value_info:
-            if names[value.name].startswith(f"{segment.name}."):
+        for value in (*source.value_info, *source.output):
+            if names[value.name].startswith(f"{segment.name}.") or (
+                names[value.name] in segment.outputs and names[value.name] not in outputs
+            ):
                 self.graph.value_info.add().CopyFrom(value)
                 self.graph.value_info[-1].name = names[value.name]
         self.names |= {name: names[value.name] for value, name in zip(source.output, segment.outputs, strict=True)}

@@ -69,22 +69,16 @@ def replace_(op: Any, name: str, weight: StoredWeight | None, precision: str) ->
             made = coreai.ConstantOp(value=op.attributes["value"]).result
         else:
             check_values(name, op, weight, precision)
-            made = unfolding(name, weight, tuple(op.results[0].type.shape), precision)
+            made = unfolding(weight, tuple(op.results[0].type.shape), precision)
     op.results[0].replace_all_uses_with(made)
     op.operation.erase()
 
 
 def place(name: str) -> Any:
-    """The location of a name, as the file of what is made there: of locations, files outlive a save and read back."""
+    """The location of a weight and all its parts: of locations, the file outlives a save and reads back."""
     from coreai.authoring import DebugInfo
 
     return DebugInfo.file(name, 0)._to_mlir()
-
-
-def part(name: str, value: np.ndarray | np.generic, kind: str, shape: tuple[int, ...]) -> Any:
-    """A constant of a name."""
-    with place(name):
-        return constant(value, kind, shape)
 
 
 def check_values(name: str, op: Any, weight: StoredWeight, precision: str) -> None:
@@ -95,38 +89,36 @@ def check_values(name: str, op: Any, weight: StoredWeight, precision: str) -> No
         raise EdgegenError(f"the Core AI constant of {name} is not the quantized weight.", "This is a bug of edgegen.")
 
 
-def unfolding(name: str, weight: StoredWeight, shape: tuple[int, ...], precision: str) -> Any:
-    """The value of a stored weight, made of packed constants that are called after it."""
+def unfolding(weight: StoredWeight, shape: tuple[int, ...], precision: str) -> Any:
+    """The value of a stored weight, made of packed constants."""
     if isinstance(weight, IntegerWeight):
-        return scaled(name, integers(name, weight, shape), weight.scales.float().numpy(), precision)
+        return scaled(integers(weight, shape), weight.scales.float().numpy(), precision)
     if weight.scale is None or float(np.dtype(precision).type(weight.scale)) != weight.scale:
-        return looked_up(name, weight, weight.centroids().numpy().astype(precision), shape)
-    with place(f"{name}.int8"):
-        values = looked_up(name, weight, weight.values.numpy(), shape)
-    return scaled(name, values, np.array([[weight.scale]]), precision)
+        return looked_up(weight, weight.centroids().numpy().astype(precision), shape)
+    return scaled(looked_up(weight, weight.values.numpy(), shape), np.array([[weight.scale]]), precision)
 
 
-def looked_up(name: str, weight: Palette, table: np.ndarray, shape: tuple[int, ...]) -> Any:
+def looked_up(weight: Palette, table: np.ndarray, shape: tuple[int, ...]) -> Any:
     """`lut_to_dense` of a table (2**bits,) by the palette's packed indices."""
     from coreai._compiler.dialects import coreai
 
-    indices = part(f"{name}.indices", weight.indices.numpy(), f"ui{weight.bits}", shape)
-    lut = part(f"{name}.palette", table, KINDS[table.dtype.name], (*(1,) * len(shape), table.size, 1))
-    return coreai.lut_to_dense(indices, lut, part(f"{name}.axis", np.int16(0), "si16", ()))
+    indices = constant(weight.indices.numpy(), f"ui{weight.bits}", shape)
+    lut = constant(table, KINDS[table.dtype.name], (*(1,) * len(shape), table.size, 1))
+    return coreai.lut_to_dense(indices, lut, constant(np.int16(0), "si16", ()))
 
 
-def integers(name: str, weight: IntegerWeight, shape: tuple[int, ...]) -> Any:
+def integers(weight: IntegerWeight, shape: tuple[int, ...]) -> Any:
     """Integers as they are, two to a byte if they have 4 bits."""
-    stored = weight.values if weight.bits == 8 else pack((weight.values & 15).byte(), 4)
-    return part(f"{name}.values", stored.numpy(), f"si{weight.bits}", shape)
+    packed = weight.values if weight.bits == 8 else pack((weight.values & 15).byte(), 4)
+    return constant(packed.numpy(), f"si{weight.bits}", shape)
 
 
-def scaled(name: str, values: Any, scales: np.ndarray, precision: str) -> Any:
+def scaled(values: Any, scales: np.ndarray, precision: str) -> Any:
     """`blockwise_shift_scale` of integers by scales (1, 1), (out, 1) or (out, groups), in a precision."""
     from coreai._compiler.dialects import coreai
 
     shape = (*scales.shape, *(1,) * (values.type.rank - 2))
-    scale = part(f"{name}.scale", scales.astype(precision), KINDS[precision], shape)
-    zero = part(f"{name}.zero", np.zeros(shape, np.int8), str(values.type.element_type), shape)
-    shift = part(f"{name}.shift", np.zeros(shape, precision), KINDS[precision], shape)
+    scale = constant(scales.astype(precision), KINDS[precision], shape)
+    zero = constant(np.zeros(shape, np.int8), str(values.type.element_type), shape)
+    shift = constant(np.zeros(shape, precision), KINDS[precision], shape)
     return coreai.blockwise_shift_scale(values, scale, zero, shift)

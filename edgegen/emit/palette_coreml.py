@@ -100,7 +100,7 @@ def compressed(before: Any, name: str, shape: tuple[int, ...], weight: StoredWei
             )
         kind = types.type_mapping.string_to_nptype(f"uint{weight.bits}")
         return mb.constexpr_lut_to_dense(
-            indices=weight.unpacked().reshape(shape).numpy().astype(kind),
+            indices=weight.unpack_indices().reshape(shape).numpy().astype(kind),
             lut=table.reshape((1,) * len(shape) + (-1, 1)),
             **place,
         )

@@ -73,7 +73,7 @@ def integers_of(weight: StoredWeight) -> tuple[Tensor, Tensor, int, int]:
     """Integers (N, K) int8, scales (N, groups) float32, and the range of the integers."""
     if isinstance(weight, Palette):
         assert weight.scale is not None  # refused by `check`
-        values = weight.values[weight.unpacked().int()]
+        values = weight.values[weight.unpack_indices().int()]
         return values, torch.full((values.shape[0], 1), weight.scale), -127, 127
     limits = (-8, 7) if weight.bits == 4 else (-127, 127)
     return weight.values, weight.scales.float(), *limits

@@ -120,7 +120,7 @@ def unfolding(name: str, weight: StoredWeight, shape: tuple[int, ...], transpose
         return integers(name, weight, shape, transposed)
     nodes: list[onnx.NodeProto] = []
     if weight.bits == 8:
-        values = weight.values.numpy()[weight.unpacked().numpy()].reshape(stored)
+        values = weight.values.numpy()[weight.unpack_indices().numpy()].reshape(stored)
         constants, last = [numpy_helper.from_array(values, f"{name}.values")], f"{name}.values"
     else:
         nodes, constants, last = lookup(name, weight, stored)

@@ -156,17 +156,17 @@ def render_emoji(data_dir: Path) -> Path:
 
 def on_white(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """Composite an RGBA picture on white, centred in a square; uint8 (size,size,3)."""
-    square = squared(picture, (255, 255, 255, 255))
+    square = pad_to_square(picture, (255, 255, 255, 255))
     return np.asarray(square.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
 
 
 def cut_out(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """A picture in a square with its transparency kept; uint8 (size,size,4), straight alpha."""
-    square = squared(picture, (0, 0, 0, 0)).convert("RGBa")
+    square = pad_to_square(picture, (0, 0, 0, 0)).convert("RGBa")
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS).convert("RGBA"))
 
 
-def squared(picture: Image.Image, ground: tuple[int, int, int, int]) -> Image.Image:
+def pad_to_square(picture: Image.Image, ground: tuple[int, int, int, int]) -> Image.Image:
     """A picture as RGBA, centred on a square ground."""
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), ground)

@@ -44,10 +44,10 @@ class Sprites:
     def _paste_(self, canvas: Image.Image, thing: Thing) -> None:
         sprite = self.pictures[thing.concept, thing.style]
         if thing.colour is not None:
-            sprite = recoloured(sprite, COLOURS[thing.colour])
+            sprite = recolour(sprite, COLOURS[thing.colour])
         side = round(thing.size * SIZE)
-        small = scaled(sprite, side)
-        canvas.alpha_composite(small, (clamped(thing.x, side), clamped(thing.y, side)))
+        small = scale_sprite(sprite, side)
+        canvas.alpha_composite(small, (clamp_start(thing.x, side), clamp_start(thing.y, side)))
 
 
 def read_sprites(path: Path) -> dict[tuple[str, str], np.ndarray]:
@@ -59,12 +59,12 @@ def read_sprites(path: Path) -> dict[tuple[str, str], np.ndarray]:
         return dict(zip(keys, arrays["pictures"], strict=True))
 
 
-def clamped(centre: float, side: int) -> int:
+def clamp_start(centre: float, side: int) -> int:
     """The first pixel of a square of `side` pixels around a centre, inside the picture."""
     return min(max(round(centre * SIZE - side / 2), 0), SIZE - side)
 
 
-def scaled(sprite: np.ndarray, side: int) -> Image.Image:
+def scale_sprite(sprite: np.ndarray, side: int) -> Image.Image:
     """A sprite (S,S,4) at `side` pixels; scaled with premultiplied alpha, so that edges keep their colour."""
     premultiplied = Image.fromarray(sprite, "RGBA").convert("RGBa")
     return premultiplied.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGBA")
@@ -79,7 +79,7 @@ def background_colour(scene: Scene) -> tuple[int, int, int]:
     return (red, green, blue)
 
 
-def recoloured(sprite: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def recolour(sprite: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """A sprite (S,S,4) drawn in shades of one colour: its median lightness becomes the colour, order is kept."""
     rgb, alpha = sprite[..., :3].astype(np.float32), sprite[..., 3:]
     luma = rgb @ LUMA / 255  # (S,S)

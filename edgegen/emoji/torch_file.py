@@ -137,7 +137,7 @@ def apply_(name: str, stack: list[Any], marks: list[int]) -> None:
         stack.append(storage(*stack.pop()))
     elif name == "REDUCE":
         arguments = stack.pop()
-        stack.append(described(stack.pop(), arguments))
+        stack.append(make_described(stack.pop(), arguments))
     elif name == "BUILD":  # attributes of a state dict: versions of its modules
         stack.pop()
     else:
@@ -151,7 +151,7 @@ def storage(kind: str, of: Name, key: str, device: str, count: int, view: object
     return Storage(key, STORAGES[of.text], count)
 
 
-def described(of: Name, arguments: tuple[Any, ...]) -> Any:
+def make_described(of: Name, arguments: tuple[Any, ...]) -> Any:
     """What a call would make: an ordered dictionary, a tensor, or a parameter; any other call is an error."""
     if of.text == "collections OrderedDict" and not arguments:
         return OrderedDict()

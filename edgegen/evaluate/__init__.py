@@ -11,7 +11,7 @@ from typing import Any
 PUBLIC = {
     "frechet_distance": "distances", "kernel_distance": "distances", "precision_recall": "neighbours",
     "features": "efficientnet", "composition_scores": "scorer", "open_detector": "scorer",
-    "Condition": "drawing", "draw_batch": "drawing", "Settings": "evaluation", "evaluate": "evaluation",
+    "EncodedPrompts": "drawing", "draw_batch": "drawing", "Settings": "evaluation", "evaluate": "evaluation",
     "evaluate_transformers": "evaluation",
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgegen.emoji.assets import SIZE, cut_out, emoji_names, emoji_sources
 from edgegen.emoji.captions import STYLES, common_concepts, unit_hash
-from edgegen.emoji.scene_pictures import Sprites, recoloured
+from edgegen.emoji.scene_pictures import Sprites, recolour
 from edgegen.emoji.scenes import COLOURS, Scene, Thing, scene_concepts
 from edgegen.evaluate.detector import CELL, OTHER, PLAIN, DetectorConfig
 from edgegen.model.pixels import to_tensor
@@ -50,7 +50,7 @@ class Crowds:
         self.seed, self.config = seed, detector_config()
         known = {key: picture for key, picture in sprites.pictures.items() if key[0] in self.config.classes}
         shaded = {
-            (f"{colour} {name}", style): recoloured(picture, COLOURS[colour])  # once, not in every picture
+            (f"{colour} {name}", style): recolour(picture, COLOURS[colour])  # once, not in every picture
             for (name, style), picture in known.items()
             for colour in COLOURS
         }
@@ -72,7 +72,7 @@ class Crowds:
     def _crowd(self, rng: np.random.Generator) -> tuple[Scene, list[tuple[int, int, Thing]]]:
         """A scene, and of each thing its class, colour and place."""
         count = int(rng.choice(4, p=(0.3, 0.4, 0.2, 0.1))) + 1
-        places = scattered(rng, count)
+        places = scatter(rng, count)
         same = rng.random() < 0.3  # counting needs things alike beside each other
         first, things, labels = self._pick(rng), [], []
         for x, y, size in places:
@@ -92,14 +92,14 @@ class Crowds:
         return (f"{self.config.colours[colour]} {name}" if colour else name), style, label, colour
 
 
-def scattered(rng: np.random.Generator, count: int) -> list[tuple[float, float, float]]:
+def scatter(rng: np.random.Generator, count: int) -> list[tuple[float, float, float]]:
     """(x, y, size) of things that do not overlap and lie inside the picture."""
     for _ in range(200):
         sizes = rng.uniform(SMALLEST, LARGEST[count], count)
         centres = rng.uniform(sizes / 2, 1 - sizes / 2, (2, count)).T  # (count, 2): x, y
         if disjoint(centres, sizes):
             return [(float(x), float(y), float(s)) for (x, y), s in zip(centres, sizes, strict=True)]
-    return scattered(rng, count - 1)
+    return scatter(rng, count - 1)
 
 
 def disjoint(centres: np.ndarray, sizes: np.ndarray) -> bool:

@@ -29,7 +29,7 @@ FIRST_SEED = 10_000  # of the noise: picture i starts from the noise that `edgeg
 
 
 @dataclass(frozen=True)
-class Condition:
+class EncodedPrompts:
     """What a transformer is told: the text of prompts, and of the empty one for guidance.
 
     text (B,L,T), mask (B,L) and pooled (B,T); the empty prompt's have B = 1.
@@ -44,7 +44,7 @@ class Condition:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, checkpoint: Checkpoint, prompts: Sequence[str], batch: int = 64) -> Condition:
+    def of(cls, checkpoint: Checkpoint, prompts: Sequence[str], batch: int = 64) -> EncodedPrompts:
         """Encodes prompts with a checkpoint's text encoders."""
         encoders, tokenizers = checkpoint.text_encoders(), checkpoint.tokenizers()
         said = ["", *prompts]
@@ -62,11 +62,11 @@ class Condition:
             None if asked is None else asked[:1],
         )
 
-    def rows(self, rows: Sequence[int]) -> Condition:
+    def rows(self, rows: Sequence[int]) -> EncodedPrompts:
         """The condition of some prompts."""
         index = torch.tensor(rows)
         pooled = None if self.pooled is None else self.pooled[index]
-        return Condition(
+        return EncodedPrompts(
             self.text[index], self.mask[index], pooled, self.empty_text, self.empty_mask, self.empty_pooled
         )
 
@@ -80,7 +80,9 @@ class Condition:
 
 
 @torch.no_grad()
-def draw_batch(dit: DiT, condition: Condition, noise: Tensor, sigmas: Sequence[float], guidance: float = 1.0) -> Tensor:
+def draw_batch(
+    dit: DiT, condition: EncodedPrompts, noise: Tensor, sigmas: Sequence[float], guidance: float = 1.0
+) -> Tensor:
     """Latents (B,C,h,w) by Euler steps from noise (B,C,h,w) down `sigmas` (steps + 1 levels from 1 to 0).
 
     Classifier-free guidance runs both conditions in one batch of 2 B; a guidance of 1 runs the prompts alone.
@@ -108,7 +110,7 @@ def noises(shape: Sequence[int], indices: Sequence[int], seed: int = FIRST_SEED)
 
 
 @torch.no_grad()
-def decoded(decoder: Decoder, latents: Tensor) -> np.ndarray:
+def decode_latents(decoder: Decoder, latents: Tensor) -> np.ndarray:
     """Pictures (B,H,W,3) uint8 of latents (B,C,h,w)."""
     return (decoder(latents).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
@@ -116,7 +118,7 @@ def decoded(decoder: Decoder, latents: Tensor) -> np.ndarray:
 def torch_draw(
     dit: DiT,
     decoder: Decoder,
-    condition: Condition,
+    condition: EncodedPrompts,
     sigmas: Sequence[float],
     guidance: float,
     seed: int = FIRST_SEED,
@@ -129,7 +131,7 @@ def torch_draw(
     def draw(indices: Sequence[int]) -> np.ndarray:
         rows = condition.rows([index // samples for index in indices])
         latents = draw_batch(dit, rows, noises(shape, indices, seed), sigmas, guidance)
-        return decoded(decoder, latents)
+        return decode_latents(decoder, latents)
 
     return draw
 

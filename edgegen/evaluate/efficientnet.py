@@ -39,7 +39,7 @@ class Layer:
     groups: int
 
     @classmethod
-    def folded(
+    def fold(
         cls, weights: Mapping[str, Tensor], conv: str, norm: str, stride: int = 1, depthwise: bool = False
     ) -> Layer:
         weight = weights[f"{conv}.weight"]
@@ -64,12 +64,12 @@ class EfficientNet:
     """Features (B,1280) of pictures; frozen."""
 
     def __init__(self, weights: Mapping[str, Tensor]):
-        self.stem = Layer.folded(weights, "_conv_stem", "_bn0", stride=2)
+        self.stem = Layer.fold(weights, "_conv_stem", "_bn0", stride=2)
         self.blocks: list[tuple[Layer, ...]] = []
         for blocks, _, stride, expansion in STAGES:
             for index in range(blocks):
                 self.blocks.append(block(weights, len(self.blocks), stride if index == 0 else 1, expansion > 1))
-        self.head = Layer.folded(weights, "_conv_head", "_bn1")
+        self.head = Layer.fold(weights, "_conv_head", "_bn1")
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -87,9 +87,9 @@ class EfficientNet:
 def block(weights: Mapping[str, Tensor], index: int, stride: int, expands: bool) -> tuple[Layer, ...]:
     """The convolutions of one inverted residual: expand, depthwise, project."""
     name = f"_blocks.{index}."
-    expand = (Layer.folded(weights, f"{name}_expand_conv", f"{name}_bn0"),) if expands else ()
-    depthwise = Layer.folded(weights, f"{name}_depthwise_conv", f"{name}_bn1", stride, depthwise=True)
-    return *expand, depthwise, Layer.folded(weights, f"{name}_project_conv", f"{name}_bn2")
+    expand = (Layer.fold(weights, f"{name}_expand_conv", f"{name}_bn0"),) if expands else ()
+    depthwise = Layer.fold(weights, f"{name}_depthwise_conv", f"{name}_bn1", stride, depthwise=True)
+    return *expand, depthwise, Layer.fold(weights, f"{name}_project_conv", f"{name}_bn2")
 
 
 @lru_cache(maxsize=2)

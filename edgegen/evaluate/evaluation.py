@@ -20,7 +20,7 @@ from torch import Tensor
 from edgegen.bench.records import environment
 from edgegen.errors import InputError
 from edgegen.evaluate import prompts as sets
-from edgegen.evaluate.drawing import FIRST_SEED, Condition, decoded, draw_all, draw_into
+from edgegen.evaluate.drawing import FIRST_SEED, EncodedPrompts, decode_latents, draw_all, draw_into
 from edgegen.evaluate.judge import MEASURES, Judge, Scores
 from edgegen.evaluate.prompts import PromptSet, prompt_set
 from edgegen.evaluate.subjects import (
@@ -95,7 +95,7 @@ def evaluate(
     """
     progress = progress or Silent()
     chosen = prompt_set(settings.prompts, settings.count, settings.data)
-    origin, model, subjects = opened(settings, chosen.prompts, checkpoint, bundle)
+    origin, model, subjects = open_subjects(settings, chosen.prompts, checkpoint, bundle)
     for subject in subjects:
         settings.samplers(subject.sampler)  # refuses what cannot be before anything is drawn
     plan = {"origin": origin, "prompts": list(chosen.prompts), "seed": settings.seed}
@@ -121,7 +121,7 @@ def evaluate(
     return report
 
 
-def opened(
+def open_subjects(
     settings: Settings, prompts: Sequence[str], checkpoint: Path | None, bundle: Path | None
 ) -> tuple[dict[str, Any], Checkpoint | None, list[Subject]]:
     """Where a model came from, its checkpoint where there is one, and what is evaluated of it."""
@@ -142,7 +142,7 @@ def opened(
     widths = settings.widths or widths_of(model)
     for width in widths:
         model.check_width(width)
-    condition = Condition.of(model, prompts)
+    condition = EncodedPrompts.of(model, prompts)
     return model.origin, model, checkpoint_subjects(model, widths, condition, settings.base, settings.batch)
 
 
@@ -197,29 +197,31 @@ def references(judge: Judge, model: Checkpoint | None, progress: Any) -> dict[st
     real = judge.reference()
     if real is not None:
         found["real"] = real
-    rebuilt = reconstructed(model, judge.prompts)
+    rebuilt = reconstruct(model, judge.prompts)
     if rebuilt is not None:
         found["autoencoder"] = judge.score(rebuilt)
     return found
 
 
 @torch.no_grad()
-def reconstructed(model: Checkpoint | None, chosen: PromptSet, batch: int = 32) -> np.ndarray | None:
+def reconstruct(model: Checkpoint | None, chosen: PromptSet, batch: int = 32) -> np.ndarray | None:
     """Real pictures through a checkpoint's encoder and decoder; None where it has no encoder or another size."""
-    latents = encoded(model, chosen)
+    latents = encode_pictures(model, chosen)
     if model is None or latents is None:
         return None
     decoder = model.decoder()
-    return np.concatenate([decoded(decoder, part) for part in latents.split(batch)])
+    return np.concatenate([decode_latents(decoder, part) for part in latents.split(batch)])
 
 
 def validation_latents(model: Checkpoint | None, chosen: PromptSet) -> Tensor | None:
     """Latents (N,C,h,w) of the first real pictures, whose noise and timesteps the loss fixes by their number."""
-    return encoded(model, chosen, MAX_VALIDATION)
+    return encode_pictures(model, chosen, MAX_VALIDATION)
 
 
 @torch.no_grad()
-def encoded(model: Checkpoint | None, chosen: PromptSet, most: int | None = None, batch: int = 32) -> Tensor | None:
+def encode_pictures(
+    model: Checkpoint | None, chosen: PromptSet, most: int | None = None, batch: int = 32
+) -> Tensor | None:
     """Latents of real pictures; None without an encoder, real pictures, or where they have another size."""
     if model is None or chosen.real is None or "encoder" not in model.states:
         return None
@@ -298,7 +300,7 @@ def evaluate_transformers(
         raise InputError("no transformer is given.", "Give at least one by name.")
     chosen = prompt_set(settings.prompts, settings.count, settings.data)
     judge = Judge.open(chosen, settings.data, progress)
-    condition, latents = Condition.of(checkpoint, chosen.prompts), validation_latents(checkpoint, chosen)
+    condition, latents = EncodedPrompts.of(checkpoint, chosen.prompts), validation_latents(checkpoint, chosen)
     sampler = settings.samplers(checkpoint.sampler)[0]
     reference, rows = None, []
     for name, dit in transformers.items():

@@ -70,7 +70,7 @@ def accuracy(data: Path, weights: Path | None = None, count: int = 500) -> dict[
         scenes = scenes_of(split, count, SEED)
         check_known(detector, scenes)
         pictures = pictures_of(sprites, scenes)
-        splits[name] = measured(detector, scenes, pictures)
+        splits[name] = score_detector(detector, scenes, pictures)
     return {
         "weights": str(weights or bundled_detector()),
         "note": detector_note(weights or bundled_detector()),
@@ -80,7 +80,7 @@ def accuracy(data: Path, weights: Path | None = None, count: int = 500) -> dict[
     }
 
 
-def measured(detector: Detector, scenes: list[Scene], pictures: np.ndarray) -> dict[str, Any]:
+def score_detector(detector: Detector, scenes: list[Scene], pictures: np.ndarray) -> dict[str, Any]:
     """Right and wrong acceptances by task, and how well things are found."""
     found = detect(detector, to_tensor(pictures))
     right = [satisfies(scene, things) for scene, things in zip(scenes, found, strict=True)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
-from edgegen.evaluate.drawing import Condition, Draw, batches, bundle_draw, torch_draw
+from edgegen.evaluate.drawing import Draw, EncodedPrompts, batches, bundle_draw, torch_draw
 from edgegen.generate import checkpoint_of, choose_backend
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
@@ -38,7 +38,7 @@ class Subject:
 
 
 def transformer_subject(
-    checkpoint: Checkpoint, name: str, dit: DiT, width: float, condition: Condition, batch: int = 16
+    checkpoint: Checkpoint, name: str, dit: DiT, width: float, condition: EncodedPrompts, batch: int = 16
 ) -> Subject:
     """A plain transformer with the text encoders and decoder of a checkpoint."""
     decoder = checkpoint.decoder()
@@ -50,7 +50,7 @@ def transformer_subject(
     return Subject(name, width, draws, torch_velocity(dit, condition, batch), checkpoint.sampler)
 
 
-def torch_velocity(dit: DiT, condition: Condition, batch: int = 16) -> Velocity:
+def torch_velocity(dit: DiT, condition: EncodedPrompts, batch: int = 16) -> Velocity:
     """The unguided velocity of latents (N,C,h,w), row i with prompt i."""
 
     @torch.no_grad()
@@ -98,7 +98,7 @@ def bundle_origin(folder: Path) -> tuple[dict[str, Any], Checkpoint | None]:
 
 
 def checkpoint_subjects(
-    checkpoint: Checkpoint, widths: Sequence[float], condition: Condition, base: bool = False, batch: int = 16
+    checkpoint: Checkpoint, widths: Sequence[float], condition: EncodedPrompts, base: bool = False, batch: int = 16
 ) -> list[Subject]:
     """One subject a width; `base` leaves out few-step adapters."""
     name = checkpoint.config.name + (", base" if base else "")

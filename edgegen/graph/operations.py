@@ -101,7 +101,7 @@ class Program:
 
     `counts`: operations by type as the file lists them, those on weights alone included, which a runtime folds.
     `parameters`: numbers stored as weights and constants; of compressed ones, those they stand for. `delegated`: of an
-    ExecuTorch program, how many operations its delegate took.
+    ExecuTorch program, how many operations its delegate took. `storage`: of a Core AI program, numbers stored by type.
     """
 
     operations: tuple[Operation, ...]
@@ -111,6 +111,7 @@ class Program:
     counts: Mapping[str, int] = field(default_factory=dict)
     parameters: int = 0
     delegated: int | None = None
+    storage: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, Tensor]:

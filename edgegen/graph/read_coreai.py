@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from edgegen.graph.operations import Builder, Operation, Program, softmax_cost
@@ -21,7 +23,16 @@ def read_coreai(path: Path) -> Program:
         builder.stored(info.name, *mil_size(info))
     for operation in program.operations():
         add(builder, operation)
-    return builder.program(tuple(i.name for i in program.inputs), tuple(program.returned))
+    made = builder.program(tuple(i.name for i in program.inputs), tuple(program.returned))
+    return replace(made, storage=dict(storage(program).most_common()))
+
+
+def storage(program: CoreAIProgram) -> Counter[str]:
+    """How many numbers of each type the constants hold."""
+    held: Counter[str] = Counter()
+    for info in program.constants():
+        held[info.dtype] += math.prod(info.sizes())
+    return held
 
 
 def add(builder: Builder, operation: CoreAIOperation) -> None:

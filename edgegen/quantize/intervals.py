@@ -55,7 +55,7 @@ class Sums:
         return Sums(self.weight[cuts], self.first[cuts], self.second[cuts], self.mean)
 
 
-def companded(histogram: Histogram, parts: int = 512) -> np.ndarray:
+def compand(histogram: Histogram, parts: int = 512) -> np.ndarray:
     """A coordinate (n,) in which the cuts of a good partition are about evenly spaced: the integral of density^(1/3).
 
     Panter and Dite (1951). The density is taken over `parts` stretches of equal weight and as many of equal length.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgegen.quantize.histogram import Histogram
-from edgegen.quantize.intervals import Sums, companded
+from edgegen.quantize.intervals import Sums, compand
 from edgegen.quantize.partition import best_cuts
 
 
@@ -65,7 +65,7 @@ def cluster(histogram: Histogram, clusters: int) -> np.ndarray:
     """Centroids of least error, ascending; fewer than asked when there are fewer values."""
     if histogram.values.size <= clusters:
         return histogram.values
-    cuts = best_cuts(Sums.of(histogram), clusters, companded(histogram))
+    cuts = best_cuts(Sums.of(histogram), clusters, compand(histogram))
     return exact(histogram, clusters) if cuts is None else means(histogram, cuts)
 
 

@@ -38,13 +38,13 @@ class Palette:
         """The table (2**bits,) float32."""
         return self.values.float() * (1.0 if self.scale is None else self.scale)
 
-    def unpacked(self) -> Tensor:
+    def unpack_indices(self) -> Tensor:
         """The indices (*shape) uint8."""
         return unpack(self.indices, self.bits, math.prod(self.shape)).view(self.shape)
 
     def dense(self) -> Tensor:
         """The weight (*shape) float32 that the palette stands for."""
-        return self.centroids()[self.unpacked().int()]
+        return self.centroids()[self.unpack_indices().int()]
 
     @property
     def nbytes(self) -> int:

@@ -338,7 +338,7 @@ def make_report(
     """report.json: no time and no machine, so that the same request gives the same bytes."""
     count = FEW_POINTS if is_large(stored) else REPORT_POINTS
     points = draw_points(models.teacher, models.conditions, models.sampling, count, mixed_seed("report"))
-    velocity = measured("before", before, points, models) | measured("after", stored, points, models)
+    velocity = measure_velocity("before", before, points, models) | measure_velocity("after", stored, points, models)
     if not math.isfinite(velocity["error_after"]):
         raise EdgegenError("the quantized model's velocity is not finite.", "Allow more bits, or fewer tuning steps.")
     layers = [
@@ -366,7 +366,7 @@ def make_report(
     }  # fmt: skip
 
 
-def measured(when: str, model: DiT, points: Points, models: Models) -> dict[str, float]:
+def measure_velocity(when: str, model: DiT, points: Points, models: Models) -> dict[str, float]:
     """The error and PSNR of a model's velocity on points of the unquantized one's trajectories."""
     error = velocity_error(model, points, models.conditions)
     return {f"error_{when}": error, f"psnr_{when}_db": round(velocity_psnr(error, points), 3)}

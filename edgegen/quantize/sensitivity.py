@@ -136,7 +136,7 @@ def measure(
 
 
 @contextmanager
-def replaced(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+def replace_weights(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
     """The model with other values in some weights, by name, until the block ends."""
     kept = {name: model.get_parameter(name).data for name in weights}
     try:
@@ -152,7 +152,7 @@ def replaced(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
 def velocity_error(model: nn.Module, batches: Sequence[Batch], weights: dict[str, Tensor]) -> float:
     """Mean squared error of the velocity with other values in some weights."""
     total, count = 0.0, 0
-    with replaced(model, weights):
+    with replace_weights(model, weights):
         for batch in batches:
             error = (model(*batch.inputs) - batch.velocity).double().square()
             total, count = total + float(error.sum()), count + error.numel()

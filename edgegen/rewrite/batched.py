@@ -102,14 +102,14 @@ class BatchedSelfAttention(nn.Module):
         """(B*S, n*E) -> (B, S, n*E)."""
         return x.reshape(-1, tokens, x.shape[1])
 
-    def turned(self, x: Tensor, norm: nn.Module, rope: nn.Module, tokens: int) -> Tensor:
+    def turn_heads(self, x: Tensor, norm: nn.Module, rope: nn.Module, tokens: int) -> Tensor:
         """Heads (B*S, n*E), normalized and rotated: (B, S, n*E)."""
         return rope(norm(x.reshape(-1, tokens, x.shape[1] // self.config.head_dim, self.config.head_dim)))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.tokens
-        q = self.turned(self.q(x), self.norm_q, self.rope, tokens)  # (B, S, H*E)
-        k = self.turned(self.k(x), self.norm_k, self.rope, tokens)  # (B, S, G*E)
+        q = self.turn_heads(self.q(x), self.norm_q, self.rope, tokens)  # (B, S, H*E)
+        k = self.turn_heads(self.k(x), self.norm_k, self.rope, tokens)  # (B, S, G*E)
         v = self.by_picture(self.v(x), tokens)  # (B, S, G*E)
         return self.o(self.attend(q, k, v, self.config.head_dim).reshape(x.shape[0], -1))
 
@@ -139,10 +139,10 @@ class BatchedSparseSelfAttention(BatchedSelfAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, size = self.tokens, self.config.head_dim
-        q = self.turned(self.q(x), self.norm_q, self.rope, tokens)  # (B, S, H*E)
+        q = self.turn_heads(self.q(x), self.norm_q, self.rope, tokens)  # (B, S, H*E)
         k, v = self.k(x), self.v(x)  # (B*S, G*E)
-        k_fine = self.turned(k, self.norm_k, self.rope, tokens)  # (B, S, G*E)
-        k_coarse = self.turned(self.compress(self.compress_k, k), self.norm_k, self.rope_coarse, tokens // 4)
+        k_fine = self.turn_heads(k, self.norm_k, self.rope, tokens)  # (B, S, G*E)
+        k_coarse = self.turn_heads(self.compress(self.compress_k, k), self.norm_k, self.rope_coarse, tokens // 4)
         v_coarse = self.by_picture(self.compress(self.compress_v, v), tokens // 4)  # (B, S/4, G*E)
         o_global = self.attend(q, k_coarse, v_coarse, size)  # (B, S, H*E)
         o_local = self.attend_blocks(q, k_fine, self.by_picture(v, tokens))  # (B, S, H*E)
@@ -177,13 +177,13 @@ class BatchedCrossAttention(nn.Module):
         self.norm_q = batched_head_norm(source.norm_q, form, scale=config.head_dim**-0.5)
         self.norm_k = batched_head_norm(source.norm_k, form)
 
-    def normed(self, x: Tensor, norm: nn.Module, batch: int) -> Tensor:
+    def norm_heads(self, x: Tensor, norm: nn.Module, batch: int) -> Tensor:
         """Heads (B*S, n*E), normalized: (B, S, n*E)."""
         return norm(x.reshape(batch, len(x) // batch, -1, self.config.head_dim)).flatten(2)
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
         batch = len(bias)
-        q = self.normed(self.q(x), self.norm_q, batch)  # (B, S, H*E)
-        k = self.normed(self.k(text), self.norm_k, batch)  # (B, L, G*E)
+        q = self.norm_heads(self.q(x), self.norm_q, batch)  # (B, S, H*E)
+        k = self.norm_heads(self.k(text), self.norm_k, batch)  # (B, L, G*E)
         v = self.v(text).reshape(*k.shape)  # (B, L, G*E)
         return self.o(self.attend(q, k, v, self.config.head_dim, bias).reshape(x.shape[0], -1))

@@ -31,7 +31,10 @@ class Opening(nn.Module):
     def forward(
         self, latent: Tensor, timestep_features: Tensor, text_mask: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
-        layout, rest = self.layout, list(others)  # pooled_text where the modulation adds it, text where it changes
+        layout, rest = (
+            self.layout,
+            list[Tensor](others),
+        )  # pooled_text where the modulation adds it, text where it changes
         bias = text_mask * -MASKED + MASKED
         pooled = None if self.modulation.pooled is None else layout.accept(rest.pop(0))
         made = layout.flatten(self.patch(latent)), *self.modulation(layout.accept(timestep_features), pooled)
@@ -62,7 +65,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, skipped: Tensor | None = None) -> Tensor:
         layout = self.layout
         x = layout.flatten(F.pixel_shuffle(layout.unflatten(self.upsample["proj"](x), self.half_grid), 2))
-        return x if self.skip is None else self.skip(torch.cat([x, skipped], 1))
+        return x if self.skip is None or skipped is None else self.skip(torch.cat([x, skipped], 1))
 
 
 class Ending(nn.Module):

@@ -63,4 +63,4 @@ def described(module: nn.Module) -> Iterator[str]:
 
 def content(value: Tensor) -> str:
     """A digest of a tensor's values."""
-    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()

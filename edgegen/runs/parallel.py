@@ -105,7 +105,7 @@ def shard_rest_(module: nn.Module) -> None:
     fully_shard(module)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded, gathered on every process."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

@@ -43,7 +43,7 @@ def choose_precision(work: Callable[[str], float], repeats: int = 2) -> tuple[st
     for precision in ("float32", "bfloat16"):
         try:
             finite = abs(work(precision)) < float("inf")  # NaN compares false
-            seconds[precision] = min(timed(work, precision) for _ in range(repeats))
+            seconds[precision] = min(time_step(work, precision) for _ in range(repeats))
         except (RuntimeError, NotImplementedError) as error:  # a device without bfloat16
             if precision == "float32":
                 raise EdgegenError(f"a training step failed: {str(error).splitlines()[0]}.") from error
@@ -52,7 +52,7 @@ def choose_precision(work: Callable[[str], float], repeats: int = 2) -> tuple[st
     return ("bfloat16" if better else "float32"), seconds
 
 
-def timed(work: Callable[[str], float], precision: str) -> float:
+def time_step(work: Callable[[str], float], precision: str) -> float:
     start = time.perf_counter()
     work(precision)  # returns a number, so that the device has finished
     return time.perf_counter() - start

@@ -22,12 +22,12 @@ class StepReport:
         """Yields the steps from `start` to `end`, showing a bar where there is a terminal."""
         self.start, self.end, self.done, self.started_at = start, end, start, time.monotonic()
         if not self.bar:
-            yield from self._counted()
+            yield from self._count()
             return
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(self.title, total=end, completed=start)
-            for step in self._counted():
+            for step in self._count():
                 progress.update(task, completed=step)
                 yield step
 
@@ -44,7 +44,7 @@ class StepReport:
         seconds = round(speed * (self.end - self.done))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
-    def _counted(self) -> Iterator[int]:
+    def _count(self) -> Iterator[int]:
         for step in range(self.start, self.end):
             self.done = step + 1
             yield step

@@ -138,7 +138,7 @@ class RunState:
         """Puts one `state.safetensors`, as other stages and other versions read it, in the place of the shards."""
         if not self.sharded:
             return
-        gathered = {name: parallel.whole(tensor) for name, tensor in self.tensors().items()}
+        gathered = {name: parallel.gather(tensor) for name, tensor in self.tensors().items()}
         if parallel.rank() == 0:
             self._write_file(step, gathered)
             for folder in shards.shard_folders(self.folder):
@@ -222,7 +222,7 @@ def check_names(path: Path, stored: set[str], wanted: set[str]) -> None:
 
 def differences(saved: str, wanted: str) -> str:
     """What differs between two settings in JSON: 'training.batch 4, not 8'."""
-    old, new = (flat(json.loads(text)) for text in (saved, wanted))
+    old, new = (flatten_table(json.loads(text)) for text in (saved, wanted))
     return "; ".join(
         f"{key} {old.get(key, 'absent')}, not {new.get(key, 'absent')}"
         for key in sorted(old | new)
@@ -230,11 +230,11 @@ def differences(saved: str, wanted: str) -> str:
     )
 
 
-def flat(values: dict, prefix: str = "") -> dict:
+def flatten_table(values: dict, prefix: str = "") -> dict:
     """Nested tables as one, keys joined by dots."""
     items = ((f"{prefix}{key}", value) for key, value in values.items())
     return {
         k: v
         for key, value in items
-        for k, v in (flat(value, f"{key}.") if isinstance(value, dict) else {key: value}).items()
+        for k, v in (flatten_table(value, f"{key}.") if isinstance(value, dict) else {key: value}).items()
     }

@@ -81,6 +81,7 @@ class CoreAIProcess:
             arrays = read_arrays(self.process.stdout)
         finally:
             timer.cancel()
+            timer.join()  # it holds this object
         if arrays is None:
             error = self.failure(doing, seconds if late.is_set() else None)
             self._end()

@@ -24,6 +24,10 @@ from edgegen.runtime.frames import write_arrays
 
 READ_LIMIT = 2**16  # as in lint.py
 PREFIXES = ("coreai.decomposable.", "coreai.")
+PARTS = {  # of a weight, in the order in which these take them
+    "coreai.lut_to_dense": ("indices", "palette", "axis"),
+    "coreai.blockwise_shift_scale": ("values", "scale", "zero", "shift"),
+}
 MAIN = "main"
 UNNAMED = "-"  # the file of a location without one
 
@@ -91,7 +95,7 @@ class Reader:
     def add_constant(self, operation: Any) -> None:
         """Keeps what a constant is, and its value if that is small; packed integers are never read."""
         result = operation.results[0]
-        self.names[result] = self.unused(file_of(operation) or f"constant.{len(self.constants)}")
+        self.names[result] = self.unused(weight_name(operation) or f"constant.{len(self.constants)}")
         info = self.describe(result)
         self.constants.append(info)
         if math.prod(info["shape"]) <= READ_LIMIT and info["dtype"] not in ("uint1", "uint2", "uint4", "uint6", "int4"):
@@ -101,7 +105,7 @@ class Reader:
         """An operation is called after the layer whose weight it takes or the weight it unfolds, or is numbered."""
         named = (self.names[value] for value in operation.operands)
         weight = next((name.removesuffix(".weight") for name in named if name.endswith(".weight")), None)
-        return self.unused(file_of(operation) or weight or f"{kind}.{len(self.operations)}")
+        return self.unused(weight_name(operation) or weight or f"{kind}.{len(self.operations)}")
 
     def unused(self, name: str) -> str:
         """The name, or with a number where another value has it."""
@@ -123,12 +127,16 @@ def argument_name(attributes: Any, index: int) -> str | None:
     return held["coreai.name"].value if "coreai.name" in held else None
 
 
-def file_of(operation: Any) -> str | None:
-    """The file of an operation's location: the name of a weight, where edgegen wrote the program."""
+def weight_name(operation: Any) -> str | None:
+    """The weight that an operation makes, or that it is a part of by what takes it, where edgegen wrote the program."""
     from coreai.authoring import DebugInfo
 
     name = DebugInfo._from_mlir(operation.location).filename
-    return name if name and name != UNNAMED else None
+    if not name or name == UNNAMED:
+        return None
+    use = next(iter(operation.results[0].uses), None)
+    parts = PARTS.get(use.owner.operation.name, ()) if use is not None else ()
+    return f"{name}.{parts[use.operand_number]}" if use is not None and parts else name
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ HEADER = 8
 def write_arrays(pipe: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     """Sends arrays as one frame."""
     body = io.BytesIO()
-    np.savez(body, **dict(arrays))
+    np.savez(body, **dict(arrays))  # type: ignore[arg-type]  # numpy types keywords as its own flag
     pipe.write(body.tell().to_bytes(HEADER, "little"))
     pipe.write(body.getbuffer())
     pipe.flush()

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgegen.errors import EdgegenError, InputError, brief
 from edgegen.quiet import quiet
+from edgegen.strict_json import read_bytes, read_json
 
 # MIL.proto DataType -> numpy's name; the packed types have none and keep MIL's
 DTYPES = {
@@ -25,6 +26,7 @@ DTYPES = {
 }  # fmt: skip
 PACKED_BITS = {"int4": 4, "uint4": 4, "uint6": 6, "uint3": 3, "uint2": 2, "uint1": 1}
 BLOB_SENTINEL = 0xDEADBEEF
+LARGEST_SPEC = 2**31 - 1  # bytes of a protobuf
 BLOB = struct.Struct("<IIQQ")  # sentinel, type, bytes, where they begin
 
 
@@ -167,11 +169,33 @@ def import_coremltools() -> Any:
 
 
 def _load_spec(path: Path) -> Any:
-    ct = import_coremltools()
+    """The model's protobuf. coremltools' own reader makes a package anew where its Manifest.json is broken."""
+    file = _model_file(path)
+    spec = import_coremltools().proto.Model_pb2.Model()
     try:
-        return ct.utils.load_spec(str(path))
-    except Exception as problem:
+        spec.ParseFromString(read_bytes(file, "Export it again.", LARGEST_SPEC))
+    except InputError as problem:
+        raise ProgramFileError(problem.message, problem.remedy) from None
+    except Exception as problem:  # protobuf's errors are of several kinds
         raise ProgramFileError(f"{path} is not a readable Core ML package: {problem}.", "Export it again.") from problem
+    return spec
+
+
+def _model_file(path: Path) -> Path:
+    """Where a package's Manifest.json says that the model lies, which must be inside it."""
+    if path.is_file():
+        return path
+    try:
+        manifest = read_json(path / "Manifest.json", "Export it again.")
+        file = path / "Data" / manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+        if file.resolve().is_relative_to(path.resolve()):
+            return file
+        problem = "its model lies outside"
+    except InputError as error:
+        problem = error.message
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        problem = f"{type(error).__name__} {error}"
+    raise ProgramFileError(f"{path} is not a readable Core ML package: {problem}.", "Export it again.")
 
 
 def _weights_folder(path: Path) -> Path:

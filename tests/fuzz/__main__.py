@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
 
@@ -11,6 +13,20 @@ os.environ["OMP_NUM_THREADS"] = "1"  # children are copies of this process, whic
 from .fixtures import BACKENDS, make_fixtures, warm
 from .harness import Findings, fuzz, run_one
 from .kinds import KINDS
+
+
+def in_a_child(work: Callable[[], object]) -> None:
+    """Does work in a copy of this process, so that the threads which it starts are not of this one."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit("the unspoiled inputs could not be made")
 
 
 def main() -> int:
@@ -26,7 +42,8 @@ def main() -> int:
     seed = SystemRandom().randrange(2**32) if options.seed is None else options.seed
     chosen = {name: kind for name, kind in KINDS.items() if not options.kind or name in options.kind}
     with tempfile.TemporaryDirectory() as folder:
-        fixtures = make_fixtures(options.fixtures or Path(folder), tuple(options.backends.split(",")))
+        fixtures = options.fixtures or Path(folder)
+        in_a_child(lambda: make_fixtures(fixtures, tuple(options.backends.split(","))))
         warm()
         if options.number is not None:
             findings, name = Findings(), next(iter(chosen))

@@ -59,7 +59,6 @@ def make_fixtures(folder: Path, backends: tuple[str, ...] = BACKENDS) -> Path:
 
 def warm() -> None:
     """Imports all that commands import, so that a copy of this process starts at once."""
-    import edgegen.train.recipe  # noqa: F401
 
     import edgegen.api  # noqa: F401
     import edgegen.bench.recommend  # noqa: F401

@@ -6,6 +6,7 @@ characters; and must leave every file that was there as it was, and make none bu
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -95,6 +96,7 @@ def child_(case: Case, folder: Path, streams: list) -> None:
     """The child: never returns."""
     try:
         os.setsid()
+        faulthandler.disable()  # pytest's: a crash is what some cases are about
         os.chdir(folder)
         os.environ["HOME"] = str(folder / "home")
         for number, stream in zip((1, 2), streams, strict=True):

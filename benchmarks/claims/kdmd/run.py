@@ -26,7 +26,7 @@ from torch import Tensor
 
 from edgegen.bench.records import append_study, read
 from edgegen.evaluate import features, frechet_distance
-from edgegen.evaluate.drawing import decoded
+from edgegen.evaluate.drawing import decode_latents
 from edgegen.model.dit import DiT
 from edgegen.model.elastic import ElasticDiT, load_elastic_, materialize
 from edgegen.model.sampler import flow_sigmas
@@ -119,7 +119,7 @@ class Judge:
 
     def seen_as(self, latents: Tensor) -> Tensor:
         """Features of the decoded pictures; real ones are decoded too, so that the decoder's own loss cancels."""
-        return features(decoded(self.decoder, latents), self.chosen.data)
+        return features(decode_latents(self.decoder, latents), self.chosen.data)
 
     def score(self, latents: Tensor) -> dict[str, float]:
         flat, count = self.real.flatten(1), min(64, len(self.real) // 2)

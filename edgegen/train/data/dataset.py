@@ -87,12 +87,12 @@ class Dataset:
         files = self.files
         if self.kind == "folder":
             files = tuple(files_below(self.root, (*IMAGE_SUFFIXES, ".txt", ".jsonl")))
-        told = [f"{p.relative_to(self.root).as_posix()} {touched(p)}" for p in files]
+        told = [f"{p.relative_to(self.root).as_posix()} {file_stamp(p)}" for p in files]
         columns = [self.kind, self.image_column, self.text_column]
         return hashlib.sha256("\n".join([*columns, *told]).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def touched(path: Path) -> str:
+def file_stamp(path: Path) -> str:
     """Size and time of a file; of a link that leads nowhere, that it does."""
     try:
         found = path.stat()

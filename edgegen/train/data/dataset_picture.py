@@ -61,12 +61,12 @@ def to_srgb(picture: Image.Image) -> Image.Image:
         profile = ImageCms.ImageCmsProfile(BytesIO(data))
         if ImageCms.getProfileDescription(profile).startswith("sRGB"):
             return picture
-        return converted(picture, profile)
+        return convert_profile(picture, profile)
     except (ImageCms.PyCMSError, OSError, KeyError, ValueError, TypeError):
         return picture
 
 
-def converted(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+def convert_profile(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     """The colours of a profile as those of sRGB, transparency kept."""
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode == "PA" else "RGB")

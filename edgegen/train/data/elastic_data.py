@@ -52,8 +52,8 @@ def scene_latents(
     that a resumed run sees the same text.
     """
     sprites = Sprites.load(data_dir)
-    pool = pooled(SceneSource("train"), count, sprites, encoder, data_dir / "scenes.safetensors")
-    watched = pooled(
+    pool = make_pool(SceneSource("train"), count, sprites, encoder, data_dir / "scenes.safetensors")
+    watched = make_pool(
         SceneSource("train", seed=WATCHED_SEED),
         WATCHED_SCENES,
         sprites,
@@ -64,7 +64,7 @@ def scene_latents(
     return data, scene_validation(watched, tokenizers, text)
 
 
-def pooled(source: SceneSource, count: int, sprites: Sprites, encoder: Encoder, cache: Path) -> Pool:
+def make_pool(source: SceneSource, count: int, sprites: Sprites, encoder: Encoder, cache: Path) -> Pool:
     """The pool of a source's first scenes, with a bar while they are drawn and encoded."""
     steps = iter(StepReport("scenes", count > WATCHED_SCENES).track(0, count))
 

@@ -55,7 +55,7 @@ def assemble(runs_dir: Path, out: Path, assembly: Assembly, overwrite: bool = Fa
         else model_card(config, states, runs_dir, assembly.note)
     )
     save_checkpoint(out, config, states, tokenizer_files, overwrite, {CARD: card + adapters_note(config)})
-    return written(out)
+    return list_files(out)
 
 
 def named_by_user(assembly: Assembly, out: Path, captions: tuple[str, ...]) -> Assembly:
@@ -83,7 +83,7 @@ def caption_samples(runs_dir: Path, data: dict[str, Any]) -> tuple[str, ...]:
     return tuple(captions[:: max(1, len(captions) // SAMPLES)][:SAMPLES])
 
 
-def written(out: Path) -> Assembled:
+def list_files(out: Path) -> Assembled:
     """The files of a checkpoint that was saved."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     return Assembled(str(out), {str(path.relative_to(out)): path.stat().st_size for path in files})
@@ -123,7 +123,7 @@ def add_adapters(folder: Path, runs_dir: Path, out: Path, overwrite: bool = Fals
     states = {part: dict(state) for part, state in checkpoint.states.items()} | {"transformer": transformer}
     card = card.partition(FEW_STEPS)[0] + adapters_note(config)
     save_checkpoint(out, config, states, checkpoint.tokenizer_files, overwrite, {CARD: card})
-    return written(out)
+    return list_files(out)
 
 
 def adapters_note(config: CheckpointConfig) -> str:

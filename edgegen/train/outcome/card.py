@@ -47,10 +47,10 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
         f"{config.sampler.guidance:g}",
         prompts=", ".join(f'"{prompt}"' for prompt in config.prompts),
         sources=sources_table(),
-        seen=seen(saved_recipe(runs_dir / "elastic").get("data", {}), splits),
+        seen=describe_pictures(saved_recipe(runs_dir / "elastic").get("data", {}), splits),
         unseen_concept=splits["unseen_concept"],
         unseen_style=splits["unseen_style"],
-        watched=watched(saved_recipe(runs_dir / "elastic").get("data", {})),
+        watched=describe_validation(saved_recipe(runs_dir / "elastic").get("data", {})),
         commands=commands(runs_dir),
         stages=stages_table(runs_dir),
         validation=validation_table(read_log(runs_dir / "elastic")),
@@ -60,7 +60,7 @@ def model_card(config: CheckpointConfig, states: States, runs_dir: Path, note: s
     )
 
 
-def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
+def describe_pictures(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
     """What the transformer saw: single emoji, or scenes and a share of those."""
     singles = (
         f"{splits['train']} of {sum(splits.values())} pictures of one emoji ({len(common_concepts())} concepts, "
@@ -80,7 +80,7 @@ def seen(data: Mapping[str, Any], splits: Mapping[str, int]) -> str:
     )
 
 
-def watched(data: Mapping[str, Any]) -> str:
+def describe_validation(data: Mapping[str, Any]) -> str:
     """What the loss in the table is of."""
     if data.get("scenes"):
         return "new scenes of facts that training saw"

@@ -76,10 +76,10 @@ def say(name: str, style: str) -> str:
 
 def default_groups() -> list[Group]:
     """Scenes, then single emoji and other words."""
-    return [*scene_groups(), *grouped(default_prompts())]
+    return [*scene_groups(), *group_prompts(default_prompts())]
 
 
-def grouped(prompts: Sequence[str]) -> list[Group]:
+def group_prompts(prompts: Sequence[str]) -> list[Group]:
     """The prompts by what training knew of them, each once."""
     splits = split_of_captions()
     groups = {kind: [p for p in dict.fromkeys(prompts) if splits.get(p.lower(), "") == kind] for kind in TITLES}

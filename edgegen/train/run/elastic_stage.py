@@ -22,12 +22,12 @@ def settings() -> tuple[type, type]:
 def prepare(recipe: Recipe, data_dir: Path, runs_dir: Path, run_dir: Path) -> Work:
     from edgegen.runs.device import check_compiler
     from edgegen.train.run.transformer_data import prompt_grid, training_latents
-    from edgegen.train.stages.grow import opened_start
+    from edgegen.train.stages.grow import open_start
     from edgegen.train.stages.loop import train_elastic
 
     if recipe.training.compile:
         check_compiler()
-    start = opened_start(recipe.model, recipe.training, run_dir)
+    start = open_start(recipe.model, recipe.training, run_dir)
     seen, watched = training_latents(recipe.data, recipe.model, data_dir, runs_dir)
     draw = prompt_grid(recipe.model, runs_dir, recipe.data.encoders) if recipe.training.tensorboard else None
     return partial(train_elastic, seen, watched, run_dir, recipe.model, recipe.training, draw=draw, start=start)

@@ -26,7 +26,7 @@ from edgegen.train.data.encoded import cache_text
 from edgegen.train.run.collect import checkpoint_of_runs
 from edgegen.train.run.own_data import prepare_own_data
 from edgegen.train.stages.adapters import LoraConfig
-from edgegen.train.stages.kdmd_run import Condition, KdmdTraining, PromptSource, train_kdmd
+from edgegen.train.stages.kdmd_run import KdmdTraining, PromptSource, TextCondition, train_kdmd
 from edgegen.train.stages.results import as_shipped_
 
 
@@ -99,7 +99,7 @@ def base_checkpoint(folder: str, runs_dir: Path) -> Checkpoint:
     return checkpoint
 
 
-def empty_condition(checkpoint: Checkpoint) -> Condition:
+def empty_condition(checkpoint: Checkpoint) -> TextCondition:
     """The empty prompt's text (1, L, T), mask (1, L) and, where the transformer wants it, pooled text (1, T)."""
     text, mask, _ = cache_text([""], checkpoint.tokenizers(), as_shipped_(checkpoint.text_encoders()))
     text, mask = text.float(), mask.float()

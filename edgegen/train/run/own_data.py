@@ -42,10 +42,10 @@ def prepare_own_data(config: DataConfig, model: DiTConfig, runs_dir: Path) -> tu
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     text = find_text(prompts, frozen, folder, config.text_cache_mb * 1e6)
 
-    def made(part: list[Picture]) -> BucketedLatents:
+    def build(part: list[Picture]) -> BucketedLatents:
         return BucketedLatents(store, part, [[row_of[caption] for caption in p.captions] for p in part], text)
 
-    return made(seen), made(watched)
+    return build(seen), build(watched)
 
 
 def find_pictures(cache: LatentCache, dataset: Dataset) -> list[Picture]:
@@ -115,9 +115,9 @@ def find_text(prompts: list[str], frozen: Frozen, folder: Path, limit_bytes: flo
     """The text of prompts; the first process encodes what is not cached, the others read it then."""
     maker = weights_digest(frozen.text, sorted(frozen.tokenizer_files.items()))
 
-    def encoded() -> Text:
+    def encode() -> Text:
         return encode_text(prompts, frozen.tokenizers, frozen.text, TensorCache(folder / "text", maker), limit_bytes)
 
-    text = encoded() if parallel.rank() == 0 else None
+    text = encode() if parallel.rank() == 0 else None
     parallel.wait()
-    return text if text is not None else encoded()
+    return text if text is not None else encode()

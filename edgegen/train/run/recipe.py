@@ -62,8 +62,8 @@ def load_assembly(source: str | Path = "assemble", overrides: Sequence[str] = ()
     """The settings of `edgegen train assemble`, bundled or from a .toml file."""
     path, values = read_toml(source, ("assemble",))
     values = override(values, overrides, "sampler", top=[f.name for f in fields(Assembly)])
-    sampler = checked(path, SamplerConfig, values.get("sampler", {}), "sampler")
-    return checked(path, Assembly, values | {"sampler": sampler}, "")
+    sampler = read_settings(path, SamplerConfig, values.get("sampler", {}), "sampler")
+    return read_settings(path, Assembly, values | {"sampler": sampler}, "")
 
 
 def make_recipe(path: str, values: dict[str, Any]) -> Recipe:
@@ -77,9 +77,9 @@ def make_recipe(path: str, values: dict[str, Any]) -> Recipe:
     model = with_preset(path, values.get("model", {})) if config is DiTConfig else values.get("model", {})
     return Recipe(
         stage.name,
-        checked(path, config, model, "model"),
-        checked(path, training, values.get("training", {}), "training"),
-        checked(path, DataConfig, values.get("data", {}), "data"),
+        read_settings(path, config, model, "model"),
+        read_settings(path, training, values.get("training", {}), "training"),
+        read_settings(path, DataConfig, values.get("data", {}), "data"),
     )
 
 
@@ -93,7 +93,7 @@ def with_preset(path: str, model: dict[str, Any]) -> dict[str, Any]:
     return PRESETS[model["preset"]].to_dict() | rest
 
 
-def checked(path: str, kind: type, values: Any, where: str) -> Any:
+def read_settings(path: str, kind: type, values: Any, where: str) -> Any:
     """A configuration from parsed values; errors name the file."""
     try:
         return from_values(kind, values, where)

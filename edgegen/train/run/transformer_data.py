@@ -14,7 +14,7 @@ from edgegen.train.data.elastic_data import captioned_latents, scene_latents
 from edgegen.train.run.own_data import prepare_own_data
 from edgegen.train.run.samples import PromptGrid
 from edgegen.train.stages.frozen import frozen_of_runs, load_frozen
-from edgegen.train.stages.loop import Draw, TrainingData, ValidationData
+from edgegen.train.stages.loop import DrawGrids, TrainingData, ValidationData
 
 GRID_PROMPTS = ("a red heart", "a dog", "a pizza", "a rocket", "a blue dog", "a flat cat")
 VALIDATION = "unseen_style"  # the split whose loss is watched: known things in a style they were never seen in
@@ -29,7 +29,7 @@ def training_latents(
     return emoji_latents(data, config, data_dir, runs_dir)
 
 
-def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> Draw:
+def prompt_grid(config: DiTConfig, runs_dir: Path, encoders: str) -> DrawGrids:
     """Draws fixed prompts, some of them never seen, as the frozen encoders read and show them."""
     frozen = load_frozen(runs_dir, encoders)
     height, width = (side * config.patch for side in config.grid)

@@ -45,7 +45,7 @@ class NormalisedAutoencoder(nn.Module):
     def encode(self, image: Tensor) -> Tensor:
         return self.norm(self.autoencoder.encoder(image))  # (B,C,h,w)
 
-    def folded(self, config: AutoencoderConfig) -> Autoencoder:
+    def fold(self, config: AutoencoderConfig) -> Autoencoder:
         """A copy for deployment, whose encoder gives the normalised latent by itself."""
         plain = Autoencoder.from_config(config)
         plain.load_state_dict(self.autoencoder.state_dict())
@@ -95,10 +95,10 @@ def train_autoencoder(
         if (step + 1) % 100 == 0:
             state.log(step + 1, loss=loss)
         if (step + 1) % 1000 == 0 or step + 1 == end:
-            psnr = reconstruction_psnr(module.folded(config), held_out)
+            psnr = reconstruction_psnr(module.fold(config), held_out)
             state.log(step + 1, psnr_mean=psnr.mean(), psnr_worst=psnr.min())
         state.save(step + 1, force=step + 1 == end)
-    return module.folded(config)
+    return module.fold(config)
 
 
 def _step_(module: NormalisedAutoencoder, optimizer, images: np.ndarray, training: AutoencoderTraining, step: int):

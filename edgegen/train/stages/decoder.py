@@ -22,7 +22,7 @@ from edgegen.runs.run_state import RunState
 from edgegen.runs.schedule import cosine_rate
 from edgegen.train.stages.autoencoder import reconstruction_loss, reconstruction_psnr
 
-Pictures = Callable[[int], np.ndarray]  # index -> uint8 (H,W,3), the same picture every time
+PictureSource = Callable[[int], np.ndarray]  # index -> uint8 (H,W,3), the same picture every time
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def distillation_loss(output: Tensor, picture: Tensor, taught: Tensor, teacher_w
     return reconstruction_loss(output, picture) + teacher_weight * (output - taught).abs().mean()
 
 
-def draw_crops(sources: Mapping[str, tuple[Pictures, int]], training: DecoderTraining, step: int) -> Tensor:
+def draw_crops(sources: Mapping[str, tuple[PictureSource, int]], training: DecoderTraining, step: int) -> Tensor:
     """Crops (B,3,c,c) in [0,1] of one step, half of them mirrored; a function of (seed, step).
 
     `sources` has "singles" and maybe "scenes": a function from an index to a picture, and the number of indices.
@@ -107,7 +107,7 @@ def draw_crops(sources: Mapping[str, tuple[Pictures, int]], training: DecoderTra
 
 
 def train_decoder(
-    sources: Mapping[str, tuple[Pictures, int]],
+    sources: Mapping[str, tuple[PictureSource, int]],
     held_out: Mapping[str, np.ndarray],
     teacher: Autoencoder,
     run_dir: Path,

@@ -31,7 +31,7 @@ WRITERS = ("patch", "o", "down", "skip", "proj")  # modules whose rows are chann
 READERS = ("q", "k", "v", "gate", "up", "skip", "proj")  # whose columns are
 
 
-def opened_start(config: DiTConfig, training: ElasticTraining, run_dir: Path) -> Mapping[str, Tensor] | None:
+def open_start(config: DiTConfig, training: ElasticTraining, run_dir: Path) -> Mapping[str, Tensor] | None:
     """The weights by checkpoint name that a new run begins with; None for a resumed run and for one from nothing."""
     if not training.start or saved_steps(run_dir):
         return None
@@ -46,7 +46,7 @@ def opened_start(config: DiTConfig, training: ElasticTraining, run_dir: Path) ->
         if width < training.start_width
     }
     plain = materialize_state(state, theirs, training.start_width, adapters=False)
-    return widened(narrow, plain, config, training.seed, own_of)
+    return widen(narrow, plain, config, training.seed, own_of)
 
 
 def own_parameters(config: DiTConfig, state: Mapping[str, Tensor], width: float) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ def check_same(source: str, theirs: DiTConfig, ours: DiTConfig) -> None:
         )
 
 
-def widened(
+def widen(
     narrow: DiTConfig,
     state: Mapping[str, Tensor],
     wide: DiTConfig,
@@ -97,10 +97,10 @@ def widened(
             grown[name] = (
                 own_of[hidden][plain].clone()
                 if own_of and hidden in own_of
-                else own(plain, state[plain], narrow.hidden, hidden)
+                else widen_own(plain, state[plain], narrow.hidden, hidden)
             )
         else:
-            grown[name] = shared(plain, state[plain], fresh[plain])
+            grown[name] = widen_shared(plain, state[plain], fresh[plain])
             if ".cross." in name:
                 for old, new in moved_heads(narrow, wide):
                     copy_head_(name, grown[name], old, new, narrow.head_dim)
@@ -123,7 +123,7 @@ def check_growth(narrow: DiTConfig, wide: DiTConfig) -> None:
         )
 
 
-def shared(name: str, narrow: Tensor, fresh: Tensor) -> Tensor:
+def widen_shared(name: str, narrow: Tensor, fresh: Tensor) -> Tensor:
     """A shared weight grown to the shape of `fresh`, its initial value: `narrow` is its prefix."""
     if narrow.shape == fresh.shape:
         return narrow.clone()
@@ -165,7 +165,7 @@ def widened_rows(narrow: Tensor, size: int, parts: int) -> Tensor:
     return wide.flatten(1)
 
 
-def own(name: str, narrow: Tensor, channels: int, hidden: int) -> Tensor:
+def widen_own(name: str, narrow: Tensor, channels: int, hidden: int) -> Tensor:
     """A norm's or the modulation's parameter of a width of `hidden` channels, from that of `channels` ones."""
     at = torch.arange(hidden) % channels  # the channel that each one begins as
     if name.endswith("table"):  # (6 or 2, d)

@@ -26,7 +26,15 @@ from edgegen.model.elastic import ElasticDiT, key
 from edgegen.runs import parallel
 from edgegen.runs.ranges import check_choice
 from edgegen.train.stages.blockwise import BlockwiseElastic
-from edgegen.train.stages.loop import Batch, Draw, ElasticRun, ElasticTraining, TrainingData, ValidationData, train_run
+from edgegen.train.stages.loop import (
+    Batch,
+    DrawGrids,
+    ElasticRun,
+    ElasticTraining,
+    TrainingData,
+    ValidationData,
+    train_run,
+)
 
 if TYPE_CHECKING:
     from edgegen.train.stages.frozen import Frozen
@@ -72,7 +80,7 @@ def timestep_aware(flow: Tensor, output: Tensor, t: Tensor) -> Tensor:
     return weight * flow + (1 - weight) * ratio * output
 
 
-def mixed(flow: Tensor, output: Tensor, t: Tensor, operator: str, flow_share: float) -> Tensor:
+def mix_losses(flow: Tensor, output: Tensor, t: Tensor, operator: str, flow_share: float) -> Tensor:
     """Per-sample losses (B,) as one, by S or by a constant share."""
     if operator == "timestep":
         return timestep_aware(flow, output, t)
@@ -94,7 +102,7 @@ def feature_loss(projected: Tensor, taught: Tensor) -> Tensor:
 
 
 @contextmanager
-def captured(module: nn.Module, pick: Callable[[Any, Any], Tensor]) -> Iterator[list[Tensor]]:
+def capture_calls(module: nn.Module, pick: Callable[[Any, Any], Tensor]) -> Iterator[list[Tensor]]:
     """Collects `pick(inputs, output)` of every call of a module in the block; its code stays as it is."""
     found: list[Tensor] = []
     handle = module.register_forward_hook(lambda _, inputs, output: found.append(pick(inputs, output)))
@@ -121,7 +129,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        with captured(self.layer, self.pick) as features:
+        with capture_calls(self.layer, self.pick) as features:
             velocity = self.network(*inputs)
         return velocity.float(), features[-1].float()
 
@@ -159,8 +167,8 @@ class KDRun(ElasticRun):
             nn.init.zeros_(projector.bias)
             self.projectors[key(str(width))] = projector
 
-    def trained(self) -> dict[str, nn.Parameter]:
-        return super().trained() | {f"projectors.{n}": p for n, p in self.projectors.named_parameters()}
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        return super().trained_parameters() | {f"projectors.{n}": p for n, p in self.projectors.named_parameters()}
 
     def shard_(self) -> None:
         super().shard_()
@@ -173,12 +181,12 @@ class KDRun(ElasticRun):
             with self.autocast():
                 batch.taught = self.teacher.to(self.device)(*batch.inputs)
         taught_velocity, taught_features = batch.taught
-        with self.autocast(), captured(last_layer(self.model, width), first_input) as features:
+        with self.autocast(), capture_calls(last_layer(self.model, width), first_input) as features:
             velocity = self.model(width, *batch.inputs)
         velocity = velocity.float()
         flow = per_sample(batch.noise - batch.x0 - velocity)  # (B,)
         output = per_sample(taught_velocity - velocity)  # (B,)
-        loss = mixed(flow, output, batch.t, settings.operator, settings.flow_share).mean()
+        loss = mix_losses(flow, output, batch.t, settings.operator, settings.flow_share).mean()
         numbers = {"loss": flow.mean(), "output": output.mean()}
         if settings.feature_weight:
             projected = self.projectors[key(str(width))](features[-1].float())  # (B, N, E)
@@ -207,7 +215,7 @@ def train_kd(
     teacher: Teacher,
     stop_after: int | None = None,
     device: str = "cpu",
-    draw: Draw | None = None,
+    draw: DrawGrids | None = None,
 ) -> dict[str, Tensor]:
     """Distils a teacher into a supernet that starts from weights by checkpoint name; see `train_elastic`."""
 

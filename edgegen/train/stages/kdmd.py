@@ -32,7 +32,7 @@ def levels(x: Tensor, sigma: float) -> Tensor:
     return torch.full((len(x),), sigma, device=x.device)
 
 
-def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
     """Classifier-free guidance: away from the unconditional velocity; 1 leaves the conditional one."""
     return unconditional + guidance * (conditional - unconditional)
 

@@ -40,7 +40,7 @@ from edgegen.train.stages.kdmd import (
     critic_loss,
     dmd_loss,
     feature_loss,
-    guided,
+    guide,
     interval_velocity,
     levels,
     output_loss,
@@ -55,7 +55,7 @@ from edgegen.train.stages.results import NOTHING, read_state
 STUDENT, CRITIC, FEW_STEP, AVERAGE = "student", "critic", "few_step", "average"
 TRAINED = (FEW_STEP, STUDENT, CRITIC)
 LEVELS = (0.02, 0.98)  # noise levels at which scores are compared; at the ends they say nothing
-Condition = tuple[Tensor, ...]  # text (B, L, T), mask (B, L)[, pooled (B, T)]
+TextCondition = tuple[Tensor, ...]  # text (B, L, T), mask (B, L)[, pooled (B, T)]
 LIMITS = {
     "width": (0, 1), "teacher_steps": (0, 10**9), "guidance": (0, 100), "sampler_steps": (1, 100),
     "substeps": (1, 1000), "student_every": (1, 1000), "dmd": (0, 1e6), "kd": (0, 1e6), "kd_features": (0, 1e6),
@@ -143,23 +143,23 @@ class KdmdRun(nn.Module):
         )
 
 
-def together(first: Condition, second: Condition) -> Condition:
+def join_conditions(first: TextCondition, second: TextCondition) -> TextCondition:
     """Two conditions as one batch; the text of the shorter is filled up with masked tokens."""
     length = max(first[0].shape[1], second[0].shape[1])
 
-    def filled(part: Tensor, index: int) -> Tensor:
+    def fill(part: Tensor, index: int) -> Tensor:
         missing = length - part.shape[1] if index < 2 else 0  # pooled text has no tokens
         return F.pad(part, (0, 0, 0, missing) if index == 0 else (0, missing))
 
     pairs = enumerate(zip(first, second, strict=True))
-    return tuple(torch.cat([filled(part, index) for part in pair]) for index, pair in pairs)
+    return tuple(torch.cat([fill(part, index) for part in pair]) for index, pair in pairs)
 
 
 class Distillation:
     """One width being distilled: the networks, how each is asked for a velocity, and one step of each phase."""
 
     def __init__(
-        self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: Condition, device: str = "cpu"
+        self, base: DiT, lora: LoraConfig, training: KdmdTraining, unconditional: TextCondition, device: str = "cpu"
     ):
         self.training, self.lora, self.device = training, lora, device
         self.precision = "float32" if training.precision == "auto" else training.precision
@@ -186,7 +186,7 @@ class Distillation:
         self.precision = before
         return loss.item()
 
-    def velocity(self, name: str, condition: Condition) -> Velocity:
+    def velocity(self, name: str, condition: TextCondition) -> Velocity:
         """The velocity of an adapter under a condition, without guidance."""
 
         def ask(x: Tensor, t: Tensor) -> Tensor:
@@ -195,23 +195,23 @@ class Distillation:
 
         return ask
 
-    def teacher(self, condition: Condition) -> Velocity:
+    def teacher(self, condition: TextCondition) -> Velocity:
         """The guided velocity of the base; both halves in one pass."""
         if self.training.guidance == 1:
             return self.velocity(BASE, condition)
 
         def ask(x: Tensor, t: Tensor) -> Tensor:
             empty = [part.expand(len(x), *part.shape[1:]) for part in self.unconditional]
-            both = together(condition, empty)
+            both = join_conditions(condition, empty)
             v = self.velocity(BASE, both)(torch.cat([x, x]), torch.cat([t, t]))
-            return guided(*v.chunk(2), self.training.guidance)
+            return guide(*v.chunk(2), self.training.guidance)
 
         return ask
 
     def draws(self, step: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.training.seed * 1_000_003 + step) * 7919 + 1)
 
-    def condition(self, data: PromptSource, step: int) -> Condition:
+    def condition(self, data: PromptSource, step: int) -> TextCondition:
         """Text, mask and, where the model wants it, pooled text of a step's prompts."""
         drawn = data.batch(self.training, step, 0, 1)[3 : 3 + len(self.unconditional)]
         return tuple(part.to(self.device) for part in drawn)
@@ -288,7 +288,7 @@ class Distillation:
         return index, int(torch.randint(count, (), generator=g)) if first and self.training.distils else index
 
     def student_turn_(
-        self, x: list[Tensor], index: int, kd_index: int, condition: Condition, g: torch.Generator, step: int
+        self, x: list[Tensor], index: int, kd_index: int, condition: TextCondition, g: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, float]]:
         """Moves the student; returns its x0 at step `index` from before the move, and the losses."""
         training = self.training
@@ -314,14 +314,14 @@ class Distillation:
             self.follow_(step)
         return x0.detach(), losses
 
-    def student_at(self, x_t: Tensor, sigma: float, condition: Condition) -> tuple[Tensor, Tensor]:
+    def student_at(self, x_t: Tensor, sigma: float, condition: TextCondition) -> tuple[Tensor, Tensor]:
         """The student's velocity and features, with gradients."""
         with self.autocast():
             velocity, features = self.net.with_features(STUDENT, x_t, levels(x_t, sigma), *condition)
         return velocity.float(), features
 
     def distillation(
-        self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: Condition
+        self, velocity: Tensor, features: Tensor, x_t: Tensor, sigma: float, condition: TextCondition
     ) -> tuple[Tensor, Tensor]:
         """Output and feature losses against the few-step teacher on the same x_t."""
         with torch.no_grad(), self.autocast():
@@ -354,7 +354,7 @@ class Distillation:
         self,
         name: str,
         noise: Tensor,
-        condition: Condition,
+        condition: TextCondition,
         sigmas: list[float] | None = None,
         guidance: bool = False,
         batch: int = 64,
@@ -373,7 +373,7 @@ def train_kdmd(
     base: DiT,
     data: PromptSource,
     validation: CaptionedLatents | None,
-    unconditional: Condition,
+    unconditional: TextCondition,
     run_dir: Path,
     lora: LoraConfig,
     training: KdmdTraining,

@@ -201,7 +201,7 @@ class ElasticRun(nn.Module):
             x, t, text, mask, pooled = batch.inputs
             return self.compiled(width, x, t, *in_whole_columns(text, mask), pooled)
 
-    def trained(self) -> dict[str, nn.Parameter]:
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that is trained, by name."""
         return dict(self.model.named_parameters())
 
@@ -227,7 +227,7 @@ def in_whole_columns(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 MakeRun = Callable[[bool, bool], ElasticRun]  # (blockwise, recompute) -> the run at its first step
-Draw = Callable[[ElasticDiT], Mapping[str, np.ndarray]]  # pictures (H, W, 3) uint8 of fixed prompts by name
+DrawGrids = Callable[[ElasticDiT], Mapping[str, np.ndarray]]  # pictures (H, W, 3) uint8 of fixed prompts by name
 
 
 def train_elastic(
@@ -238,7 +238,7 @@ def train_elastic(
     training: ElasticTraining,
     stop_after: int | None = None,
     device: str = "cpu",
-    draw: Draw | None = None,
+    draw: DrawGrids | None = None,
     start: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Trains a supernet, resuming what `run_dir` holds; returns the averaged weights by checkpoint name.
@@ -262,7 +262,7 @@ def train_run(
     training: ElasticTraining,
     stop_after: int | None = None,
     device: str = "cpu",
-    draw: Draw | None = None,
+    draw: DrawGrids | None = None,
 ) -> dict[str, Tensor]:
     """Trains what `make` makes, resuming what `run_dir` holds; see `train_elastic`."""
     parallel.share_of_batch(training.batch, training.accumulate)  # refuses before anything is written
@@ -288,7 +288,7 @@ def train_run(
     if training.compile:
         run.compile_()
     optimizer = torch.optim.AdamW(
-        run.trained().values(), lr=training.rate, betas=training.betas, weight_decay=training.weight_decay
+        run.trained_parameters().values(), lr=training.rate, betas=training.betas, weight_decay=training.weight_decay
     )
     scalars = Scalars(run_dir / "tensorboard") if training.tensorboard and parallel.rank() == 0 else None
     state = RunState(
@@ -307,7 +307,7 @@ def train_run(
         report(state, run, validation, training, step, end, losses, draw)
         state.save(step + 1, force=step + 1 == end)
     state.finish(end)
-    return {name: parallel.whole(tensor) for name, tensor in elastic_state(run.average).items()}
+    return {name: parallel.gather(tensor) for name, tensor in elastic_state(run.average).items()}
 
 
 def is_sharded(distribution: str, device: str) -> bool:
@@ -341,7 +341,7 @@ def report(
     step: int,
     end: int,
     losses: dict[str, float],
-    draw: Draw | None,
+    draw: DrawGrids | None,
 ) -> None:
     """Logs and validates when it is time; sharded models validate on all processes together."""
     done, first = step + 1, parallel.rank() == 0
@@ -373,12 +373,12 @@ def step_(
     widths = learning[: training.sub_widths]
     scale = GradientScale(training.gradient_scale, value=float(run.scale))
     tasks = [partial(run.task, batch=part) for part in batch.parts(training.accumulate, run.device)]
-    parameters = run.trained()
+    parameters = run.trained_parameters()
     losses = joint_gradients_(run.model, parameters, widths, tasks, scale, step % training.full_every == 0)
     if training.frozen_width:
         freeze_(run.model, training.frozen_width)
     norm = nn.utils.clip_grad_norm_(parameters.values(), training.clip)
-    losses["norm"] = float(parallel.whole(norm))
+    losses["norm"] = float(parallel.gather(norm))
     check_finite(losses, step)
     run.scale.fill_(scale.value)
     optimizer.step()

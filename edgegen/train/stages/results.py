@@ -62,7 +62,7 @@ def autoencoder_result(run_dir: Path) -> tuple[AutoencoderConfig, Autoencoder]:
     config = AutoencoderConfig(**state.settings["model"])
     module = NormalisedAutoencoder(config)
     module.load_state_dict(state.tensors)
-    return config, module.folded(config)
+    return config, module.fold(config)
 
 
 def decoder_result(run_dir: Path) -> tuple[AutoencoderConfig, Decoder]:

@@ -139,7 +139,7 @@ def length_batch(lengths: np.ndarray, batch: int, seed: int, step: int, window: 
     return rows[draws.permutation(window)[step % window]]
 
 
-def trimmed(ids: np.ndarray | None, rows: np.ndarray) -> Tensor | None:
+def trim(ids: np.ndarray | None, rows: np.ndarray) -> Tensor | None:
     """The chosen rows of ids (K,L), without the columns where all are padding."""
     if ids is None:
         return None
@@ -191,7 +191,7 @@ def _step_(
     for group in optimizer.param_groups:
         group["lr"] = cosine_rate(step, training.steps, training.peak_rate, training.warmup)
     with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
-        predicted = module(trimmed(tokens.word, rows), trimmed(tokens.byte, rows))
+        predicted = module(trim(tokens.word, rows), trim(tokens.byte, rows))
     losses = {way: distillation_loss(value.float(), targets[rows]) for way, value in predicted.items()}
     total, right = sum(losses.values()), {}
     if read is not None:
@@ -211,7 +211,7 @@ def retrieval(module: DistilledText, tokens: TokenIds, targets: Tensor, split: n
     if not len(rows):
         return {}
     parts = [
-        module(trimmed(tokens.word, rows[i : i + 256]), trimmed(tokens.byte, rows[i : i + 256]))
+        module(trim(tokens.word, rows[i : i + 256]), trim(tokens.byte, rows[i : i + 256]))
         for i in range(0, len(rows), 256)
     ]
     wanted = F.normalize(targets[rows], dim=-1)  # (K,E)

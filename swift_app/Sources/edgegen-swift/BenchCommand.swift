@@ -30,7 +30,8 @@ struct BenchCommand {
   func run() throws {
     let loaders = Loaders(threads: settings.threads)
     let name = try backend ?? bundle.backend(among: loaders.backends)
-    let measurer = BundleMeasurer(loaders, settings: settings, versions: try loaders.versions(backend: name))
+    let measurer = BundleMeasurer(
+      loaders, settings: settings, versions: try loaders.versions(backend: name), tellsMemory: component != nil)
     for subject in try BenchSubject.all(of: bundle, on: name, named: component) {
       Console.tell("measuring \(subject.name) on \(name)")
       guard let row = try measurer.measure(subject, bundle, try loaders.loader(backend: name, unit: unit)) else {

@@ -85,7 +85,8 @@ struct BenchRowTests {
     let folder = ScratchFolder(), loader = FakeLoader()
     let bundle = try TinyBundle.make(in: folder)
     let measurer = BundleMeasurer(
-      FakeProvider(fake: loader), settings: try BenchSettings(runs: 5), versions: ["edgegen-swift": "0"])
+      FakeProvider(fake: loader), settings: try BenchSettings(runs: 5), versions: ["edgegen-swift": "0"],
+      tellsMemory: true)
     for subject in try BenchSubject.all(of: bundle, on: "onnx") {
       let row = try #require(try measurer.measure(subject, bundle, loader))
       let wanted = try members(Vectors.read("rows", as: File.self).row)

@@ -16,6 +16,8 @@
     var refusesToCompile = false
     var brokenForms: Set<String> = []  // compiled forms that do not load
     var inputs: [String: MLMultiArray] = [:]
+    var fed: [[String]] = []  // the names of each run's inputs, sorted
+    var gives: [String: [Int]] = ["image": [1, 3, 16, 24]]  // outputs and their shapes
     var padding = 0
 
     static let halves: [UInt16] = (0..<1152).map { (index: Int) -> UInt16 in Half.bits(Float(index) / 2048) }
@@ -48,11 +50,16 @@
     {
       if refusesToPredict.contains(units) { throw Refusal() }
       for name in input.featureNames { inputs[name] = input.featureValue(for: name)?.multiArrayValue }
-      let output = MLMultiArray(shape: [1, 3, 16, 24], dataType: .float16, padding: padding)
-      output.withUnsafeMutableBytes { bytes, strides in
-        StridedOffsets(shape: [1, 3, 16, 24], strides: strides).write(Self.halves, to: bytes)
+      fed.append(input.featureNames.sorted())
+      return try MLDictionaryFeatureProvider(dictionary: gives.mapValues { array($0) })
+    }
+
+    private func array(_ shape: [Int]) -> MLMultiArray {
+      let array = MLMultiArray(shape: shape.map { NSNumber(value: $0) }, dataType: .float16, padding: padding)
+      array.withUnsafeMutableBytes { bytes, strides in
+        StridedOffsets(shape: shape, strides: strides).write(Self.halves, to: bytes)
       }
-      return try MLDictionaryFeatureProvider(dictionary: ["image": output])
+      return array
     }
   }
 
@@ -160,6 +167,18 @@
       let written: [Float] = try MultiArrays.tensor(of: given, spec).values
       let rounded: [Float] = latent.values.map { Half.value(Half.bits($0)) }
       #expect(written == rounded)
+    }
+
+    @Test func chunksRunInTheManifestsOrder() throws {
+      let bundle = try TinyBundle.make(in: folder) { TinyBundle.chunked($0, on: "coreml") }
+      core.gives = ["hidden": [1, 4, 2, 3], "velocity": [1, 4, 2, 3]]
+      let networks = try BundleNetworks(bundle, loader: CoreMLLoader(cache(), unit: .all))
+      let condition = try #require(bundle.components(.textEncoder, on: "coreml").first).outputs.map { spec in
+        (spec.name, Tensor(shape: spec.shape, values: [Float](repeating: 1, count: spec.shape.reduce(1, *))))
+      }
+      let velocity = try networks.velocity(latent, sigma: 0.5, Dictionary(uniqueKeysWithValues: condition))
+      #expect(velocity == FakeCoreML.halves.prefix(24).map(Half.value))
+      #expect(core.fed == [["latent", "pooled_text", "text", "text_mask", "timestep_features"], ["hidden"]])
     }
 
     @Test func anInputThatDidNotChangeIsNotWrittenAgain() throws {

@@ -35,7 +35,7 @@ struct PipelineTests {
   }
 
   @Test func chunksRunInTheManifestsOrder() throws {
-    let bundle = try TinyBundle.make(in: folder, edit: TinyBundle.chunked)
+    let bundle = try TinyBundle.make(in: folder, edit: { TinyBundle.chunked($0, on: "onnx") })
     let networks = try BundleNetworks(bundle, loader: loader)
     _ = try Pipeline(networks).draw(DrawRequest(prompt: "red", steps: 2, guidance: 1))
     #expect(loader.log.filter { $0.hasPrefix("open transformer") } == ["open transformer_1", "open transformer_2"])

@@ -29,11 +29,11 @@ enum TinyBundle {
     return try ModelBundle.load(folder.url)
   }
 
-  /// Components with the ONNX transformer in two chunks: the first makes `hidden`, the second reads it.
-  static func chunked(_ components: [JSONValue]) -> [JSONValue] {
+  /// Components with a back end's transformer in two chunks: the first makes `hidden`, the second reads it.
+  static func chunked(_ components: [JSONValue], on backend: String) -> [JSONValue] {
     let hidden: JSONValue = ["name": "hidden", "shape": [1, 4, 2, 3], "dtype": "float32"]
     return components.flatMap { component -> [JSONValue] in
-      guard component["name"] == "transformer", component["backend"] == "onnx",
+      guard component["name"] == "transformer", component["backend"]?.text == backend,
         case .object(var first) = component, case .object(var second) = component
       else { return [component] }
       (first["name"], first["outputs"]) = ("transformer_1", [hidden])

@@ -2,11 +2,12 @@ import Foundation
 
 /// A measurement as a row of edgegen's records, read by `edgegen bench --import`.
 public enum BenchRow {
-  /// The row of a subject measured on a device.
+  /// The row of a subject measured on a device. Memory is told of a process that has held nothing else: what another
+  /// network freed is taken again without being seen.
   public static func make(
     _ timing: Timing, of subject: BenchSubject, bundle: ModelBundle, loader: any NetworkLoader,
     settings: BenchSettings, device: DeviceFacts, before: DeviceConditions, after: DeviceConditions,
-    versions: [String: String], date: Date = Date()
+    versions: [String: String], tellsMemory: Bool, date: Date = Date()
   ) throws -> JSONValue {
     let summary = try timing.summary
     let facts: [String: JSONValue] = [
@@ -19,7 +20,7 @@ public enum BenchRow {
       "partial": .bool(timing.isPartial), "noisy": .bool(summary.cvTrimmed > Statistics.noiseLimit),
       "settings": settingsJSON(settings, timing, subject, bundle),
       "load_ms": rounded(timing.loadMilliseconds), "first_ms": rounded(timing.firstMilliseconds),
-      "latency_ms": latency(summary, timing.runs), "memory": memory(timing),
+      "latency_ms": latency(summary, timing.runs), "memory": tellsMemory ? memory(timing) : .null,
     ]
     return .object(
       facts.merging(identity(subject, bundle, loader.backend)) { _, new in new }.merging(times) { _, new in new })

@@ -5,15 +5,18 @@ public struct BundleMeasurer: BundleMeasuring {
   private let provider: any LoaderProvider
   private let settings: BenchSettings
   private let versions: [String: String]
+  private let tellsMemory: Bool
   private let conditions: @Sendable () -> DeviceConditions
 
+  /// `tellsMemory` is for a process that measures one subject and does nothing else.
   public init(
-    _ provider: any LoaderProvider, settings: BenchSettings, versions: [String: String],
+    _ provider: any LoaderProvider, settings: BenchSettings, versions: [String: String], tellsMemory: Bool = false,
     conditions: @escaping @Sendable () -> DeviceConditions = { DeviceConditions.now() }
   ) {
     self.provider = provider
     self.settings = settings
     self.versions = versions
+    self.tellsMemory = tellsMemory
     self.conditions = conditions
   }
 
@@ -41,6 +44,6 @@ public struct BundleMeasurer: BundleMeasuring {
     guard !taken.runs.isEmpty else { return nil }
     return try BenchRow.make(
       taken, of: subject, bundle: bundle, loader: loader, settings: settings, device: .current(), before: before,
-      after: conditions(), versions: versions)
+      after: conditions(), versions: versions, tellsMemory: tellsMemory)
   }
 }

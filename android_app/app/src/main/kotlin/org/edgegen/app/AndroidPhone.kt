@@ -21,7 +21,7 @@ internal class AndroidPhone(
     private val predictions: Predictions,
     private val linux: LinuxMachine = LinuxMachine(),
 ) : Phone, ProcessMemory by linux {
-    private val power = context.getSystemService(PowerManager::class.java)
+    private val power = service(context, PowerManager::class.java)
 
     override fun machine(): Machine {
         val model = "${Build.MANUFACTURER} ${Build.MODEL}"
@@ -49,7 +49,7 @@ internal class AndroidPhone(
 
     override fun freeMemory(): FreeMemory {
         val info = ActivityManager.MemoryInfo()
-        context.getSystemService(ActivityManager::class.java).getMemoryInfo(info)
+        service(context, ActivityManager::class.java).getMemoryInfo(info)
         return FreeMemory(info.availMem, info.threshold, info.totalMem)
     }
 

@@ -33,7 +33,7 @@ class BenchService : Service() {
 
     private fun showNotification() {
         val channel = NotificationChannel(CHANNEL, getString(R.string.bench_channel), NotificationManager.IMPORTANCE_LOW)
-        getSystemService(NotificationManager::class.java).createNotificationChannel(channel)
+        service(this, NotificationManager::class.java).createNotificationChannel(channel)
         val notification = Notification.Builder(this, CHANNEL)
             .setSmallIcon(R.drawable.icon)
             .setContentTitle(getString(R.string.bench_running))

@@ -4,6 +4,7 @@ import android.app.Application
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.SupervisorJob
+import org.edgegen.core.state.BenchStarter
 import org.edgegen.core.state.DrawModel
 import org.edgegen.core.state.Shipped
 
@@ -14,7 +15,7 @@ class EdgegenApplication : Application() {
         DrawModel(
             appFiles(this), engines(), AndroidPhone(this, predictions(this)), scope, Dispatchers.IO,
             predictions = predictions(this),
-            bench = { bundle, _ -> BenchService.start(this, bundle.root.name) },
+            bench = BenchStarter { bundle, _ -> BenchService.start(this, bundle.root.name) },
             shipped = assets.list(BUNDLES).orEmpty().map { folder -> Shipped(folder) { path -> assets.open("$BUNDLES/$folder/$path") } },
         ).apply { start() }
     }

@@ -44,3 +44,7 @@ internal fun versions(context: Context): Map<String, String> {
     val version = context.packageManager.getPackageInfo(context.packageName, 0).versionName.orEmpty()
     return mapOf("app" to version, "onnxruntime" to OnnxEngine.version)
 }
+
+/** A service of the system that every phone has. */
+internal fun <T : Any> service(context: Context, type: Class<T>): T =
+    checkNotNull(context.getSystemService(type)) { "this system has no ${type.simpleName}" }

@@ -14,6 +14,7 @@ import org.edgegen.core.text.TokenIds
 class FakePhone(
     var free: FreeMemory? = FreeMemory(4L shl 30, 0, 8L shl 30),
     var thermal: MutableList<String> = mutableListOf("none"),
+    private val canReset: Boolean = true,
     private val machine: Machine = Machine("pixel8", "Tensor G3", 9, 8L shl 30, "Android 16", "Google Pixel 8", "Google Tensor G3", "B1"),
 ) : Phone {
     override fun machine() = machine
@@ -25,6 +26,8 @@ class FakePhone(
     override fun currentBytes() = 100L
 
     override fun peakBytes() = 300L
+
+    override fun resetPeak() = canReset
 }
 
 /** Networks of simple arithmetic with a bundle's shapes, which tell a test what is done with them. */

@@ -28,9 +28,12 @@ interface ProcessMemory {
     fun currentBytes(): Long
 
     fun peakBytes(): Long
+
+    /** Begins the peak anew; false where the system does not let us. */
+    fun resetPeak(): Boolean
 }
 
-/** What was measured: [runs] in the order they were taken, milliseconds. */
+/** What was measured: [runs] in the order they were taken, milliseconds; [peakBytes] 0 where it is not told. */
 class Measurement(
     val loadMs: Double,
     val firstMs: Double,
@@ -56,6 +59,8 @@ fun measure(
     advance: Advance = { _, _ -> },
 ): Measurement =
     timed.use {
+        val isFresh = memory.resetPeak()
+        val former = memory.peakBytes()
         val base = memory.currentBytes()
         val load = milliseconds(clock, timed::open)
         val loaded = memory.peakBytes()
@@ -68,7 +73,8 @@ fun measure(
             repeat(block) { runs += milliseconds(clock, timed::run) }
             advance(minOf(runs.size, settings.runs), settings.runs)
         }
-        Measurement(load, first, block, runs, base, loaded, memory.peakBytes())
+        val peak = memory.peakBytes().takeIf { isFresh || it > former } ?: 0 // else it may be of what ran before
+        Measurement(load, first, block, runs, base, loaded, peak)
     }
 
 private fun blockOf(fastest: Double, settings: BenchSettings): Int =

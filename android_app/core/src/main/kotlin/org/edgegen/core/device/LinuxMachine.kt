@@ -1,7 +1,7 @@
 package org.edgegen.core.device
 
-import org.edgegen.core.bench.ProcessMemory
 import java.io.File
+import java.io.IOException
 
 /** What Linux tells of a machine and of this process, on a desktop and on Android. */
 class LinuxMachine(private val root: File = File("/proc")) : Phone {
@@ -26,6 +26,14 @@ class LinuxMachine(private val root: File = File("/proc")) : Phone {
 
     override fun peakBytes(): Long = kilobytes("self/status")["VmHWM"] ?: 0
 
+    override fun resetPeak(): Boolean =
+        try {
+            File(root, "self/clear_refs").writeText(PEAK_ALONE)
+            true
+        } catch (_: IOException) {
+            false
+        }
+
     /** Whether the processor has the atomics of ARMv8.1, or is no ARM at all. */
     fun hasAtomics(): Boolean = cpuField("Features")?.split(' ')?.contains("atomics") ?: true
 
@@ -39,4 +47,8 @@ class LinuxMachine(private val root: File = File("/proc")) : Phone {
         }
 
     private fun read(path: String): String = File(root, path).takeIf { it.canRead() }?.readText().orEmpty()
+
+    private companion object {
+        const val PEAK_ALONE = "5" // of what Linux can clear of a process
+    }
 }

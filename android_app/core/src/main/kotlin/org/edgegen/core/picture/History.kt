@@ -12,8 +12,10 @@ data class Entry(val file: File, val parameters: Parameters)
 class History(private val folder: File) {
     init {
         folder.mkdirs()
-        folder.listFiles { file: File -> file.name.endsWith(PARTIAL) }.orEmpty().forEach { it.delete() }
     }
+
+    /** Removes what an interrupted [add] left; call it at the start. */
+    fun cleanUp() = folder.listFiles { file: File -> file.name.endsWith(PARTIAL) }.orEmpty().forEach { it.delete() }
 
     fun list(): List<Entry> = files().mapNotNull(::read)
 

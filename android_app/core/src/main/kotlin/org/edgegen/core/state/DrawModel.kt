@@ -64,6 +64,7 @@ class DrawModel(
     /** Cleans up after interrupted imports, reads what is there and takes in what came with the app; call it once. */
     fun start() = work(Activity.Importing(0)) {
         files.bundles.cleanUp()
+        files.history.cleanUp()
         refresh()
         importShipped(shipped, files, ::imported)
         refresh()

@@ -93,6 +93,12 @@ class BenchJobTest {
     }
 
     @Test
+    fun `a peak that may be of what ran before is not told`() {
+        val rows = job(FakePhone(canReset = false)).run()
+        assertTrue(rows.all { it.getValue("memory") is JsonNull })
+    }
+
+    @Test
     fun `low memory is told before anything is loaded`() {
         val phone = FakePhone(FreeMemory(40L shl 20, 30L shl 20, 3L shl 30))
         assertEquals(Kind.NO_MEMORY, assertFailsWith<Failure> { job(phone).run() }.kind)

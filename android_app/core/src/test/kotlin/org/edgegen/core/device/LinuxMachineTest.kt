@@ -31,6 +31,15 @@ class LinuxMachineTest {
     }
 
     @Test
+    fun `the peak can begin anew`() {
+        val machine = LinuxMachine()
+        ByteArray(64 shl 20).fill(1)
+        val before = machine.peakBytes()
+        if (machine.resetPeak()) assertTrue(machine.peakBytes() <= before)
+        assertFalse(LinuxMachine(File(proc, "nothing")).resetPeak())
+    }
+
+    @Test
     fun `this machine has a processor and memory`() {
         val machine = LinuxMachine().machine()
         assertTrue(machine.processor.isNotBlank() && machine.cores > 0 && machine.memoryBytes!! > 0)

@@ -39,6 +39,7 @@ class HistoryTest {
         File(folder, "00000001-a.png").writeText("no picture")
         File(folder, "00000002-b.png.partial").writeText("half")
         assertEquals(emptyList(), History(folder).list())
+        History(folder).cleanUp()
         assertEquals(listOf("00000001-a.png"), folder.list()!!.toList())
     }
 }
