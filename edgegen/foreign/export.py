@@ -44,6 +44,7 @@ from edgegen.verify import Case, Row, compare, psnr, require, write_rows
 
 Report = Callable[[str], None]
 CASES = 3  # fresh inputs a network is judged with
+FLOAT_BITS = 16.0  # of a weight that is not palettized, as Core ML stores it
 REPLAY_DB = 100.0  # of the recording against the module: the same operations in the same order
 FOLDER = "cases"
 MAIN = "transformer"  # what --bits palettizes
@@ -290,7 +291,7 @@ def foreign_manifest(
         sigmas=(),
         shift=1.0,
         guidance=1.0,
-        bits=tier.bits if bits is None else bits,
+        bits=FLOAT_BITS if bits is None else bits,
         latent_shape=(),
         timestep_features={"size": 0},
         tokenizer=(),
