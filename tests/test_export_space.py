@@ -1,0 +1,46 @@
+"""What an export refuses before it begins, and what it leaves out because it changes nothing."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from edgegen import export as work
+from edgegen.emit.xnnpack_passes import NEEDS, needed
+from edgegen.errors import InputError
+from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+from edgegen.target import load_tier
+
+
+def test_too_little_memory_is_said_before_the_work(tmp_path, monkeypatch):
+    plan = work.make_plan(load_checkpoint(bundled_folder()), load_tier("low-android"), out=tmp_path / "bundle")
+    monkeypatch.setattr(work, "available_bytes", lambda: plan.memory_bytes - 1)
+    with pytest.raises(InputError, match="GiB of memory") as caught:
+        work.export(plan)
+    assert "tier" in caught.value.remedy and not list(tmp_path.iterdir())
+    assert not work.fits_two(plan)
+
+
+def test_transformers_are_begun_first_and_each_part_once(tmp_path):
+    plan = work.make_plan(load_checkpoint(bundled_folder()), load_tier("low-android"), out=tmp_path / "bundle")
+    order = work.hardest_first(plan)
+    assert sorted(order) == list(range(len(plan.parts)))
+    count = len(plan.backends)
+    assert {plan.parts[i].component for i in order[:count]} == {"transformer"} and count > 1
+
+
+def program_of(*names: str):
+    nodes = [SimpleNamespace(op="call_function", target=SimpleNamespace(__name__=name)) for name in names]
+    return SimpleNamespace(graph=SimpleNamespace(nodes=nodes))
+
+
+def test_passes_run_where_their_operations_are():
+    from executorch.backends.xnnpack._passes import XNNPACKPassManager
+
+    every = XNNPACKPassManager(None).passes
+    assert set(NEEDS) <= {made.__name__ for made in every}
+    left = needed(every, program_of("aten.mul.Tensor"))
+    assert len(left) == len(every) - len(NEEDS) and set(left) < set(every)
+    kept = {
+        made.__name__ for made in needed(every, program_of("aten._prelu_kernel.default", "aten.convolution.default"))
+    }
+    assert {"PReLUReshapePass", "Conv1dUnsqueezePass"} <= kept and "FuseBatchNormPass" not in kept
