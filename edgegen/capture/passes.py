@@ -264,6 +264,8 @@ def compose_rotations(graph: Graph) -> None:
             aten.reshape.default,
         ):
             continue
+        if shape_of(node)[-1] <= 2:  # pairs on their own: whole heads come later
+            continue
         steps, source = moves_into(node)
         if source is None or shape_of(source) != shape_of(node) or not any(s.target is aten.neg.default for s in steps):
             continue
