@@ -21,7 +21,7 @@ def settle_(package: Path) -> None:
     model.ParseFromString((package / MODEL).read_bytes())
     (package / MODEL).write_bytes(model.SerializeToString(deterministic=True))
     manifest = json.loads((package / MANIFEST).read_text(encoding="utf-8"))
-    (package / MANIFEST).write_text(json.dumps(with_fixed_identifiers(manifest), indent=4), encoding="utf-8")
+    (package / MANIFEST).write_text(json.dumps(with_fixed_identifiers(manifest), indent=4) + "\n", encoding="utf-8")
 
 
 def with_fixed_identifiers(manifest: dict) -> dict:
