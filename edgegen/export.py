@@ -224,8 +224,6 @@ def make_plan(
         for backend in backends
         for name in components
     )
-    for part in parts:
-        check_largest(part, backends)
     out = user_path(out or Path("out") / config.name / tier.name)
     checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
@@ -261,18 +259,6 @@ def check_resolution(resolution: tuple[int, int]) -> None:
         raise InputError(
             f"resolution {resolution[0]}x{resolution[1]} has a side of more than {LONGEST_SIDE} pixels.",
             "Choose a smaller --resolution.",
-        )
-
-
-def check_largest(part: Part, backends: Sequence[str]) -> None:
-    """Refuses an artifact that its file format cannot hold."""
-    largest = find_backend(part.backend).largest_bytes
-    if largest is not None and part.bytes > largest:
-        others = ", ".join(name for name in backends if name != part.backend)
-        raise InputError(
-            f"the {part.component} for {part.backend} would have {part.bytes / 1e9:.1f} GB; its file holds "
-            f"{largest / 1e9:.1f}.",
-            f"Leave it out{f': --backend {others}' if others else ''}, or quantize first with --bits 4.3.",
         )
 
 

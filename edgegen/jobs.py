@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -121,5 +122,8 @@ def failure(document: dict) -> Exception:
 
 
 def can_share() -> bool:
-    """Whether a process can be copied here, and a second core would run the copy."""
-    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 and not os.environ.get("EDGEGEN_DEBUG")
+    """Whether a process can be copied here, and a second core would run the copy. One with threads, as a notebook's
+    has, must not be: a lock that another thread holds would never open in the copy.
+    """
+    alone = threading.active_count() == 1 and not os.environ.get("EDGEGEN_DEBUG")
+    return sys.platform == "linux" and alone and len(os.sched_getaffinity(0)) > 1

@@ -138,7 +138,7 @@ def test_onnx_weights_fuse_on_load_and_weigh_what_is_said(method, tmp_path):
     for activations, floor in floors.items():
         component, feed, reference = feed_of(model, Form("batched", operations="fused"))
         emit_onnx.write(component, path, weights, activations)
-        assert session_options(path) == palette_onnx.ACTIVATION_OPTIONS[activations]
+        assert session_options(onnx.load(str(path))) == palette_onnx.ACTIVATION_OPTIONS[activations]
         assert decibels(reference, open_onnx(path)(feed)["velocity"]) >= floor
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(optimized), 3

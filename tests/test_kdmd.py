@@ -548,11 +548,12 @@ def test_missing_misshapen_and_unexpected_adapters_are_named(distilled, tmp_path
 
 
 @pytest.mark.parametrize("adapters, says", [
-    ({"rank": 0, "targets": ["attn.q"], "widths": [0.5]}, "rank 0"),
+    ({"rank": 0, "targets": ["attn.q"], "widths": [0.5]}, "adapters.rank is 0; 1 to 4096"),
     ({"rank": 2, "targets": ["attn.x"], "widths": [0.5]}, "'attn.x'"),
     ({"rank": 2, "targets": ["attn.q"], "widths": [0.3]}, "width 0.3"),
     ({"rank": 2, "target": ["attn.q"], "widths": [0.3]}, "Did you mean targets"),
-    (None, "adapters must be an object"),
+    (None, "has unexpected down."),
+    ([], "adapters must be an object"),
 ])  # fmt: skip
 def test_wrong_adapter_settings_are_named(distilled, adapters, says):
     path = distilled / "config.json"

@@ -34,6 +34,7 @@ from edgegen.foreign.export import Recorded, record  # noqa: E402
 from edgegen.quiet import quiet  # noqa: E402
 from edgegen.rewrite.component import Form  # noqa: E402
 from edgegen.runtime.coreml import CoreMLProgram  # noqa: E402
+from edgegen.runtime.onnx import import_onnxruntime  # noqa: E402
 from edgegen.verify import psnr  # noqa: E402
 
 SIZES = {  # heads, channels a head, layers
@@ -68,8 +69,7 @@ def contains(value: Any) -> bool:
 
 
 def session(path: Path) -> Any:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -117,7 +117,6 @@ class Backend:
     set_threads: Callable[[int], None] = nothing_to_set  # before anything is opened
     profile: Profile | None = None
     lint: Callable[[Path], list[Finding]] | None = None
-    largest_bytes: int | None = None  # of an artifact, as its file format allows
     releases: tuple[str, ...] = ()  # of the system, that an artifact can be written for, oldest first
     release: str = ""  # where a tier says none
     chips: str = ""  # regular expression of the chips that have it; all if empty
