@@ -9,6 +9,7 @@ Tables of 1 and 2 bits hold the 4 or 2 weights of an index side by side: nothing
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,12 @@ def compress_(model: onnx.ModelProto, weights: StoredWeights) -> None:
             "Another version of the exporter may have renamed weights.",
         )
     nodes: list[onnx.NodeProto] = []
+    scales = Counter(weight.scale for weight in weights.values() if isinstance(weight, Palette))
     for name, weight in weights.items():
         transposed = check_values(name, numpy_helper.to_array(dense[name]), weight)
         graph.initializer.remove(dense[name])
-        made, constants = unfolding(name, weight, tuple(dense[name].dims), transposed)
+        shared = isinstance(weight, Palette) and scales[weight.scale] > 1
+        made, constants = unfolding(name, weight, tuple(dense[name].dims), transposed, shared)
         nodes += made
         graph.initializer.extend(constants)
     kept = list(graph.node)
@@ -113,8 +116,14 @@ def check_values(name: str, dense: np.ndarray, weight: StoredWeight) -> bool:
 Unfolding = tuple[list[onnx.NodeProto], list[TensorProto]]
 
 
-def unfolding(name: str, weight: StoredWeight, shape: tuple[int, ...], transposed: bool) -> Unfolding:
-    """The nodes and constants that give a weight of `shape` under its name."""
+def unfolding(
+    name: str, weight: StoredWeight, shape: tuple[int, ...], transposed: bool, shared: bool = False
+) -> Unfolding:
+    """The nodes and constants that give a weight of `shape` under its name.
+
+    A scale that other weights have too (`shared`) is written once an output: ONNX Runtime makes one constant of equal
+    single numbers, and fuses no product whose scale has another reader.
+    """
     stored = shape[::-1] if transposed else shape
     if isinstance(weight, IntegerWeight):
         return integers(name, weight, shape, transposed)
@@ -124,11 +133,13 @@ def unfolding(name: str, weight: StoredWeight, shape: tuple[int, ...], transpose
         constants, last = [numpy_helper.from_array(values, f"{name}.values")], f"{name}.values"
     else:
         nodes, constants, last = lookup(name, weight, stored)
-    constants.append(numpy_helper.from_array(np.array(weight.scale, np.float32), f"{name}.scale"))
+    scale = np.full(weight.shape[0], weight.scale, np.float32) if shared else np.array(weight.scale, np.float32)
+    constants.append(numpy_helper.from_array(scale, f"{name}.scale"))
     if transposed:
         nodes.append(node("Transpose", [last], f"{name}.transposed", perm=[1, 0]))
         last = f"{name}.transposed"
-    nodes.append(node("DequantizeLinear", [last, f"{name}.scale"], name))
+    axis = {"axis": int(transposed)} if shared else {}  # of the outputs
+    nodes.append(node("DequantizeLinear", [last, f"{name}.scale"], name, **axis))
     return nodes, constants
 
 
