@@ -21,12 +21,13 @@ from typing import Any, Protocol, TypeAlias
 from edgegen.bundle import Bundle
 from edgegen.bundle import load_bundle as read_bundle
 from edgegen.errors import InputError
-from edgegen.export import Plan, Result, export, make_plan
+from edgegen.export import Result, export
 from edgegen.foreign.export import ForeignResult
 from edgegen.generate import Drawn, PictureRequest, generate
 from edgegen.inspection import Inspection, inspect_folder
 from edgegen.model.checkpoint import Checkpoint, bundled_folder
 from edgegen.model.checkpoint import load_checkpoint as read_checkpoint
+from edgegen.plan import Plan, make_plan
 from edgegen.show import Progress
 from edgegen.target import Device, Tier, load_device
 from edgegen.target import load_tier as read_tier

@@ -32,9 +32,10 @@ from edgegen.bundle import load_bundle
 from edgegen.charts import lines
 from edgegen.cli import run
 from edgegen.errors import EdgegenError, InputError
-from edgegen.export import export, make_plan
+from edgegen.export import export
 from edgegen.graph.attribution import Node, attribute, meet
 from edgegen.model.checkpoint import load_checkpoint
+from edgegen.plan import make_plan
 from edgegen.target import load_tier, targets_folder
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_tier
 
-from edgegen import export as export_module
+from edgegen import plan as plan_module
 from edgegen.bundle import load_bundle
 from edgegen.cli import run
 from edgegen.emit import onnx as emit_onnx
@@ -320,7 +320,7 @@ def test_a_disk_that_is_full_before_and_while_writing(copy, capfd, monkeypatch):
         patch.setattr(emit_onnx, "write", fail)
         refused(capfd, export_line(copy, copy / "new"), "disk", "full")
     with monkeypatch.context() as patch:
-        patch.setattr(export_module, "free_bytes", lambda path: 10)
+        patch.setattr(plan_module, "free_bytes", lambda path: 10)
         refused(capfd, export_line(copy, copy / "new"), "disk", "full", "needed")
     assert sorted(os.listdir(copy)) == before
 

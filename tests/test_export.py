@@ -12,10 +12,11 @@ from PIL import Image
 from tiny import tiny_checkpoint, tiny_tier
 
 from edgegen.bundle import load_bundle
-from edgegen.export import Result, export, make_plan
+from edgegen.export import Result, export
 from edgegen.generate import PictureRequest, generate
 from edgegen.inspection import inspect_folder
 from edgegen.model.checkpoint import load_checkpoint
+from edgegen.plan import make_plan
 from edgegen.target import load_tier
 from edgegen.verify import psnr
 

@@ -5,15 +5,18 @@ from types import SimpleNamespace
 import pytest
 
 from edgegen import export as work
+from edgegen import plan as planning
 from edgegen.emit.xnnpack_passes import NEEDS, needed
 from edgegen.errors import InputError
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
+from edgegen.plan import make_plan
 from edgegen.target import load_tier
 
 
 def test_too_little_memory_is_said_before_the_work(tmp_path, monkeypatch):
-    plan = work.make_plan(load_checkpoint(bundled_folder()), load_tier("low-android"), out=tmp_path / "bundle")
-    monkeypatch.setattr(work, "available_bytes", lambda: plan.memory_bytes - 1)
+    plan = make_plan(load_checkpoint(bundled_folder()), load_tier("low-android"), out=tmp_path / "bundle")
+    for module in (work, planning):
+        monkeypatch.setattr(module, "available_bytes", lambda: plan.memory_bytes - 1)
     with pytest.raises(InputError, match="GiB of memory") as caught:
         work.export(plan)
     assert "tier" in caught.value.remedy and not list(tmp_path.iterdir())
@@ -21,7 +24,7 @@ def test_too_little_memory_is_said_before_the_work(tmp_path, monkeypatch):
 
 
 def test_transformers_are_begun_first_and_each_part_once(tmp_path):
-    plan = work.make_plan(load_checkpoint(bundled_folder()), load_tier("low-android"), out=tmp_path / "bundle")
+    plan = make_plan(load_checkpoint(bundled_folder()), load_tier("low-android"), out=tmp_path / "bundle")
     order = work.hardest_first(plan)
     assert sorted(order) == list(range(len(plan.parts)))
     count = len(plan.backends)

@@ -21,9 +21,9 @@ from edgegen import export as export_module
 from edgegen.bundle import load_bundle
 from edgegen.cli.main import run
 from edgegen.errors import LINE, InputError, brief
-from edgegen.export import make_plan
 from edgegen.generate import slug
 from edgegen.model.checkpoint import load_checkpoint
+from edgegen.plan import make_plan
 from edgegen.target import load_tier
 
 

@@ -18,9 +18,10 @@ from tiny import TIER, tiny_checkpoint
 from edgegen import cli
 from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
-from edgegen.export import export, make_plan
+from edgegen.export import export
 from edgegen.files import digest
 from edgegen.model.checkpoint import load_checkpoint
+from edgegen.plan import make_plan
 from edgegen.quantize import run as runs
 from edgegen.quantize.integers import IntegerWeight, round_to_nearest
 from edgegen.quantize.palette import Palette

@@ -25,13 +25,14 @@ from edgegen.bench.records import append_study, done
 from edgegen.bench.statistics import ratio_of_medians
 from edgegen.bundle import MANIFEST, Bundle, load_bundle
 from edgegen.charts import AMBER, BLUE, Bar, bars
-from edgegen.export import export, make_plan
+from edgegen.export import export
 from edgegen.generate import checkpoint_of
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.sampler import flow_sigmas
 from edgegen.pipeline.draw import draw
 from edgegen.pipeline.networks import ArtifactNetworks, Networks
 from edgegen.pipeline.torch import TorchNetworks
+from edgegen.plan import make_plan
 from edgegen.target import load_tier
 from edgegen.verify import psnr
 

@@ -24,8 +24,9 @@ from edgegen.errors import InputError, VerificationError
 from edgegen.show import size, table
 
 if TYPE_CHECKING:
-    from edgegen.export import Plan, Result
+    from edgegen.export import Result
     from edgegen.foreign.export import ForeignResult
+    from edgegen.plan import Plan
 
 
 def export(

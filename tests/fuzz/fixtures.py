@@ -40,8 +40,9 @@ def word_file() -> bytes:
 
 def make_fixtures(folder: Path, backends: tuple[str, ...] = BACKENDS) -> Path:
     """Fills a folder, unless it is full already."""
-    from edgegen.export import export, make_plan
+    from edgegen.export import export
     from edgegen.model.checkpoint import load_checkpoint
+    from edgegen.plan import make_plan
     from edgegen.target import load_tier
 
     folder.mkdir(parents=True, exist_ok=True)
