@@ -74,16 +74,22 @@ class Prediction:
     note: str = ""  # why it may be worse than the interval says
     source: str = "predicted"
 
-    def __str__(self) -> str:
+    @property
+    def basis(self) -> str:
+        """What it rests on: the family, how far off that was, and why it may be worse."""
         error = (
             "one published point, interval of other families"
             if self.family_error is None
             else f"median error {self.family_error:.0%} over {self.points} points left out"
         )
-        return (
-            f"predicted {readable(self.milliseconds)} ({readable(self.low)} to {readable(self.high)}; "
-            f"{self.family}, {error}{f'; {self.note}' if self.note else ''})"
-        )
+        return f"{self.family}, {error}{f'; {self.note}' if self.note else ''}"
+
+    @property
+    def interval(self) -> str:
+        return f"{readable(self.low)} to {readable(self.high)}"
+
+    def __str__(self) -> str:
+        return f"predicted {readable(self.milliseconds)} ({self.interval}; {self.basis})"
 
     def __format__(self, spec: str) -> str:
         return str(self)  # no format gives the bare number

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
+from edgegen.bench.predict import readable
 from edgegen.cli.options import BackendList, CheckpointFolder, Json, Preset, split
+from edgegen.show import Cell, marked, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from edgegen.callbacks import Report
     from edgegen.target import Device
 
+COLUMNS = (
+    "", "tier", ">width", ">bits", "back end", ">picture, predicted", ">interval", ">peak memory, predicted, interval",
+    "doubt",
+)  # fmt: skip
 RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up
 
 
@@ -74,31 +81,57 @@ def chosen(options: Sequence[Option], backends: str) -> list[Option]:
 
 
 def show_advice(to: Console, advice: Advice) -> None:
-    """The best and the runner-up, then what else fits, then why the others do not."""
-    from rich.markup import escape
-
-    def line(text: str) -> None:
-        to.print(text, soft_wrap=True)
-
-    def name(option: Option) -> str:
-        return escape(f"{option.tier} (width {option.width:g}), {option.bits:g} bits, {option.backend}")
-
+    """A table of what fits, the best first; what the figures rest on, each once; then why the others do not."""
     budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
-    line(
+    to.print(
         f"[bold]{escape(advice.device.title)}[/] ({escape(str(advice.device.chip.value))}), {budget}, memory {limit}. "
-        "Every figure is [yellow]predicted[/]."
+        f"Every figure is [yellow]predicted[/].\nmemory: {escape(advice.memory_note)}",
+        soft_wrap=True,
     )
-    line(f"memory: {escape(advice.memory_note)}")
-    for word, option in zip(("best", "runner-up"), advice.fitting[:RUNNER_UP], strict=False):
-        line(f"[green]{word}:[/] [bold]{name(option)}[/]")
-        line(f"  a picture takes {escape(str(option.time))}; peak memory {escape(str(option.memory))}")
-        for doubt in option.doubts(advice.budget, advice.memory):
-            line(f"  [yellow]within the interval {doubt}.[/]")
-    for option in advice.fitting[RUNNER_UP:]:
-        line(f"also fits: {name(option)}: {escape(str(option.time))}; {escape(str(option.memory))}")
-    if not advice.fitting:
-        line("[red]Nothing fits.[/]")
+    if advice.fitting:
+        columns = (
+            "",
+            "tier",
+            ">width",
+            ">bits",
+            "back end",
+            ">picture",
+            ">interval",
+            ">peak memory, interval",
+            "doubt",
+        )
+        to.print(table(columns, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)]))
+        for basis in dict.fromkeys(option.time.basis for option in advice.fitting if option.time):
+            to.print(f"Times: {escape(basis)}.", soft_wrap=True)
+    else:
+        to.print("[red]Nothing fits.[/]")
+    show_others(to, advice)
+
+
+def row_of(advice: Advice, place: int, option: Option) -> tuple[Cell, ...]:
+    """One option that fits."""
+    assert option.time is not None and option.memory is not None
+    word = ("best", "runner-up")[place] if place < RUNNER_UP else ""
+    told = option.memory.to_dict()
+    return (
+        marked(word, "green"),
+        option.tier,
+        f"{option.width:g}",
+        f"{option.bits:g}",
+        option.backend,
+        readable(option.time.milliseconds),
+        option.time.interval,
+        f"{size(told['predicted_bytes'])}, {size(told['low'])} to {size(told['high'])}",
+        marked("; ".join(option.doubts(advice.budget, advice.memory)), "yellow"),
+    )
+
+
+def show_others(to: Console, advice: Advice) -> None:
+    """Why options do not fit: each reason once, with those it holds for."""
+    reasons: dict[str, list[str]] = {}
     for option in advice.others:
-        reasons = "; ".join(option.too_much(advice.budget, advice.memory))
-        line(f"not {name(option)}: {escape(reasons)}")
+        why = "; ".join(option.too_much(advice.budget, advice.memory))
+        reasons.setdefault(why, []).append(f"{option.tier} {option.bits:g} bits {option.backend}")
+    for why, names in reasons.items():
+        to.print(f"not {escape(', '.join(names))}: {escape(why)}", soft_wrap=True)
