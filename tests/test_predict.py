@@ -345,9 +345,9 @@ def test_the_command_names_the_best_the_runner_up_and_why_not(capfd, tmp_path):
     told = capfd.readouterr().out
     assert told.count("no Core ML") == 1 and told.count("Times:") == 1
     heading, best, runner_up = (
-        next(row for row in told.splitlines() if word in row) for word in ("picture, predicted", "best ", "runner-up ")
+        next(row for row in told.splitlines() if word in row) for word in ("Predicted, with", "best ", "runner-up ")
     )
-    assert "peak memory, predicted, interval" in heading and "Every figure is predicted" in told
+    assert "intervals" in heading and "Every figure is predicted" in told
     assert all(re.search(r"ms +[\d.]+ m?s to [\d.]+ m?s +[\d.]+ MB, ", row) for row in (best, runner_up))
     assert run([*line, "--budget", "0.001ms", "--json"]) == 1
     document = json.loads(capfd.readouterr().out)

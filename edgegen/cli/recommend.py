@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from edgegen.callbacks import Report
     from edgegen.target import Device
 
-COLUMNS = (
-    "", "tier", ">width", ">bits", "back end", ">picture, predicted", ">interval", ">peak memory, predicted, interval",
-    "doubt",
-)  # fmt: skip
+COLUMNS = ("", "tier", ">width", ">bits", "back end", ">picture", ">interval", ">peak memory, interval", "doubt")
+TITLE = "Predicted, with intervals"
 RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up
 
 
@@ -90,18 +88,7 @@ def show_advice(to: Console, advice: Advice) -> None:
         soft_wrap=True,
     )
     if advice.fitting:
-        columns = (
-            "",
-            "tier",
-            ">width",
-            ">bits",
-            "back end",
-            ">picture",
-            ">interval",
-            ">peak memory, interval",
-            "doubt",
-        )
-        to.print(table(columns, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)]))
+        to.print(table(COLUMNS, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)], TITLE))
         for basis in dict.fromkeys(option.time.basis for option in advice.fitting if option.time):
             to.print(f"Times: {escape(basis)}.", soft_wrap=True)
     else:
