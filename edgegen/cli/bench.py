@@ -18,30 +18,40 @@ if TYPE_CHECKING:
 
     from edgegen.bench.session import BenchRequest
 
-HOST = "host"
-MAC = "mac"
+HOST, MAC = "host", "mac"
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="host, mac (by the Swift app), or a device (edgegen devices).")
+]
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
+]
+Component = Annotated[
+    str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture (all of it).")
+]
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--compare", metavar="A B", help="Two bundles, or two back ends of one, in turn."),
+]
+Trace = Annotated[
+    Path | None, typer.Option(metavar="FILE.json", help="With --profile: for Perfetto or chrome://tracing.")
+]
+AppRows = Annotated[
+    Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Show and keep what a phone's app measured.")
+]
+ByAdb = Annotated[
+    bool, typer.Option("--adb", help="With an Android --device: its app measures, on the phone plugged in.")
+]
 
 
 def bench(
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="host, mac (by the Swift app), or a device (edgegen devices).")
-    ] = HOST,
-    bundle: Annotated[
-        list[Path] | None,
-        typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
-    ] = None,
+    device: Device = HOST,
+    bundle: Bundles = None,
     backend: Annotated[str, typer.Option(metavar="A,B", help="onnx, executorch; coreml on a Mac.")] = "",
-    component: Annotated[
-        str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture (all of it).")
-    ] = "",
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--compare", metavar="A B", help="Two bundles, or two back ends of one, in turn."),
-    ] = None,
+    component: Component = "",
+    compare: Compare = None,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, by module.")] = False,
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="With --profile: for Perfetto or chrome://tracing.")
-    ] = None,
+    trace: Trace = None,
     runs: Annotated[int, typer.Option(metavar="N", help="At least so many runs of each ...")] = 20,
     seconds: Annotated[float, typer.Option(metavar="S", help="... or so many seconds.")] = 10.0,
     threads: Annotated[int, typer.Option(metavar="N", help="1 varies least and compares across machines.")] = 1,
@@ -50,12 +60,8 @@ def bench(
     record: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Rows are appended here.")] = Path(
         "out/measurements.jsonl"
     ),
-    import_file: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Show and keep what a phone's app measured.")
-    ] = None,
-    by_adb: Annotated[
-        bool, typer.Option("--adb", help="With an Android --device: its app measures, on the phone plugged in.")
-    ] = False,
+    import_file: AppRows = None,
+    by_adb: ByAdb = False,
     as_json: Json = False,
 ) -> None:
     """Measures a bundle's components in turn on this machine, or predicts them for a device that is not here."""

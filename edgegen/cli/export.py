@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from edgegen.cli.export_foreign import (
+    Constant,
+    ForeignOptions,
+    Inputs,
+    Lora,
+    LoraScale,
+    Module,
+    Tokens,
+    export_foreign,
+)
 from edgegen.cli.options import (
     BackendList,
     CheckpointFolder,
@@ -25,7 +35,6 @@ from edgegen.show import size, table
 
 if TYPE_CHECKING:
     from edgegen.export import Result
-    from edgegen.foreign.export import ForeignResult
     from edgegen.plan import Plan
 
 
@@ -36,23 +45,12 @@ def export(
     preset: Preset = "",
     resolution: Annotated[str, typer.Option(metavar="WxH", help="Pixels; the checkpoint's own if left out.")] = "",
     components: Annotated[str, typer.Option(metavar="A,B", help="text_encoder, transformer, decoder.")] = "",
-    module: Annotated[
-        str,
-        typer.Option(metavar="FILE.py:FUNCTION", help="A network of your own: the function makes it. Runs the file."),
-    ] = "",
-    inputs: Annotated[
-        str, typer.Option(metavar="A=1x4x8x8,B=1:int64", help="With --module: example inputs by name, random.")
-    ] = "",
-    constant: Annotated[
-        str, typer.Option(metavar="A,B", help="With --module: inputs that become part of the program.")
-    ] = "",
-    tokens: Annotated[
-        int, typer.Option(metavar="N", help="Text tokens of a diffusers folder; the family's own if left out.")
-    ] = 0,
-    lora: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="LoRA safetensors to merge into a folder's transformer.")
-    ] = None,
-    lora_scale: Annotated[float, typer.Option(metavar="S", help="With --lora: its strength.")] = 1.0,
+    module: Module = "",
+    inputs: Inputs = "",
+    constant: Constant = "",
+    tokens: Tokens = 0,
+    lora: Lora = None,
+    lora_scale: LoraScale = 1.0,
     bits: Annotated[
         float | None,
         typer.Option(
@@ -70,46 +68,19 @@ def export(
     """Slices, rewrites and writes a model for phones, checks every file against PyTorch and draws a sample."""
     from edgegen import api, show
 
-    console = show.console()
+    console, chosen = show.console(), api.load_tier(tier)
+    foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
         if dry_run or preset:
             raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
-        if module and (checkpoint or components or resolution or tokens or lora):
-            raise InputError("--checkpoint, --components, --resolution, --tokens and --lora do not go with --module.")
-        shared: dict[str, Any] = {
-            "tier": api.load_tier(tier), "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits,
-        }  # fmt: skip
-        with show.Progress(console) as progress:
-            if module:
-                made = api.export_file(module, inputs, split(constant), progress=progress, **shared)
-            else:
-                made = api.export_folder(
-                    checkpoint or "", components=split(components), resolution=parse_resolution(resolution),
-                    tokens=tokens, lora=lora, lora_scale=lora_scale, progress=progress, **shared,
-                )  # fmt: skip
-        show.print_json(made.to_dict()) if as_json else show_foreign(console, made)
-        return
-    if inputs or constant or tokens or lora:
-        raise InputError("--inputs, --constant, --tokens and --lora go with --module or a folder of diffusers.")
+        shared = {"tier": chosen, "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
+        return export_foreign(console, foreign, checkpoint, components, resolution, shared, as_json)
+    foreign.refuse_with_ours()
     opened = open_checkpoint(checkpoint, preset)
-    what = (
-        opened,
-        api.load_tier(tier),
-        split(backend),
-        split(components),
-        parse_resolution(resolution),
-        out,
-        overwrite,
-    )
+    pixels = parse_resolution(resolution)
+    what = (opened, chosen, split(backend), split(components), pixels, out, overwrite)
     if dry_run:
-        if bits is not None:
-            raise InputError(
-                "--dry-run does not tell what --bits would give.",
-                "Run edgegen quantize, then --dry-run with its --checkpoint.",
-            )
-        plan = api.plan_export(*what)
-        show.print_json(plan.to_dict()) if as_json else show_plan(show.results(), plan)
-        return
+        return show_dry_run(api.plan_export(*what), bits, as_json)
     try:
         with show.Progress(console) as progress:
             result = api.export_bundle(*what, bits, tune_steps, progress)
@@ -120,20 +91,16 @@ def export(
     show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
 
 
-def show_foreign(to: Console, result: ForeignResult) -> None:
-    """The table of an export of foreign networks."""
-    rows = []
-    for artifact, row in zip(result.artifacts, result.rows, strict=True):
-        found = result.networks[artifact.name]["backends"][artifact.backend]
-        unknown = ", ".join(found["unknown"]) or "none"
-        rows.append(
-            (artifact.name, artifact.backend, f"{artifact.bytes:,}", str(found["moves"]), unknown, *decibels(row))
+def show_dry_run(plan: Plan, bits: float | None, as_json: bool) -> None:
+    """What would be written; of weights that are to be quantized first it cannot be told."""
+    from edgegen import show
+
+    if bits is not None:
+        raise InputError(
+            "--dry-run does not tell what --bits would give.",
+            "Run edgegen quantize, then --dry-run with its --checkpoint.",
         )
-    heads = ("component", "back end", ">bytes", ">moves", "without a layout", ">PSNR", ">floor")
-    to.print(table(heads, rows, f"{result.model}, tier {result.tier.name}"))
-    to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
-    to.print(f"Bundle: {escape(str(result.out))}", soft_wrap=True)
-    to.print(f"Next: [bold]edgegen verify {escape(str(result.out))}[/]", soft_wrap=True)
+    show.print_json(plan.to_dict()) if as_json else show_plan(show.results(), plan)
 
 
 def show_result(to: Console, result: Result) -> None:
