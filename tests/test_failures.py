@@ -115,6 +115,18 @@ def test_ids_past_the_embedding_are_refused_before_the_work(copy, capfd):
     refused(capfd, line(copy, "--dry-run"), "gives ids up to 99", "vocabulary is 11")
 
 
+@pytest.mark.parametrize("text", ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000])
+def test_a_config_of_any_depth_is_refused_before_it_is_known_whose_it_is(copy, capfd, text):
+    (copy / "checkpoint" / "config.json").write_text(text)
+    refused(capfd, line(copy, "--dry-run"), "config.json", "nested deeper")
+
+
+@pytest.mark.parametrize("model", ["preset = {}", "preset = [1]", "preset = 3"])
+def test_a_preset_that_is_no_name_is_refused(tmp_path, capfd, model):
+    (tmp_path / "r.toml").write_text(f'stage = "elastic"\n[model]\n{model}\n')
+    refused(capfd, ["train", tmp_path / "r.toml", "--runs", tmp_path / "runs"], "preset")
+
+
 def test_a_width_that_is_missing_names_tiers_that_fit(made):
     checkpoint = load_checkpoint(made / "checkpoint")
     with pytest.raises(InputError, match="Tiers that fit: high-phone, full"):

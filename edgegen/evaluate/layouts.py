@@ -23,7 +23,7 @@ from edgegen.errors import InputError
 from edgegen.evaluate.drawing import Draw, batches
 from edgegen.files import PARTIAL, disk_errors, whole_file
 from edgegen.pictures import save_picture
-from edgegen.strict_json import read_text
+from edgegen.strict_json import parse_json, read_text
 
 SAMPLES = 4  # pictures a prompt, as both benchmarks draw
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -86,10 +86,7 @@ def read_lines(path: Path, form: str) -> list[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_text(path, form).splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}:{number} is not JSON: {error}.", form) from None
+        row = parse_json(line, f"{path}:{number}", form)
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number} is no JSON object.", form)
         rows.append((number, row))

@@ -20,6 +20,7 @@ from torch import nn
 
 from edgegen.errors import InputError
 from edgegen.model.states import pickle_error
+from edgegen.strict_json import read_json
 
 LIBRARIES = ("diffusers", "transformers")
 INDEX, PIPELINE, CONFIG = ".safetensors.index.json", "model_index.json", "config.json"
@@ -49,10 +50,7 @@ def is_foreign(folder: Path) -> bool:
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object; anything else is an error that names the file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Copy it again from where it was made.") from None
+    values = read_json(path, "Copy it again from where it was made.")
     if not isinstance(values, dict):
         raise InputError(f"{path} is no JSON object.", "Copy it again from where it was made.")
     return values
@@ -154,7 +152,7 @@ def check_types(path: Path) -> None:
             end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
             if path.stat().st_size < 8 + length + end:
                 raise ValueError("it is cut short")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise InputError(f"{path} cannot be read: {error}.", "Copy it again from where it was made.") from None
     strange = {name: kind for name, kind in kinds.items() if kind not in PLAIN}
     if strange:

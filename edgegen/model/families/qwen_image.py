@@ -9,7 +9,6 @@ noise - x0. All three are this project's own, so neither t nor the sign changes.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from edgegen.errors import InputError
 from edgegen.model.dit import to_grid, to_tokens
 from edgegen.model.states import pickle_error
+from edgegen.strict_json import read_json
 
 NAME = "QwenImageTransformer2DModel"
 PATCH = 2
@@ -71,8 +71,8 @@ def is_diffusers(folder: Path) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json, or nothing."""
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(folder / "config.json")
+    except InputError:
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -85,12 +85,12 @@ def make_recipe(path: str, values: dict[str, Any]) -> Recipe:
 
 def with_preset(path: str, model: dict[str, Any]) -> dict[str, Any]:
     """The model settings of a preset, changed by the others given."""
-    rest = {key: value for key, value in model.items() if key != "preset"}
-    if "preset" not in model:
-        return rest
-    if model["preset"] not in PRESETS:
-        raise unknown(f"preset in {path}", str(model["preset"]), PRESETS)
-    return PRESETS[model["preset"]].to_dict() | rest
+    if not isinstance(model, dict) or "preset" not in model:
+        return model  # what is no table is refused where settings are read
+    name = str(model["preset"])
+    if name not in PRESETS:
+        raise unknown(f"preset in {path}", name, PRESETS)
+    return PRESETS[name].to_dict() | {key: value for key, value in model.items() if key != "preset"}
 
 
 def read_settings(path: str, kind: type, values: Any, where: str) -> Any:
