@@ -1,9 +1,13 @@
-"""What long work tells its caller."""
+"""Functions that are handed around: what long work tells its caller, and what runs a network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Report: TypeAlias = Callable[[str], None]  # a line: what happens now
 Advance: TypeAlias = Callable[[int, int], None]  # done, of how many
+ArrayFunction: TypeAlias = "Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]"  # by name, to arrays by name

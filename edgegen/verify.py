@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
-from edgegen.callbacks import Report
+from edgegen.callbacks import ArrayFunction, Report
 from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
 from edgegen.manifest import ForeignManifest
@@ -162,7 +161,7 @@ def text_case(networks: Networks, prompt: str) -> Case:
     return Case(id_feed(ids), networks.encode(ids))
 
 
-def compare(run: Run, cases: Iterable[Case], component: str, backend: str, floor_db: float) -> Row:
+def compare(run: ArrayFunction, cases: Iterable[Case], component: str, backend: str, floor_db: float) -> Row:
     """Runs an artifact on every case; the worst output of the worst case counts."""
     worst, largest, finite, count = MAX_DB, 0.0, True, 0
     for case in cases:

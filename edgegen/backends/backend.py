@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from edgegen.callbacks import ArrayFunction
+
 if TYPE_CHECKING:  # a record is read by every command: torch and the converters wait until they are needed
     import numpy as np
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:  # a record is read by every command: torch and the converters
     from edgegen.rewrite.component import Component, TensorSpec
     from edgegen.target import BackendTarget
 
-Run: TypeAlias = "Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]"  # named arrays to named arrays
 Signature: TypeAlias = "tuple[Iterable[TensorSpec], Iterable[TensorSpec]]"  # inputs in call order, outputs
 Specs: TypeAlias = "Sequence[TensorSpec]"
 Profile: TypeAlias = "Callable[[ProfileRequest], list[TimedOperation]]"
@@ -105,7 +106,7 @@ class Backend:
     predicted_bytes: Callable[[int, StoredWeights, BackendTarget], int]
     resident_bytes: Callable[[Path, bool], int]  # whether weights are quantized
     palette_bits: Callable[[BackendTarget], int]  # of one weight of a 4-bit palette in memory
-    open: Callable[[Path, Sequence[str], Sequence[str], bool], Run]
+    open: Callable[[Path, Sequence[str], Sequence[str], bool], ArrayFunction]
     read_graph: Callable[[Path], Program]
     evaluator: Callable[[], str]
     examine: Callable[[], BackendHealth]

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgegen.backends.backend import Backend, Run, RuntimeMemory, Signature, dense_bytes
+from edgegen.backends.backend import Backend, RuntimeMemory, Signature, dense_bytes
 from edgegen.backends.health import Ability, BackendHealth
+from edgegen.callbacks import ArrayFunction
 from edgegen.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def resident_bytes(path: Path, quantized: bool) -> int:
     return (path / PROGRAM).stat().st_size
 
 
-def open_asset(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> Run:
+def open_asset(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> ArrayFunction:
     from edgegen.runtime.coreai import open_coreai
 
     return open_coreai(path)

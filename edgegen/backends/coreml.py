@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgegen.backends.backend import Backend, Run, RuntimeMemory, Signature, Specs, dense_bytes
+from edgegen.backends.backend import Backend, RuntimeMemory, Signature, Specs, dense_bytes
 from edgegen.backends.health import Ability, BackendHealth, attempt, importing
+from edgegen.callbacks import ArrayFunction
 from edgegen.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def resident_bytes(path: Path, quantized: bool) -> int:
     return sum(file.stat().st_size for file in path.rglob("weights/*") if file.is_file())
 
 
-def open_program(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> Run:
+def open_program(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> ArrayFunction:
     """Evaluated operation by operation in fp16; on macOS, if `native`, run by Core ML itself, which our tests cannot
     exercise.
     """

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from edgegen.backends.backend import (
     Backend,
     ProfileRequest,
-    Run,
     RuntimeMemory,
     Specs,
     dense_bytes,
     same_signature,
 )
 from edgegen.backends.health import BackendHealth, attempt, importing
+from edgegen.callbacks import ArrayFunction
 
 if TYPE_CHECKING:
     from edgegen.graph.operations import Program
@@ -55,7 +55,7 @@ def resident_bytes(path: Path, quantized: bool) -> int:
     return path.stat().st_size
 
 
-def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> Run:
+def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> ArrayFunction:
     from edgegen.runtime.executorch import open_executorch
 
     return open_executorch(path, inputs, outputs)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from edgegen.backends.backend import (
     Backend,
     ProfileRequest,
-    Run,
     RuntimeMemory,
     Specs,
     dense_bytes,
     same_signature,
 )
 from edgegen.backends.health import BackendHealth, attempt, importing
+from edgegen.callbacks import ArrayFunction
 from edgegen.files import data_beside
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def resident_bytes(path: Path, quantized: bool) -> int:
     return resident_bytes(path)
 
 
-def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> Run:
+def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str], native: bool) -> ArrayFunction:
     from edgegen.runtime.onnx import open_onnx
 
     return open_onnx(path)

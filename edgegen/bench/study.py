@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bench.child import set_threads
 from edgegen.bench.host import LocalRunner
 from edgegen.bench.measure import Measurement, Settings, measure_
 from edgegen.bench.records import commit
+from edgegen.callbacks import ArrayFunction
 from edgegen.pipeline.artifact import open_component
 from edgegen.rewrite.component import Component, Form
 from edgegen.target import load_tier
@@ -53,7 +53,7 @@ def feed_of(component: Component) -> dict[str, np.ndarray]:
     return feed | {name: np.ones_like(value) for name, value in feed.items() if name == "text_mask"}
 
 
-def open_lowered(component: Component, backend: str, path: Path) -> Run:
+def open_lowered(component: Component, backend: str, path: Path) -> ArrayFunction:
     """The function of a lowered component."""
     return open_component(backend, path, component.inputs, component.outputs)
 

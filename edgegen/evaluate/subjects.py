@@ -20,10 +20,9 @@ from edgegen.evaluate.drawing import Draw, EncodedPrompts, batches, bundle_draw,
 from edgegen.generate import checkpoint_of, choose_backend
 from edgegen.model.checkpoint import Checkpoint, bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
+from edgegen.model.flow import Velocity
 from edgegen.model.sampler import SamplerConfig, flow_sigmas
 from edgegen.pipeline.networks import ArtifactNetworks, conditions
-
-Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t (N,C,h,w), t (N,)) -> velocity (N,C,h,w)
 
 
 @dataclass(frozen=True)

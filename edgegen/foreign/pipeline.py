@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgegen.backends.backend import Run
 from edgegen.bundle import Artifact, Bundle
+from edgegen.callbacks import ArrayFunction
 from edgegen.capture.specialize import leaf_names
 from edgegen.errors import InputError
 from edgegen.foreign.folder import LIBRARIES, PIPELINE, code_error, import_library, read_object
@@ -47,7 +47,7 @@ class Result(tuple):
 class ArtifactModule(nn.Module):
     """Stands in a pipeline for one of its networks, and runs an artifact of batch 1 for every picture of a batch."""
 
-    def __init__(self, kind: type, config: Any, entry: Mapping[str, Any], artifact: Artifact, run: Run):
+    def __init__(self, kind: type, config: Any, entry: Mapping[str, Any], artifact: Artifact, run: ArrayFunction):
         super().__init__()
         self.config, self.entry, self.artifact, self.run = config, entry, artifact, run
         self.signature = inspect.signature(kind.forward if not hasattr(kind, "decode") else kind.decode)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.backends.backend import Run
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import Artifact, Bundle
+from edgegen.callbacks import ArrayFunction
 from edgegen.errors import EdgegenError, InputError, shortened
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import TensorSpec
@@ -18,7 +18,7 @@ from edgegen.rewrite.component import TensorSpec
 
 def open_component(
     backend: str, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], native: bool = False
-) -> Run:
+) -> ArrayFunction:
     """Opens an artifact; it takes arrays of the specified shapes in any float type and returns float32.
 
     Core ML programs are evaluated operation by operation in fp16 (runtime/coreml.py); on macOS, if `native`, they are
@@ -50,7 +50,7 @@ def artifact_errors(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{path} {what}: {reason}.", "Export the bundle again.") from error
 
 
-def open_artifact(bundle: Bundle, artifact: Artifact, native: bool = False) -> Run:
+def open_artifact(bundle: Bundle, artifact: Artifact, native: bool = False) -> ArrayFunction:
     """Opens a component of a bundle."""
     return open_component(artifact.backend, bundle.path(artifact), artifact.inputs, artifact.outputs, native)
 

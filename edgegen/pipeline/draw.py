@@ -12,7 +12,7 @@ from edgegen.errors import EdgegenError
 from edgegen.model.sampler import euler, guide, initial_noise
 from edgegen.pipeline.networks import Condition, Networks, conditions
 
-Velocity = Callable[[np.ndarray, float], np.ndarray]
+GuidedVelocity = Callable[[np.ndarray, float], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Step:
     predicted: np.ndarray  # the x0 it aims at
 
 
-def velocity_of(networks: Networks, condition: Condition, empty: Condition | None, guidance: float) -> Velocity:
+def velocity_of(networks: Networks, condition: Condition, empty: Condition | None, guidance: float) -> GuidedVelocity:
     """The guided velocity; one pass where guidance is 1, two otherwise."""
 
     def velocity(latent: np.ndarray, sigma: float) -> np.ndarray:

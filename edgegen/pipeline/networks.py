@@ -16,7 +16,7 @@ from edgegen.bundle import Bundle
 from edgegen.model.blocks import timestep_features
 from edgegen.model.checkpoint import make_tokenizers
 from edgegen.model.text import TokenIds, Tokenizers
-from edgegen.pipeline.artifact import Run, open_artifact
+from edgegen.pipeline.artifact import ArrayFunction, open_artifact
 
 Condition = dict[str, np.ndarray]  # text, text_mask, pooled_text
 
@@ -57,19 +57,19 @@ class ArtifactNetworks:
     def tokenizers(self) -> Tokenizers:
         return make_tokenizers(self.bundle.tokenizer_files())
 
-    def _open(self, name: str) -> Run:
+    def _open(self, name: str) -> ArrayFunction:
         return open_artifact(self.bundle, self.bundle.artifact(name, self.backend), self.native)
 
     @cached_property
-    def _text_encoder(self) -> Run:
+    def _text_encoder(self) -> ArrayFunction:
         return self._open("text_encoder")
 
     @cached_property
-    def _transformer(self) -> Run:
+    def _transformer(self) -> ArrayFunction:
         return self._open("transformer")
 
     @cached_property
-    def _decoder(self) -> Run:
+    def _decoder(self) -> ArrayFunction:
         return self._open("decoder")
 
     def encode(self, ids: TokenIds) -> Condition:

@@ -12,18 +12,18 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from edgegen.callbacks import ArrayFunction
 from edgegen.errors import EdgegenError
 from edgegen.process import of_this_process
 from edgegen.runtime.frames import read_arrays, write_arrays
 
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 SHARE = 0.9  # of the machine's memory
 
 
@@ -36,7 +36,7 @@ class Guard:
     bytes: int = 0  # of memory; 0: nearly all the machine has
 
 
-def open_coreai(path: Path, guard: Guard = Guard()) -> Run:
+def open_coreai(path: Path, guard: Guard = Guard()) -> ArrayFunction:
     """A function from inputs by name to outputs by name; the model is compiled and loaded once."""
     from edgegen.emit.coreai import require
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from edgegen.callbacks import ArrayFunction
 from edgegen.errors import InputError, brief
 
 if TYPE_CHECKING:
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("<I4s4sIQQ")
 SCALARS = {3: "int32", 5: "float16", 6: "float32"}  # ScalarType's codes, numpy's names
 AGAIN = "Export the bundle again."
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def open_executorch(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Run:
+def open_executorch(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> ArrayFunction:
     """A function from inputs by name to outputs by name; a program knows only their order."""
     method = load_program(path).load_method("forward")
 

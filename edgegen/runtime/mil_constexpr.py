@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgegen.runtime.mil_file import unpack_bits
-from edgegen.runtime.mil_ops import Call, Run, operation
+from edgegen.runtime.mil_ops import Call, Kernel, operation
 
 
 def _along(vector: Tensor, axis: int, rank: int) -> Tensor:
@@ -19,19 +19,19 @@ def _along(vector: Tensor, axis: int, rank: int) -> Tensor:
 
 
 @operation("constexpr_affine_dequantize", data="quantized_data zero_point scale")
-def _affine_dequantize(call: Call) -> Run:
+def _affine_dequantize(call: Call) -> Kernel:
     rank = len(call.outputs[0].shape)
     axis = call.integer("axis") % rank
     return lambda q, zero, scale: _along(scale, axis, rank) * (q.float() - _along(zero.float(), axis, rank))
 
 
 @operation("constexpr_cast", data="source_val")
-def _constexpr_cast(call: Call) -> Run:
+def _constexpr_cast(call: Call) -> Kernel:
     return lambda x: x
 
 
 @operation("constexpr_lut_to_dense", data="indices lut shape", exact=True)
-def _lut_to_dense(call: Call) -> Run:
+def _lut_to_dense(call: Call) -> Kernel:
     if not call.has("shape"):
         return _grouped_lut(call)
     shape = call.ints("shape")
@@ -47,7 +47,7 @@ def _lut_to_dense(call: Call) -> Run:
     return run
 
 
-def _grouped_lut(call: Call) -> Run:
+def _grouped_lut(call: Call) -> Kernel:
     """iOS 18: indices (*D), lut (*G, palettes, vector), each G dividing its D; a vector fills `vector_axis`."""
     axis = call.integer("vector_axis") if call.has("vector_axis") else None
     return lambda indices, lut, _: lookup(indices, lut, axis)
@@ -85,7 +85,7 @@ def shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
 
 
 @operation("constexpr_blockwise_shift_scale", data="data scale offset")
-def _blockwise(call: Call) -> Run:
+def _blockwise(call: Call) -> Kernel:
     return shift_scale
 
 
@@ -97,7 +97,7 @@ def scatter(nonzero: Tensor, mask: Tensor) -> Tensor:
 
 
 @operation("constexpr_sparse_to_dense", data="nonzero_data mask shape", exact=True)
-def _sparse_to_dense(call: Call) -> Run:
+def _sparse_to_dense(call: Call) -> Kernel:
     if not call.has("shape"):
         return lambda nonzero, mask, _: scatter(nonzero, mask)
     shape = call.ints("shape")
@@ -110,7 +110,7 @@ def _sparse_to_dense(call: Call) -> Run:
 
 
 @operation("constexpr_lut_to_sparse", data="indices_mask indices_nonzero_data lut", exact=True)
-def _lut_to_sparse(call: Call) -> Run:
+def _lut_to_sparse(call: Call) -> Kernel:
     axis = call.integer("vector_axis") if call.has("vector_axis") else None
 
     def run(mask: Tensor, nonzero: Tensor, lut: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def _lut_to_sparse(call: Call) -> Run:
 
 
 @operation("constexpr_sparse_blockwise_shift_scale", data="data_mask nonzero_data scale offset")
-def _sparse_blockwise(call: Call) -> Run:
+def _sparse_blockwise(call: Call) -> Kernel:
     def run(mask: Tensor, nonzero: Tensor, scale: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
         return mask, shift_scale(scatter(nonzero, mask), scale, offset)[mask != 0]
 
@@ -130,7 +130,7 @@ def _sparse_blockwise(call: Call) -> Run:
 
 
 @operation("dequantize", data="input zero_point scale")
-def _dequantize(call: Call) -> Run:
+def _dequantize(call: Call) -> Kernel:
     rank = len(call.outputs[0].shape)
     axis = call.integer("axis", 0) % max(rank, 1)
 
@@ -142,7 +142,7 @@ def _dequantize(call: Call) -> Run:
 
 
 @operation("quantize", data="input zero_point scale")
-def _quantize(call: Call) -> Run:
+def _quantize(call: Call) -> Kernel:
     rank = len(call.outputs[0].shape)
     axis = call.integer("axis", 0) % max(rank, 1)
     limits = torch.iinfo(getattr(torch, call.outputs[0].dtype))

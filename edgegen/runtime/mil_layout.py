@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgegen.runtime.mil_ops import Call, Run, operation
+from edgegen.runtime.mil_ops import Call, Kernel, operation
 
 # --- shape ---------------------------------------------------------------------------------------------------------
 
 
 @operation("reshape", data="x shape", exact=True)
-def _reshape(call: Call) -> Run:
+def _reshape(call: Call) -> Kernel:
     """`0` keeps the size of that axis, `-1` takes what is left (MIL reshape)."""
     constant = call.ints("shape") if call.constant("shape") else None
     if constant is not None and 0 not in constant:
@@ -31,7 +31,7 @@ def _reshape(call: Call) -> Run:
 
 
 @operation("reshape_like", data="x *ref_tensors", exact=True)
-def _reshape_like(call: Call) -> Run:
+def _reshape_like(call: Call) -> Kernel:
     bound = [[int(np.reshape(c, -1)[0]) for c in _each(call, key)] for key in ("begins", "ends", "end_masks")]
     slices = [slice(begin, None if mask else end) for begin, end, mask in zip(*bound, strict=True)]
 
@@ -48,13 +48,13 @@ def _each(call: Call, parameter: str) -> list[Any]:
 
 
 @operation("transpose", exact=True)
-def _transpose(call: Call) -> Run:
+def _transpose(call: Call) -> Kernel:
     perm = call.ints("perm")
     return lambda x: x.permute(perm)
 
 
 @operation("expand_dims", exact=True)
-def _expand_dims(call: Call) -> Run:
+def _expand_dims(call: Call) -> Kernel:
     axes = call.ints("axes")
     rank = call.rank() + len(axes)
     axes = sorted(axis % rank for axis in axes)
@@ -68,25 +68,25 @@ def _expand_dims(call: Call) -> Run:
 
 
 @operation("squeeze", exact=True)
-def _squeeze(call: Call) -> Run:
+def _squeeze(call: Call) -> Kernel:
     axes = call.ints("axes", None)
     return torch.squeeze if axes is None else lambda x: torch.squeeze(x, axes)
 
 
 @operation("flatten2d", exact=True)
-def _flatten2d(call: Call) -> Run:
+def _flatten2d(call: Call) -> Kernel:
     axis, rank = call.integer("axis", 1), call.rank()
     axis = axis + rank if axis < 0 else axis
     return lambda x: x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 @operation("shape")
-def _shape(call: Call) -> Run:
+def _shape(call: Call) -> Kernel:
     return lambda x: torch.tensor(x.shape, dtype=torch.int32)
 
 
 @operation("concat", data="*values", exact=True)
-def _concat(call: Call) -> Run:
+def _concat(call: Call) -> Kernel:
     rank = len(call.infos("values")[0].shape)
     axis = call.integer("axis") % max(rank, 1)
     if not call.flag("interleave", False):
@@ -95,24 +95,24 @@ def _concat(call: Call) -> Run:
 
 
 @operation("stack", data="*values", exact=True)
-def _stack(call: Call) -> Run:
+def _stack(call: Call) -> Kernel:
     axis = call.integer("axis")
     return lambda *values: torch.stack(values, axis)
 
 
 @operation("split", exact=True)
-def _split(call: Call) -> Run:
+def _split(call: Call) -> Kernel:
     axis, sizes, count = call.axis("axis"), call.ints("split_sizes", None), len(call.outputs)
     return lambda x: torch.split(x, list(sizes) if sizes else x.shape[axis] // count, axis)
 
 
 @operation("tile", data="x reps", exact=True)
-def _tile(call: Call) -> Run:
+def _tile(call: Call) -> Kernel:
     return lambda x, reps: torch.tile(x, tuple(reps.tolist()))
 
 
 @operation("reverse", exact=True)
-def _reverse(call: Call) -> Run:
+def _reverse(call: Call) -> Kernel:
     axes = call.ints("axes", range(call.rank()))
     return lambda x: torch.flip(x, axes)
 
@@ -154,7 +154,7 @@ def _window(call: Call, rank: int) -> Any:
 
 
 @operation("slice_by_index", data="x begin end", exact=True)
-def _slice_by_index(call: Call) -> Run:
+def _slice_by_index(call: Call) -> Kernel:
     window, squeezed = _window(call, call.rank())
     fixed = call.constant("begin") is not None and call.constant("end") is not None
     cuts = window(call.ints("begin"), call.ints("end")) if fixed else None
@@ -168,7 +168,7 @@ def _slice_by_index(call: Call) -> Run:
 
 
 @operation("slice_by_size", data="x begin size", exact=True)
-def _slice_by_size(call: Call) -> Run:
+def _slice_by_size(call: Call) -> Kernel:
     """`size` -1 runs to the end; a negative `begin` counts from the end (MIL slice_by_size)."""
 
     def run(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
@@ -181,13 +181,13 @@ def _slice_by_size(call: Call) -> Run:
 
 
 @operation("crop", exact=True)
-def _crop(call: Call) -> Run:
+def _crop(call: Call) -> Kernel:
     (top, bottom), (left, right) = call.ints("crop_height"), call.ints("crop_width")
     return lambda x: x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
 @operation("band_part")
-def _band_part(call: Call) -> Run:
+def _band_part(call: Call) -> Kernel:
     lower, upper = call.integer("lower", -1), call.integer("upper", -1)
 
     def run(x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def _band_part(call: Call) -> Run:
 
 
 @operation("sliding_windows", exact=True)
-def _sliding_windows(call: Call) -> Run:
+def _sliding_windows(call: Call) -> Kernel:
     axis, size, stride = call.axis("axis"), call.integer("size"), call.integer("stride", 1)
     return lambda x: x.unfold(axis, size, stride).movedim(-1, axis + 1)
 
@@ -213,7 +213,7 @@ def _wrapped(indices: Tensor, size: int) -> Tensor:
 
 
 @operation("gather", data="x indices", exact=True)
-def _gather(call: Call) -> Run:
+def _gather(call: Call) -> Kernel:
     axis, batch = call.axis("axis", 0), call.integer("batch_dims", 0)
     if batch:
         return lambda x, indices: _gather_batched(x, indices, axis, batch)
@@ -235,13 +235,13 @@ def _gather_batched(x: Tensor, indices: Tensor, axis: int, batch: int) -> Tensor
 
 
 @operation("gather_along_axis", data="x indices", exact=True)
-def _gather_along_axis(call: Call) -> Run:
+def _gather_along_axis(call: Call) -> Kernel:
     axis = call.axis("axis", 0)
     return lambda x, indices: torch.take_along_dim(x, _wrapped(indices, x.shape[axis]), axis)
 
 
 @operation("gather_nd", data="x indices", exact=True)
-def _gather_nd(call: Call) -> Run:
+def _gather_nd(call: Call) -> Kernel:
     """x (*batch, *D), indices (*batch, *I, K) -> (*batch, *I, *D[K:])."""
     batch = call.integer("batch_dims", 0)
 
@@ -258,7 +258,7 @@ def _gather_nd(call: Call) -> Run:
 
 
 @operation("one_hot", data="indices one_hot_vector_size on_value off_value")
-def _one_hot(call: Call) -> Run:
+def _one_hot(call: Call) -> Kernel:
     axis = call.integer("axis", -1)
 
     def run(indices: Tensor, size: Tensor, on: Tensor | None, off: Tensor | None) -> Tensor:
@@ -294,7 +294,7 @@ def _put(x: Tensor, where: tuple[Any, ...], updates: Tensor, mode: str) -> Tenso
 
 
 @operation("scatter", data="data indices updates")
-def _scatter(call: Call) -> Run:
+def _scatter(call: Call) -> Kernel:
     """updates (*D[:axis], *I, *D[axis+1:]) go to data[..., indices, ...] on one axis."""
     axis, mode = call.axis("axis", 0, of="data"), call.value("mode", "add")
 
@@ -307,7 +307,7 @@ def _scatter(call: Call) -> Run:
 
 
 @operation("scatter_along_axis", data="data indices updates")
-def _scatter_along_axis(call: Call) -> Run:
+def _scatter_along_axis(call: Call) -> Kernel:
     axis, mode = call.axis("axis", 0, of="data"), call.value("mode", "add")
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
@@ -319,7 +319,7 @@ def _scatter_along_axis(call: Call) -> Run:
 
 
 @operation("scatter_nd", data="data indices updates")
-def _scatter_nd(call: Call) -> Run:
+def _scatter_nd(call: Call) -> Kernel:
     """indices (*I, K), updates (*I, *D[K:]) go to data[indices]."""
     mode = call.value("mode", "add")
 
@@ -331,7 +331,7 @@ def _scatter_nd(call: Call) -> Run:
 
 
 @operation("slice_update", data="x update begin end", exact=True)
-def _slice_update(call: Call) -> Run:
+def _slice_update(call: Call) -> Kernel:
     """A copy of `x` whose slice [begin:end:stride] is `update` (iOS 18)."""
     window, squeezed = _window(call, call.rank())
 
@@ -352,7 +352,7 @@ def _slice_update(call: Call) -> Run:
 
 
 @operation("fill", data="shape value")
-def _fill(call: Call) -> Run:
+def _fill(call: Call) -> Kernel:
     def run(shape: Tensor, value: Tensor | None) -> Tensor:
         sizes = tuple(shape.tolist())
         return torch.zeros(sizes) if value is None else value.reshape([1] * len(sizes)).expand(sizes)
@@ -361,12 +361,12 @@ def _fill(call: Call) -> Run:
 
 
 @operation("fill_like", data="ref_tensor value")
-def _fill_like(call: Call) -> Run:
+def _fill_like(call: Call) -> Kernel:
     return lambda ref, value: torch.zeros(ref.shape) if value is None else value.reshape(()).expand(ref.shape)
 
 
 @operation("range_1d", data="start end step")
-def _range_1d(call: Call) -> Run:
+def _range_1d(call: Call) -> Kernel:
     return lambda start, end, step: torch.arange(start.item(), end.item(), step.item())
 
 
@@ -374,7 +374,7 @@ def _range_1d(call: Call) -> Run:
 
 
 @operation("pad", data="x pad")
-def _pad(call: Call) -> Run:
+def _pad(call: Call) -> Kernel:
     """Pads the last N axes; `reflect` leaves the edge out, `replicate` repeats it (MIL pad)."""
     mode = call.value("mode", "constant")
     fill = call.number("constant_val", 0.0) if mode == "constant" else 0.0
@@ -402,7 +402,7 @@ def _edge_index(size: int, before: int, after: int, mode: str) -> Tensor:
 
 
 @operation("pixel_shuffle", exact=True)
-def _pixel_shuffle(call: Call) -> Run:
+def _pixel_shuffle(call: Call) -> Kernel:
     f = call.integer("upscale_factor")
 
     def run(x: Tensor) -> Tensor:
@@ -414,7 +414,7 @@ def _pixel_shuffle(call: Call) -> Run:
 
 
 @operation("pixel_unshuffle", exact=True)
-def _pixel_unshuffle(call: Call) -> Run:
+def _pixel_unshuffle(call: Call) -> Kernel:
     f = call.integer("downscale_factor")
 
     def run(x: Tensor) -> Tensor:
@@ -426,7 +426,7 @@ def _pixel_unshuffle(call: Call) -> Run:
 
 
 @operation("depth_to_space", exact=True)
-def _depth_to_space(call: Call) -> Run:
+def _depth_to_space(call: Call) -> Kernel:
     """Channels are (b, b, C): block position outermost, as in TensorFlow."""
     b = call.integer("block_size")
 
@@ -438,7 +438,7 @@ def _depth_to_space(call: Call) -> Run:
 
 
 @operation("space_to_depth", exact=True)
-def _space_to_depth(call: Call) -> Run:
+def _space_to_depth(call: Call) -> Kernel:
     b = call.integer("block_size")
 
     def run(x: Tensor) -> Tensor:
@@ -449,7 +449,7 @@ def _space_to_depth(call: Call) -> Run:
 
 
 @operation("space_to_batch", exact=True)
-def _space_to_batch(call: Call) -> Run:
+def _space_to_batch(call: Call) -> Kernel:
     (b, d), ((top, bottom), (left, right)) = call.ints("block_shape"), call.value("paddings").tolist()
 
     def run(x: Tensor) -> Tensor:
@@ -461,7 +461,7 @@ def _space_to_batch(call: Call) -> Run:
 
 
 @operation("batch_to_space", exact=True)
-def _batch_to_space(call: Call) -> Run:
+def _batch_to_space(call: Call) -> Kernel:
     (b, d), ((top, bottom), (left, right)) = call.ints("block_shape"), call.value("crops").tolist()
 
     def run(x: Tensor) -> Tensor:
@@ -506,7 +506,7 @@ def _nearest_index(source: int, target: int, mode: str) -> Tensor:
     return (grid + (1e-9 if mode == "DEFAULT" else 0.5)).floor().long().clamp(max=source - 1)
 
 
-def _resizer(sizes: tuple[tuple[int, int], ...], mode: str, nearest: bool) -> Run:
+def _resizer(sizes: tuple[tuple[int, int], ...], mode: str, nearest: bool) -> Kernel:
     """Resizes the last axes; `sizes` holds (source, target) for each."""
     first = -len(sizes)
     make = _nearest_index if nearest else _grid
@@ -528,12 +528,12 @@ def _last_two(call: Call) -> tuple[tuple[int, int], ...]:
 
 
 @operation("upsample_nearest_neighbor", "resize_nearest_neighbor", exact=True)
-def _resize_nearest(call: Call) -> Run:
+def _resize_nearest(call: Call) -> Kernel:
     return _resizer(_last_two(call), "DEFAULT", nearest=True)
 
 
 @operation("upsample_bilinear")
-def _upsample_bilinear(call: Call) -> Run:
+def _upsample_bilinear(call: Call) -> Kernel:
     align = call.flag("align_corners", True)
     half_pixel = call.flag("half_pixel_centers", not align)
     mode = "STRICT_ALIGN_CORNERS" if align else "UNALIGN_CORNERS" if half_pixel else "DEFAULT"
@@ -541,12 +541,12 @@ def _upsample_bilinear(call: Call) -> Run:
 
 
 @operation("resize_bilinear")
-def _resize_bilinear(call: Call) -> Run:
+def _resize_bilinear(call: Call) -> Kernel:
     return _resizer(_last_two(call), call.value("sampling_mode", "DEFAULT"), nearest=False)
 
 
 @operation("resize")
-def _resize(call: Call) -> Run:
+def _resize(call: Call) -> Kernel:
     count = call.integer("resized_dims")
     sizes = tuple(zip(call.shape("x")[-count:], call.outputs[0].sizes()[-count:], strict=True))
     nearest = call.value("interpolation_mode", "LINEAR") == "NEAREST_NEIGHBOR"

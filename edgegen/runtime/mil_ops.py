@@ -21,7 +21,7 @@ from edgegen.runtime.mil_file import Constant, OperationRecord, ProgramFile, Ten
 
 REQUIRED = object()
 
-Run = Callable[..., Any]  # tensors -> Tensor, or a tuple of them for an operation with several outputs
+Kernel = Callable[..., Any]  # tensors -> Tensor, or a tuple of them for an operation with several outputs
 
 
 class Call:
@@ -96,7 +96,7 @@ class Implementation:
     """
 
     data: tuple[str, ...]
-    plan: Callable[[Call], Run]
+    plan: Callable[[Call], Kernel]
     exact: bool
 
 
@@ -106,7 +106,7 @@ OPERATIONS: dict[str, Implementation] = {}
 def operation(*names: str, data: str = "x", exact: bool = False) -> Callable:
     """Enters a plan in the table under `names`."""
 
-    def enter(plan: Callable[[Call], Run]) -> Callable[[Call], Run]:
+    def enter(plan: Callable[[Call], Kernel]) -> Callable[[Call], Kernel]:
         for name in names:
             OPERATIONS[name] = Implementation(tuple(data.split()), plan, exact)
         return plan
@@ -114,7 +114,7 @@ def operation(*names: str, data: str = "x", exact: bool = False) -> Callable:
     return enter
 
 
-def elementwise(functions: dict[str, Run], data: str = "x") -> None:
+def elementwise(functions: dict[str, Kernel], data: str = "x") -> None:
     """Enters functions that have no parameters besides their tensors."""
     for name, function in functions.items():
         operation(name, data=data)(lambda call, function=function: function)
@@ -136,14 +136,14 @@ operation("identity", exact=True)(lambda call: lambda x: x)
 
 
 @operation("inverse", "log", "rsqrt")
-def _with_epsilon(call: Call) -> Run:
+def _with_epsilon(call: Call) -> Kernel:
     epsilon = call.number("epsilon", {"inverse": 1e-4, "log": 1e-45, "rsqrt": 1e-12}[call.type])
     function = {"inverse": torch.reciprocal, "log": torch.log, "rsqrt": torch.rsqrt}[call.type]
     return lambda x: function(x + epsilon)
 
 
 @operation("gelu")
-def _gelu(call: Call) -> Run:
+def _gelu(call: Call) -> Kernel:
     mode = call.value("mode", "EXACT")
     if mode == "SIGMOID_APPROXIMATION":
         return lambda x: x * torch.sigmoid(1.702 * x)
@@ -152,7 +152,7 @@ def _gelu(call: Call) -> Run:
 
 
 @operation("clip")
-def _clip(call: Call) -> Run:
+def _clip(call: Call) -> Kernel:
     low, high = call.number("alpha"), call.number("beta")
     return lambda x: torch.clamp(x, low, high)
 
@@ -172,13 +172,13 @@ ALPHA_BETA = {
 
 
 @operation(*ALPHA)
-def _with_alpha(call: Call) -> Run:
+def _with_alpha(call: Call) -> Kernel:
     function, alpha = ALPHA[call.type], call.number("alpha")
     return lambda x: function(x, alpha)
 
 
 @operation(*ALPHA_BETA)
-def _with_alpha_and_beta(call: Call) -> Run:
+def _with_alpha_and_beta(call: Call) -> Kernel:
     function, alpha, beta = ALPHA_BETA[call.type], call.number("alpha"), call.number("beta")
     return lambda x: function(x, alpha, beta)
 
@@ -188,23 +188,23 @@ def _per_channel(vector: Tensor, rank: int) -> Tensor:
 
 
 @operation("prelu", data="x alpha")
-def _prelu(call: Call) -> Run:
+def _prelu(call: Call) -> Kernel:
     return lambda x, alpha: torch.where(x >= 0, x, _per_channel(alpha, x.dim()) * x)
 
 
 @operation("softplus_parametric", data="x alpha beta")
-def _softplus_parametric(call: Call) -> Run:
+def _softplus_parametric(call: Call) -> Kernel:
     return lambda x, a, b: _per_channel(a, x.dim()) * F.softplus(_per_channel(b, x.dim()) * x)
 
 
 @operation("softmax")
-def _softmax(call: Call) -> Run:
+def _softmax(call: Call) -> Kernel:
     axis = call.integer("axis", -1)
     return lambda x: torch.softmax(x, axis)
 
 
 @operation("cumsum")
-def _cumsum(call: Call) -> Run:
+def _cumsum(call: Call) -> Kernel:
     axis = call.axis("axis", 0)
     exclusive, reverse = call.flag("exclusive", False), call.flag("reverse", False)
 
@@ -229,7 +229,7 @@ elementwise({
 
 
 @operation("select", data="cond a b", exact=True)
-def _select(call: Call) -> Run:
+def _select(call: Call) -> Kernel:
     return lambda cond, a, b: torch.where(cond.bool(), a, b)
 
 
@@ -242,7 +242,7 @@ def _prod(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x
 
 
-REDUCTIONS: dict[str, Run] = {
+REDUCTIONS: dict[str, Kernel] = {
     "reduce_mean": lambda x, axes, keep: torch.mean(x.float(), axes, keep),
     "reduce_sum": torch.sum,
     "reduce_max": torch.amax,
@@ -257,7 +257,7 @@ REDUCTIONS: dict[str, Run] = {
 
 
 @operation(*REDUCTIONS)
-def _reduce(call: Call) -> Run:
+def _reduce(call: Call) -> Kernel:
     function, rank = REDUCTIONS[call.type], call.rank()
     axes = tuple(axis % rank for axis in call.ints("axes", None) or range(rank))
     keep = call.flag("keep_dims", False)
@@ -265,20 +265,20 @@ def _reduce(call: Call) -> Run:
 
 
 @operation("reduce_argmax", "reduce_argmin")
-def _reduce_arg(call: Call) -> Run:
+def _reduce_arg(call: Call) -> Kernel:
     function = torch.argmax if call.type == "reduce_argmax" else torch.argmin
     axis, keep = call.integer("axis", -1), call.flag("keep_dims", False)
     return lambda x: function(x, axis, keep)
 
 
 @operation("argsort")
-def _argsort(call: Call) -> Run:
+def _argsort(call: Call) -> Kernel:
     axis, ascending = call.integer("axis", -1), call.flag("ascending", False)
     return lambda x: torch.argsort(x, dim=axis, descending=not ascending, stable=True)
 
 
 @operation("topk")
-def _topk(call: Call) -> Run:
+def _topk(call: Call) -> Kernel:
     count, axis, ascending = call.integer("k", 1), call.axis("axis", -1), call.flag("ascending", False)
     indices = call.flag("return_indices", True)
 
@@ -295,12 +295,12 @@ def _topk(call: Call) -> Run:
 
 
 @operation("linear", data="x weight bias")
-def _linear(call: Call) -> Run:
+def _linear(call: Call) -> Kernel:
     return F.linear
 
 
 @operation("matmul", data="x y")
-def _matmul(call: Call) -> Run:
+def _matmul(call: Call) -> Kernel:
     transpose_x = call.flag("transpose_x", False) and call.rank("x") > 1
     transpose_y = call.flag("transpose_y", False) and call.rank("y") > 1
 
@@ -313,13 +313,13 @@ def _matmul(call: Call) -> Run:
 
 
 @operation("einsum", data="*values")
-def _einsum(call: Call) -> Run:
+def _einsum(call: Call) -> Kernel:
     equation = call.value("equation")
     return lambda *values: torch.einsum(equation, *values)
 
 
 @operation("scaled_dot_product_attention", data="query key value attn_mask")
-def _attention(call: Call) -> Run:
+def _attention(call: Call) -> Kernel:
     def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, *, L, S)
         if mask is not None:
@@ -360,7 +360,7 @@ def _flat(pads: Pads) -> list[int]:
 
 
 @operation("conv", data="x weight bias")
-def _conv(call: Call) -> Run:
+def _conv(call: Call) -> Kernel:
     spatial = call.rank() - 2
     strides = call.ints("strides", (1,) * spatial)
     dilations = call.ints("dilations", (1,) * spatial)
@@ -375,7 +375,7 @@ def _conv(call: Call) -> Run:
 
 
 @operation("conv_transpose", data="x weight bias")
-def _conv_transpose(call: Call) -> Run:
+def _conv_transpose(call: Call) -> Kernel:
     """The full transposed convolution, cropped to the size MIL asks for (zero-extended where that is larger)."""
     spatial = call.rank() - 2
     strides = call.ints("strides", (1,) * spatial)
@@ -415,7 +415,7 @@ def _ceil_extension(call: Call, kernel: tuple[int, ...], strides: tuple[int, ...
 
 
 @operation("max_pool", "avg_pool", "l2_pool")
-def _pool(call: Call) -> Run:
+def _pool(call: Call) -> Kernel:
     kernel = call.ints("kernel_sizes")
     spatial = len(kernel)
     strides = call.ints("strides", (1,) * spatial)
@@ -439,7 +439,7 @@ def _pool(call: Call) -> Run:
 
 
 @operation("batch_norm", data="x mean variance gamma beta")
-def _batch_norm(call: Call) -> Run:
+def _batch_norm(call: Call) -> Kernel:
     epsilon, rank = call.number("epsilon", 1e-5), call.rank()
 
     def run(x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
@@ -457,7 +457,7 @@ def _normalize(x: Tensor, axes: tuple[int, ...], epsilon: float) -> Tensor:
 
 
 @operation("instance_norm", data="x gamma beta")
-def _instance_norm(call: Call) -> Run:
+def _instance_norm(call: Call) -> Kernel:
     epsilon, rank = call.number("epsilon", 1e-5), call.rank()
     axes = tuple(range(2, rank))
 
@@ -470,7 +470,7 @@ def _instance_norm(call: Call) -> Run:
 
 
 @operation("layer_norm", data="x gamma beta")
-def _layer_norm(call: Call) -> Run:
+def _layer_norm(call: Call) -> Kernel:
     epsilon, rank = call.number("epsilon", 1e-5), call.rank()
     axes = tuple(sorted(axis % rank for axis in call.ints("axes", None) or range(rank)))
     kept = [size if axis in axes else 1 for axis, size in enumerate(call.shape("x"))]
@@ -484,13 +484,13 @@ def _layer_norm(call: Call) -> Run:
 
 
 @operation("l2_norm")
-def _l2_norm(call: Call) -> Run:
+def _l2_norm(call: Call) -> Kernel:
     epsilon = call.number("epsilon", 1e-6)
     return lambda x: x * torch.rsqrt(torch.sum(x * x, (-3, -2, -1), True) + epsilon)
 
 
 @operation("local_response_norm")
-def _local_response_norm(call: Call) -> Run:
+def _local_response_norm(call: Call) -> Kernel:
     size, alpha = call.integer("size"), call.number("alpha", 1e-4)
     beta, k = call.number("beta", 0.75), call.number("k", 1.0)
     return lambda x: F.local_response_norm(x, size, alpha, beta, k)

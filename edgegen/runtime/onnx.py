@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
+from edgegen.callbacks import ArrayFunction
 from edgegen.runtime.onnx_file import read_model, session_options
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"  # ONNX Runtime from 1.29 on sends telemetry unless this is 1 when it loads
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def import_onnxruntime() -> ModuleType:
@@ -23,7 +20,7 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def open_onnx(path: Path) -> Run:
+def open_onnx(path: Path) -> ArrayFunction:
     """A function from inputs by name to outputs by name."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
