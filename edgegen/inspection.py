@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgegen.backends.backend import Backend
 from edgegen.backends.registry import find_backend, read_graph
 from edgegen.bundle import Artifact, Bundle, load_bundle
 from edgegen.callbacks import Report
 from edgegen.errors import unknown
+from edgegen.pipeline.artifact import artifact_errors
 
 if TYPE_CHECKING:
     from edgegen.lint import Finding
@@ -89,8 +91,16 @@ def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:
         resident_bytes=artifact.resident_bytes,
         delegated=program.delegated,
         storage=dict(program.storage),
-        findings=tuple(backend.lint(path)) if backend.lint else (),
+        findings=findings_of(backend, path),
     )
+
+
+def findings_of(backend: Backend, path: Path) -> tuple[Finding, ...]:
+    """What the lint says of an artifact; one whose constants cannot be read is an error that names the file."""
+    if backend.lint is None:
+        return ()
+    with artifact_errors(path, f"cannot be read as {backend.name}"):
+        return tuple(backend.lint(path))
 
 
 def count_operations(backend: str, path: Path) -> int:
