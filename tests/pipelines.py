@@ -52,7 +52,7 @@ def t5() -> Any:
 def gemma() -> Any:
     config = transformers.Gemma2Config(
         vocab_size=128, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, pad_token_id=0, eos_token_id=1, bos_token_id=2, sliding_window=16,
+        num_key_value_heads=2, head_dim=8, pad_token_id=0, eos_token_id=1, bos_token_id=2, sliding_window=4096,
     )  # fmt: skip
     return scrambled(transformers.Gemma2Model(config), 3)
 
