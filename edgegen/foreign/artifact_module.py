@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -51,13 +51,29 @@ class ArtifactModule(nn.Module):
         leaves = {name: leaf for name, leaf in leaf_names(given) if isinstance(leaf, Tensor)}
         if self.is_decoder:  # whatever its argument is called
             leaves = {"latent": next(iter(leaves.values()))}
+        leaves, cut = self.filled(leaves)
         batch = max((leaf.shape[0] for leaf in leaves.values() if leaf.ndim), default=1)
         rows = [self.one({n: at(leaf, i, batch) for n, leaf in leaves.items()}) for i in range(batch)]
         names = [spec.name for spec in self.artifact.outputs]
-        made = {name: torch.cat([row[name] for row in rows]) for name in names}
+        made = {name: cut(torch.cat([row[name] for row in rows])) for name in names}
         if self.entry.get("reads"):
             return Known({tuple(read["path"]): made[read["output"]] for read in self.entry["reads"]})
         return Result(names, [made[name] for name in names])
+
+    def filled(self, leaves: dict[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[Tensor], Tensor]]:
+        """A shorter text made as long as the program's by tokens that its mask leaves out, and what cuts results."""
+        ids, length = leaves.get("input_ids"), int(self.entry.get("tokens", 0))
+        if ids is None or ids.shape[1] == length:
+            return leaves, lambda made: made
+        count, missing = ids.shape[1], length - ids.shape[1]
+        if missing < 0 or "attention_mask" not in leaves:
+            raise InputError(
+                f"the pipeline gives the {self.artifact.name} {count} tokens, the program takes {length}.",
+                "Export it again.",
+            )
+        pad = lambda x: nn.functional.pad(x, (0, missing)) if x.shape[1:] == (count,) else x  # noqa: E731
+        cut = lambda x: x[:, :count] if x.shape[1:2] == (length,) else x  # noqa: E731
+        return {name: pad(leaf) for name, leaf in leaves.items()}, cut
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
         """For an autoencoder."""

@@ -129,7 +129,7 @@ def observe(folder: Path, resolution: tuple[int, int], tokens: int = 0) -> dict[
         reach(pipeline, prompt, resolution, tokens)
         for name, part in watched.items():
             if part.calls:
-                seen.setdefault(name, []).append(first_row(part.calls[0]))
+                seen.setdefault(name, []).append(first_row(max(part.calls, key=tokens_of)))
     return {name: Seen(tuple(calls), dict(watched[name].reads)) for name, calls in seen.items()}
 
 
@@ -176,6 +176,12 @@ def maker(kind: Any, folder: Path) -> Callable[[Arguments], Any]:
         return pytree.tree_map(lambda leaf: torch.zeros(leaf.shape) if isinstance(leaf, Tensor) else leaf, result)
 
     return make
+
+
+def tokens_of(given: Arguments) -> int:
+    """Text tokens of a call; a pipeline may give its negative prompt fewer."""
+    ids = given.get("input_ids")
+    return ids.shape[1] if isinstance(ids, Tensor) else 0
 
 
 def ended(given: Arguments) -> Any:
