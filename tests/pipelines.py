@@ -36,7 +36,7 @@ def clip(width: int, projected: bool) -> Any:
     kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
     torch.manual_seed(1)
     config = transformers.CLIPTextConfig(
-        vocab_size=256, hidden_size=width, intermediate_size=32, projection_dim=width, num_hidden_layers=3,
+        vocab_size=256, hidden_size=width, intermediate_size=32, projection_dim=width, num_hidden_layers=2,
         num_attention_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return scrambled(kind(config), 1)
@@ -44,14 +44,14 @@ def clip(width: int, projected: bool) -> Any:
 
 def t5() -> Any:
     config = transformers.T5Config(
-        vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=3, feed_forward_proj="gated-gelu"
+        vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=3, feed_forward_proj="gated-gelu"
     )
     return scrambled(transformers.T5EncoderModel(config), 2)
 
 
 def gemma() -> Any:
     config = transformers.Gemma2Config(
-        vocab_size=128, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=128, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, pad_token_id=0, eos_token_id=1, bos_token_id=2, sliding_window=4096,
     )  # fmt: skip
     return scrambled(transformers.Gemma2Model(config), 3)
@@ -79,14 +79,14 @@ def deep_autoencoder() -> Any:
 
 def pixart() -> Any:
     return diffusers.PixArtSigmaPipeline(
-        transformer=build(*FAMILIES["pixart"]()), vae=autoencoder(scaling_factor=0.13), text_encoder=t5(),
+        transformer=build(*FAMILIES["pixart"](layers=1)), vae=autoencoder(scaling_factor=0.13), text_encoder=t5(),
         tokenizer=t5_tokenizer(), scheduler=diffusers.DPMSolverMultistepScheduler(),
     )  # fmt: skip
 
 
 def sd3() -> Any:
     return diffusers.StableDiffusion3Pipeline(
-        transformer=build(*FAMILIES["sd3"]()), vae=autoencoder(scaling_factor=1.5, shift_factor=0.06),
+        transformer=build(*FAMILIES["sd3"](layers=1)), vae=autoencoder(scaling_factor=1.5, shift_factor=0.06),
         text_encoder=clip(8, True), tokenizer=clip_tokenizer(), text_encoder_2=clip(8, True),
         tokenizer_2=clip_tokenizer(), text_encoder_3=t5(), tokenizer_3=t5_tokenizer(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -95,7 +95,7 @@ def sd3() -> Any:
 
 def flux() -> Any:
     return diffusers.FluxPipeline(
-        transformer=build(*FAMILIES["flux"]()), vae=autoencoder(scaling_factor=0.36, shift_factor=0.11),
+        transformer=build(*FAMILIES["flux"](layers=1)), vae=autoencoder(scaling_factor=0.36, shift_factor=0.11),
         text_encoder=clip(16, False), tokenizer=clip_tokenizer(), text_encoder_2=t5(), tokenizer_2=t5_tokenizer(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )  # fmt: skip
@@ -103,7 +103,7 @@ def flux() -> Any:
 
 def sana() -> Any:
     return diffusers.SanaPipeline(
-        transformer=build(*FAMILIES["sana"]()), vae=deep_autoencoder(), text_encoder=gemma(),
+        transformer=build(*FAMILIES["sana"](layers=1)), vae=deep_autoencoder(), text_encoder=gemma(),
         tokenizer=gemma_tokenizer(),
         scheduler=diffusers.DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
@@ -113,7 +113,7 @@ def sana() -> Any:
 
 def sana_sprint() -> Any:
     return diffusers.SanaSprintPipeline(
-        transformer=build(*FAMILIES["sana"](sprint=True)), vae=deep_autoencoder(), text_encoder=gemma(),
+        transformer=build(*FAMILIES["sana"](layers=1, sprint=True)), vae=deep_autoencoder(), text_encoder=gemma(),
         tokenizer=gemma_tokenizer(), scheduler=diffusers.SCMScheduler(prediction_type="trigflow"),
     )  # fmt: skip
 
