@@ -241,7 +241,7 @@ def test_help_comes_at_once_and_without_heavy_imports():
     (lambda f: change(f, "decoder", lambda s: s.update(extra=torch.zeros(1))), "unexpected extra"),
     (lambda f: change(f, "transformer", lambda s: s["patch.bias"].fill_(float("nan"))), "patch.bias has 32 NaN"),
     (lambda f: shutil.rmtree(f), "does not exist"),
-    (lambda f: (f / "config.json").write_text("nonsense"), "config.json cannot be read: Expecting value"),
+    (lambda f: (f / "config.json").write_text("nonsense"), "config.json is not JSON: Expecting value"),
     (lambda f: (f / "config.json").unlink(), "config.json is missing"),
 ])  # fmt: skip
 def test_a_spoilt_checkpoint(copy, capfd, spoil, expected):
