@@ -90,6 +90,7 @@ def plan_export(
     resolution: tuple[int, int] | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> Plan:
     """What an export would write, predicted, and nothing is written; InputError for all that can be known before.
 
@@ -104,6 +105,7 @@ def plan_export(
         resolution,
         Path(out) if out else None,
         overwrite,
+        resume,
     )
 
 
@@ -117,16 +119,18 @@ def export_bundle(
     overwrite: bool = False,
     bits: float | None = None,
     tune_steps: int = 2000,
+    resume: bool = False,
     progress: Watcher | bool = True,
 ) -> Result:
     """Slices, rewrites, writes and verifies a bundle, and draws a sample; it appears whole or not at all.
 
     bits: palettize the transformer first to so many bits a weight on average, tuned for `tune_steps` steps; that
-    checkpoint is kept beside the bundle. The rest is as in `plan_export`. Raises InputError before any work, and
+    checkpoint is kept beside the bundle. resume: go on with the artifacts that an interrupted export of the same
+    settings has finished. The rest is as in `plan_export`. Raises InputError before any work, and
     VerificationError where an artifact differs from PyTorch by more than its floor (PSNR in dB) allows.
     """
     model, chosen = as_checkpoint(checkpoint), as_tier(tier)
-    plan = plan_export(model, chosen, backends, components, resolution, out, overwrite)
+    plan = plan_export(model, chosen, backends, components, resolution, out, overwrite, resume)
     with watched(progress) as watcher:
         if bits is not None:
             folder = plan.out.with_name(f"{model.config.name}-{chosen.width:g}-{bits:g}")
@@ -134,7 +138,7 @@ def export_bundle(
                 model, folder, chosen.width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
                 progress=watcher,
             )  # fmt: skip
-            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite)
+            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite, resume)
         return export(plan, watcher)
 
 

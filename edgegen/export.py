@@ -33,9 +33,10 @@ from edgegen.bundle import (
 )
 from edgegen.errors import EdgegenError, VerificationError
 from edgegen.files import is_disk_full
-from edgegen.folders import new_folder
+from edgegen.folders import new_folder, newest_left
 from edgegen.inspection import count_operations
 from edgegen.jobs import can_share, share
+from edgegen.journal import Journal, has_notes
 from edgegen.meter import Meter, Stage, available_bytes
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
@@ -123,12 +124,19 @@ class Result:
 
 def export(plan: Plan, report: Report = lambda line: None) -> Result:
     """Makes the bundle of a plan. A back end that fails verification is left out of it and raises VerificationError,
-    which has the Result of what was written as `kept`; where all fail, nothing is written.
+    which has the Result of what was written as `kept`; where all fail, nothing is written. Artifacts that are finished
+    when it is interrupted stay beside the bundle's place, for a plan that resumes.
     """
     check_space(plan)
     meter, start = Meter(), time.perf_counter()
-    with new_folder(plan.out, MANIFEST, plan.overwrite) as root, scratch(root), threads_for(plan.parameters):
-        reference, artifacts = reference_and_artifacts(plan, root, meter, report)
+    with (
+        told_to_resume(plan),
+        new_folder(plan.out, MANIFEST, plan.overwrite, has_notes, plan.resume) as root,
+        noted(plan, root) as journal,
+        scratch(root),
+        threads_for(plan.parameters),
+    ):
+        reference, artifacts = reference_and_artifacts(plan, journal, meter, report)
         bundle = Bundle(root, make_manifest(plan, root, artifacts))
         rows = []
         for artifact in artifacts:
@@ -149,6 +157,29 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
     result.require()
     return result
+
+
+@contextmanager
+def told_to_resume(plan: Plan) -> Iterator[None]:
+    """Says of what ends an export before its end that artifacts are kept, where some are."""
+    try:
+        yield
+    except BaseException as error:
+        if newest_left(plan.out, has_notes) is not None:
+            error.add_note("What was finished is kept: the same command with --resume goes on.")
+        raise
+
+
+@contextmanager
+def noted(plan: Plan, root: Path) -> Iterator[Journal]:
+    """The notes of what is finished, in the unfinished bundle until it is whole, or has failed."""
+    journal = Journal(root, plan.settings())
+    try:
+        yield journal
+    except VerificationError:
+        journal.close()
+        raise
+    journal.close()
 
 
 def advice(plan: Plan, rows: Sequence[Row]) -> str:
@@ -174,7 +205,9 @@ def keep_passing_(plan: Plan, bundle: Bundle, rows: Sequence[Row]) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, components=kept))
 
 
-def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report) -> tuple[Reference, list[Artifact]]:
+def reference_and_artifacts(
+    plan: Plan, journal: Journal, meter: Meter, report: Report
+) -> tuple[Reference, list[Artifact]]:
     """What the original gives, and the artifacts of all parts; where memory and cores allow, a second process begins to
     write them, the largest first, while this one runs the original.
     """
@@ -192,7 +225,7 @@ def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report
         own, tell = Meter(), report if os.getpid() == here else silent
         if tell is silent:
             torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
-        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
+        artifact = finished(plan, networks, plan.parts[order[job]], journal, own, tell)
         return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
 
     results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
@@ -260,14 +293,18 @@ def is_complete(plan: Plan) -> bool:
     return set(plan.components) == set(COMPONENTS)
 
 
-def emit_measured(
-    plan: Plan, networks: TorchNetworks, part: Part, root: Path, meter: Meter, report: Report
+def finished(
+    plan: Plan, networks: TorchNetworks, part: Part, journal: Journal, meter: Meter, report: Report
 ) -> Artifact:
-    """Emits one part, as a stage."""
+    """The artifact of one part: emitted as a stage and noted, or as an interrupted export left it."""
+    if (found := journal.find(part.component, part.backend)) is not None:
+        report(f"{part.component} for {part.backend} is there")
+        return found
     report(f"writing {part.component} for {part.backend}")
     with meter.stage(f"emit {part.backend} {part.component}"):
-        artifact = emit(plan, networks, part, root)
+        artifact = emit(plan, networks, part, journal.root)
         gc.collect()
+    journal.note(artifact)
     return artifact
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from edgegen.backends.registry import find_backend
-from edgegen.bundle import COMPONENTS, MANIFEST
+from edgegen.bundle import COMPONENTS, MANIFEST, tool_versions
 from edgegen.errors import InputError, unknown
 from edgegen.files import free_bytes, user_path
-from edgegen.folders import check_apart, check_free, checked_target
+from edgegen.folders import check_apart, check_free, checked_target, left_bytes
 from edgegen.meter import available_bytes
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.config import position_elements, score_elements
@@ -50,6 +50,7 @@ class Plan:
     out: Path
     overwrite: bool
     parts: tuple[Part, ...]
+    resume: bool = False  # go on with what an interrupted export of the same settings finished
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -76,6 +77,15 @@ class Plan:
         scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
         return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores)
 
+    def settings(self) -> dict:
+        """What must be the same for an export to go on with another's artifacts."""
+        return {
+            "checkpoint": {key: value for key, value in self.checkpoint.origin.items() if key != "path"},
+            "tier": asdict(self.tier),
+            "resolution": list(self.resolution),
+            "tool_versions": tool_versions(),
+        }
+
     def to_dict(self) -> dict:
         return {
             "model": self.checkpoint.config.name,
@@ -99,6 +109,7 @@ def make_plan(
     resolution: tuple[int, int] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
@@ -126,7 +137,7 @@ def make_plan(
     checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
-    return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
+    return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume)
 
 
 def predicted_part(
@@ -170,7 +181,7 @@ def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
 
 def check_space(plan: Plan) -> None:
     """Refuses an export that the disk or the memory cannot hold, before the work."""
-    free = free_bytes(plan.out)
+    free = free_bytes(plan.out) + left_bytes(plan.out)
     if free < plan.bytes:
         raise InputError(
             f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about {plan.bytes / 2**20:.0f} MiB needed.",

@@ -62,6 +62,7 @@ def export(
     tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted export finished.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written and how large.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -71,8 +72,8 @@ def export(
     console, chosen = show.console(), api.load_tier(tier)
     foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        if dry_run or preset:
-            raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
+        if dry_run or preset or resume:
+            raise InputError("--dry-run, --preset and --resume go with our own checkpoints.", "Leave them out.")
         shared = {"tier": chosen, "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
         return export_foreign(console, foreign, checkpoint, components, resolution, shared, as_json)
     foreign.refuse_with_ours()
@@ -83,7 +84,7 @@ def export(
         return show_dry_run(api.plan_export(*what), bits, as_json)
     try:
         with show.Progress(console) as progress:
-            result = api.export_bundle(*what, bits, tune_steps, progress)
+            result = api.export_bundle(*what, bits, tune_steps, resume, progress)
     except VerificationError as error:
         if error.kept and not as_json:
             show_result(show.results(), error.kept)
