@@ -27,7 +27,7 @@ from edgegen.generate import Drawn, PictureRequest, generate
 from edgegen.inspection import Inspection, inspect_folder
 from edgegen.model.checkpoint import Checkpoint, bundled_folder
 from edgegen.model.checkpoint import load_checkpoint as read_checkpoint
-from edgegen.plan import Plan, make_plan
+from edgegen.plan import Plan, plan_tiers
 from edgegen.show import Progress
 from edgegen.target import Device, Tier, load_device
 from edgegen.target import load_tier as read_tier
@@ -84,7 +84,7 @@ def load_bundle(folder: AnyPath, check: bool = True) -> Bundle:
 
 def plan_export(
     checkpoint: AnyCheckpoint = None,
-    tier: AnyTier = "low-android",
+    tier: AnyTier | Sequence[AnyTier] = "low-android",
     backends: Sequence[str] = (),
     components: Sequence[str] = (),
     resolution: tuple[int, int] | None = None,
@@ -94,12 +94,13 @@ def plan_export(
 ) -> Plan:
     """What an export would write, predicted, and nothing is written; InputError for all that can be known before.
 
-    backends: of the tier if empty. components: all of text_encoder, transformer, decoder if empty. resolution: pixels
+    tier: of several the bundle has the first whole, and of each other its transformer. backends: of the (first) tier if
+    empty. components: all of text_encoder, transformer, decoder if empty. resolution: pixels
     (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None.
     """
-    return make_plan(
+    return plan_tiers(
         as_checkpoint(checkpoint),
-        as_tier(tier),
+        [as_tier(each) for each in listed(tier)],
         backends,
         components,
         resolution,
@@ -111,7 +112,7 @@ def plan_export(
 
 def export_bundle(
     checkpoint: AnyCheckpoint = None,
-    tier: AnyTier = "low-android",
+    tier: AnyTier | Sequence[AnyTier] = "low-android",
     backends: Sequence[str] = (),
     components: Sequence[str] = (),
     resolution: tuple[int, int] | None = None,
@@ -129,13 +130,15 @@ def export_bundle(
     settings has finished. The rest is as in `plan_export`. Raises InputError before any work, and
     VerificationError where an artifact differs from PyTorch by more than its floor (PSNR in dB) allows.
     """
-    model, chosen = as_checkpoint(checkpoint), as_tier(tier)
+    model, chosen = as_checkpoint(checkpoint), [as_tier(each) for each in listed(tier)]
+    if bits is not None and len(chosen) > 1:
+        raise InputError("--bits goes with one tier: a quantized checkpoint has one width.", "Export each on its own.")
     plan = plan_export(model, chosen, backends, components, resolution, out, overwrite, resume)
     with watched(progress) as watcher:
         if bits is not None:
-            folder = plan.out.with_name(f"{model.config.name}-{chosen.width:g}-{bits:g}")
+            folder = plan.out.with_name(f"{model.config.name}-{chosen[0].width:g}-{bits:g}")
             quantize_checkpoint(
-                model, folder, chosen.width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
+                model, folder, chosen[0].width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
                 progress=watcher,
             )  # fmt: skip
             plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite, resume)
@@ -368,6 +371,11 @@ def predict_latency(
     target = load_device(device) if isinstance(device, str) else device
     request = BenchRequest(tuple(map(Path, folders)), tuple(backends), tuple(components))
     return Predictions(target, predict_rows(target, request))
+
+
+def listed(tiers: AnyTier | Sequence[AnyTier]) -> Sequence[AnyTier]:
+    """One tier, or several, as several."""
+    return [tiers] if isinstance(tiers, str | Path | Tier) else tiers
 
 
 def as_checkpoint(value: AnyCheckpoint) -> Checkpoint:

@@ -37,6 +37,7 @@ from edgegen.folders import new_folder, newest_left
 from edgegen.inspection import count_operations
 from edgegen.jobs import can_share, share
 from edgegen.journal import Journal, has_notes
+from edgegen.manifest import TierPart
 from edgegen.meter import Meter, Stage, available_bytes
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
@@ -74,6 +75,7 @@ class Result:
     stages: tuple[Stage, ...]
     sample: Path | None
     seconds: float  # from start to end, of which stages in two processes have more
+    others: tuple[Result, ...] = ()  # of several tiers the further ones: what is their own
 
     @property
     def bundle(self) -> Path:
@@ -81,16 +83,23 @@ class Result:
 
     @property
     def peak_bytes(self) -> int:
-        return max(stage.peak_bytes for stage in self.stages)
+        return max(stage.peak_bytes for result in (self, *self.others) for stage in result.stages)
 
     def require(self) -> None:
         """Raises VerificationError that names every row below its floor, and the back ends that were written."""
+        rows = [row for result in (self, *self.others) for row in result.rows]
         try:
             written = f"{self.plan.out} has {', '.join(dict.fromkeys(a.backend for a in self.artifacts))}."
-            require(self.rows, f"{written}{advice(self.plan, self.rows)}")
+            require(rows, f"{written}{advice(self.plan, rows)}")
         except VerificationError as error:
             error.kept = self
             raise
+
+    @property
+    def kept_rows(self) -> list[Row]:
+        """The rows of back ends that were written."""
+        kept = {artifact.backend for artifact in self.artifacts}
+        return [row for row in self.rows if row.backend in kept]
 
     def row(self, component: str, backend: str) -> Row:
         return next(row for row in self.rows if (row.component, row.backend) == (component, backend))
@@ -119,6 +128,7 @@ class Result:
             "seconds": round(self.seconds, 1),
             "peak_bytes": self.peak_bytes,
             "stages": [asdict(stage) for stage in self.stages],
+            **({"tiers": [other.to_dict() for other in self.others]} if self.others else {}),
         }
 
 
@@ -128,35 +138,70 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     when it is interrupted stay beside the bundle's place, for a plan that resumes.
     """
     check_space(plan)
-    meter, start = Meter(), time.perf_counter()
+    start = time.perf_counter()
     with (
         told_to_resume(plan),
         new_folder(plan.out, MANIFEST, plan.overwrite, has_notes, plan.resume) as root,
         noted(plan, root) as journal,
         scratch(root),
-        threads_for(plan.parameters),
+        threads_for(max(each.parameters for each in (plan, *plan.others))),
     ):
-        reference, artifacts = reference_and_artifacts(plan, journal, meter, report)
-        bundle = Bundle(root, make_manifest(plan, root, artifacts))
-        rows = []
-        for artifact in artifacts:
-            report(f"verifying {artifact.name} on {artifact.backend}")
-            with meter.stage(f"verify {artifact.backend} {artifact.name}"):
-                rows.append(verify_artifact(bundle, artifact, reference))
-        for backend in bundle.backends if is_complete(plan) else ():
+        first, bundle = make_tier(plan, journal, None, report)
+        others = [make_tier(other, journal, bundle, report) for other in plan.others]
+        tiers = tuple(tier_part(further) for _, further in others if further.manifest.components)
+        results = [first, *(result for result, _ in others)]
+        write_rows(root, [row for result in results for row in result.kept_rows])
+        write_manifest(root, replace(bundle.manifest, tiers=tiers))
+    seconds = time.perf_counter() - start
+    result = replace(first, seconds=seconds, others=tuple(results[1:]))
+    result.require()
+    return result
+
+
+def make_tier(plan: Plan, journal: Journal, first: Bundle | None, report: Report) -> tuple[Result, Bundle]:
+    """Makes, verifies and draws with one tier's artifacts; a further tier has all else from the `first`. Returns also
+    the bundle of this tier without the back ends that failed.
+    """
+    meter, root, start = Meter(), journal.root, time.perf_counter()
+    reference, own = reference_and_artifacts(plan, journal, meter, report)
+    bundle = Bundle(root, make_manifest(plan, root, own)) if first is None else further(plan, first, own)
+    rows = verify_own(plan, bundle, own, reference, meter, report)
+    kept = keep_passing_(plan, bundle, rows)
+    sample = draw_sample(plan, kept, meter, report)
+    artifacts = tuple(artifact for artifact in own if artifact.backend in kept.backends)
+    operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
+    seconds = time.perf_counter() - start
+    return Result(plan, artifacts, operations, tuple(rows), tuple(meter.stages), sample, seconds), kept
+
+
+def further(plan: Plan, first: Bundle, own: Sequence[Artifact]) -> Bundle:
+    """The bundle of a further tier: its own artifacts, and the first tier's of the back ends that are left."""
+    part = TierPart(plan.tier.name, plan.tier.width, floors(plan), tuple(own))
+    return replace(first, manifest=replace(first.manifest, tiers=(part,))).at(plan.tier.name)
+
+
+def tier_part(bundle: Bundle) -> TierPart:
+    """What a manifest says of a further tier."""
+    m = bundle.manifest
+    own = tuple(artifact for artifact in m.components if artifact.path.startswith(f"{m.tier}/"))
+    return TierPart(m.tier, m.width, m.floors_db, own)
+
+
+def verify_own(
+    plan: Plan, bundle: Bundle, own: Sequence[Artifact], reference: Reference, meter: Meter, report: Report
+) -> list[Row]:
+    """A row for every artifact, and one for each back end's picture."""
+    rows = []
+    for artifact in own:
+        report(f"verifying {artifact.name} on {artifact.backend}")
+        with meter.stage(f"verify {artifact.backend} {artifact.name}"):
+            rows.append(verify_artifact(bundle, artifact, reference))
+    for backend in bundle.backends if is_complete(plan) else ():
+        if is_whole(bundle, backend):
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
                 rows.append(verify_picture(bundle, backend, reference)[0])
-        kept = keep_passing_(plan, bundle, rows)
-        sample = draw_sample(plan, kept, meter, report)
-        artifacts = list(kept.manifest.components)
-        operations = tuple(count_operations(a.backend, root / a.path) for a in artifacts)
-        write_rows(root, [row for row in rows if row.backend in kept.backends])
-        write_manifest(root, kept.manifest)
-    seconds = time.perf_counter() - start
-    result = Result(plan, tuple(artifacts), operations, tuple(rows), tuple(meter.stages), sample, seconds)
-    result.require()
-    return result
+    return rows
 
 
 @contextmanager
@@ -193,15 +238,15 @@ def advice(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def keep_passing_(plan: Plan, bundle: Bundle, rows: Sequence[Row]) -> Bundle:
-    """The bundle without the back ends of which a row is below its floor, their files removed; where none is left,
-    VerificationError.
+    """The bundle without the back ends of which a row is below its floor, their files removed; where none is left of
+    the first tier, VerificationError.
     """
     failed = {row.backend for row in rows if not row.passed}
     kept = tuple(a for a in bundle.manifest.components if a.backend not in failed)
-    if not kept:
+    if not kept and not plan.inside:
         require(rows, f"No bundle was written.{advice(plan, rows)}")
     for backend in failed:
-        shutil.rmtree(bundle.root / backend)
+        shutil.rmtree(bundle.folder / backend)
     return replace(bundle, manifest=replace(bundle.manifest, components=kept))
 
 
@@ -297,10 +342,10 @@ def finished(
     plan: Plan, networks: TorchNetworks, part: Part, journal: Journal, meter: Meter, report: Report
 ) -> Artifact:
     """The artifact of one part: emitted as a stage and noted, or as an interrupted export left it."""
-    if (found := journal.find(part.component, part.backend)) is not None:
+    if (found := journal.find(f"{part.path}{find_backend(part.backend).suffix}")) is not None:
         report(f"{part.component} for {part.backend} is there")
         return found
-    report(f"writing {part.component} for {part.backend}")
+    report(f"writing {part.component} for {part.backend}{f', tier {plan.tier.name}' if plan.inside else ''}")
     with meter.stage(f"emit {part.backend} {part.component}"):
         artifact = emit(plan, networks, part, journal.root)
         gc.collect()
@@ -313,7 +358,9 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
     backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
     component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
-    path = artifact_path(root, part.backend, part.component)
+    folder = root / plan.inside
+    folder.mkdir(exist_ok=True)
+    path = artifact_path(folder, part.backend, part.component)
     try:
         quietly(lambda: backend.write(component, path, target, weights))
     except EdgegenError:
@@ -328,7 +375,8 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
         ) from error
     inputs, outputs = backend.signature(component, target)
     options = backend.options(target, weights)
-    return describe(root, part.backend, part.component, component.form, inputs, outputs, options)
+    artifact = describe(folder, part.backend, part.component, component.form, inputs, outputs, options)
+    return replace(artifact, path=path.relative_to(root).as_posix())
 
 
 def build(plan: Plan, networks: TorchNetworks, name: str, form: Form) -> Component:
@@ -390,5 +438,5 @@ def draw_sample(plan: Plan, bundle: Bundle, meter: Meter, report: Report) -> Pat
     networks = ArtifactNetworks(bundle, backend)
     with meter.stage("sample"):
         pictures = [draw(networks, prompt, m.latent_shape, m.sigmas, m.guidance, 0) for prompt in prompts]
-    to_image(np.concatenate(pictures, 3)).save(bundle.root / SAMPLE)
-    return plan.out / SAMPLE
+    to_image(np.concatenate(pictures, 3)).save(bundle.folder / SAMPLE)
+    return plan.out / plan.inside / SAMPLE

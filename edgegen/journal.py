@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgegen.backends.registry import find_backend
@@ -18,6 +18,7 @@ from edgegen.schema import from_values
 from edgegen.strict_json import read_json
 
 NOTES, SETTINGS = ".finished", "settings.json"
+ANY = "[!.]*-*.json"  # names of notes
 
 
 class Journal:
@@ -31,44 +32,40 @@ class Journal:
         settings = json.loads(json.dumps(settings))
         if has_notes(root):
             check_settings(self.notes / SETTINGS, settings)
-        self.found = {(artifact.name, artifact.backend): artifact for artifact in self.read()}
+        self.found = {artifact.path: artifact for artifact in self.read()}
         self.clear_()
         self.notes.mkdir(exist_ok=True)
         replace_json(self.notes / SETTINGS, settings)
 
     def read(self) -> list[Artifact]:
         """The artifacts that were noted and are still what the notes say."""
-        artifacts = []
-        for path in sorted(self.notes.glob("*-*.json")):
-            artifact = from_values(Artifact, read_json(path))
-            if self.is_whole(artifact):
-                artifacts.append(artifact)
-        return artifacts
+        noted = [from_values(Artifact, read_json(path)) for path in sorted(self.notes.glob(ANY))]
+        return [artifact for artifact in noted if self.is_whole(artifact)]
 
     def is_whole(self, artifact: Artifact) -> bool:
         """Whether an artifact lies where artifacts of its kind do, as it was when it was noted."""
-        path = self.root / f"{artifact.backend}/{artifact.name}{find_backend(artifact.backend).suffix}"
-        own = path == self.root / artifact.path and path.exists() and not path.is_symlink()
-        return own and digest(path)[0] == artifact.sha256
+        parts, path = PurePosixPath(artifact.path).parts, self.root / artifact.path
+        kind = (artifact.backend, f"{artifact.name}{find_backend(artifact.backend).suffix}")
+        folders = [folder for folder in path.parents if folder != self.root and folder.is_relative_to(self.root)]
+        if parts[-2:] != kind or ".." in parts or len(folders) != len(parts) - 1 or not path.exists():
+            return False
+        links = any(entry.is_symlink() for entry in (path, *folders))
+        return not links and digest(path)[0] == artifact.sha256
 
     def clear_(self) -> None:
         """Removes everything that is neither finished nor a note of it."""
         kept = {self.notes, self.root / TOKEN}
-        for artifact in self.found.values():
-            path = self.root / artifact.path
-            kept |= {path, data_beside(path), path.parent}
-        folders = {artifact.backend for artifact in self.found.values()}
-        for entry in (*self.root.iterdir(), *(e for name in folders for e in (self.root / name).iterdir())):
-            if entry not in kept:
-                remove_entry_(entry)
+        for path in (self.root / artifact.path for artifact in self.found.values()):
+            kept |= {path, data_beside(path)}
+        remove_but_(self.root, kept, {folder for path in kept for folder in path.parents})
 
-    def find(self, name: str, backend: str) -> Artifact | None:
-        """A finished component on a back end."""
-        return self.found.get((name, backend))
+    def find(self, path: str) -> Artifact | None:
+        """A finished artifact by its path in the bundle."""
+        return self.found.get(path)
 
     def note(self, artifact: Artifact) -> None:
         """Notes an artifact that lies whole in its place."""
-        replace_json(self.notes / f"{artifact.backend}-{artifact.name}.json", asdict(artifact))
+        replace_json(self.notes / f"{artifact.path.replace('/', '-')}.json", asdict(artifact))
 
     def close(self) -> None:
         """Removes the notes: the bundle is about to be whole."""
@@ -77,7 +74,7 @@ class Journal:
 
 def has_notes(root: Path) -> bool:
     """Whether an unfinished folder has an artifact that can be taken up."""
-    return (root / NOTES / SETTINGS).is_file() and any((root / NOTES).glob("*-*.json"))
+    return (root / NOTES / SETTINGS).is_file() and any((root / NOTES).glob(ANY))
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -92,8 +89,14 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def remove_entry_(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
+def remove_but_(folder: Path, kept: Collection[Path], above: Collection[Path]) -> None:
+    """Removes what is in a folder but for what is kept, or lies above that."""
+    for entry in folder.iterdir():
+        if entry in kept:
+            continue
+        if entry.is_symlink() or not entry.is_dir():
+            entry.unlink()
+        elif entry in above:
+            remove_but_(entry, kept, above)
+        else:
+            shutil.rmtree(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,8 @@ class Plan:
     overwrite: bool
     parts: tuple[Part, ...]
     resume: bool = False  # go on with what an interrupted export of the same settings finished
+    inside: str = ""  # of several tiers in one bundle a further one: its folder there
+    others: tuple[Plan, ...] = ()  # of several tiers the further ones; their parts are what they do not share
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -70,10 +72,14 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
+        return sum(part.bytes for part in self.parts) + sum(other.bytes for other in self.others)
 
     @property
     def memory_bytes(self) -> int:
+        return max(plan.own_memory_bytes for plan in (self, *self.others))
+
+    @property
+    def own_memory_bytes(self) -> int:
         scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
         return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores)
 
@@ -81,7 +87,7 @@ class Plan:
         """What must be the same for an export to go on with another's artifacts."""
         return {
             "checkpoint": {key: value for key, value in self.checkpoint.origin.items() if key != "path"},
-            "tier": asdict(self.tier),
+            "tier": [asdict(plan.tier) for plan in (self, *self.others)],
             "resolution": list(self.resolution),
             "tool_versions": tool_versions(),
         }
@@ -95,6 +101,7 @@ class Plan:
             "out": str(self.out),
             "random_weights": self.checkpoint.is_random,
             "components": [asdict(part) for part in self.parts],
+            **({"tiers": [other.to_dict() for other in self.others]} if self.others else {}),
             "bytes": self.bytes,
             "memory_bytes": self.memory_bytes,
             "source": "predicted",
@@ -138,6 +145,61 @@ def make_plan(
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume)
+
+
+def plan_tiers(
+    checkpoint: Checkpoint,
+    tiers: Sequence[Tier],
+    backends: Sequence[str] = (),
+    components: Sequence[str] = (),
+    resolution: tuple[int, int] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Plan:
+    """One bundle for several tiers: of the first everything, of the others their transformers."""
+    first, *others = tiers
+    backends = tuple(backends) or first.default_backends
+    if not others:
+        return make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume)
+    check_tiers(tiers, backends, components)
+    out = out or Path("out") / checkpoint.config.name / "+".join(tier.name for tier in tiers)
+    plan = make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume)
+    return replace(plan, others=tuple(further_plan(plan, tier) for tier in others))
+
+
+def further_plan(first: Plan, tier: Tier) -> Plan:
+    """A further tier of a bundle: of all parts only its transformers are to be made."""
+    size = first.resolution
+    plan = make_plan(first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite)
+    parts = tuple(
+        replace(part, path=f"{tier.name}/{part.path}") for part in plan.parts if part.component == "transformer"
+    )
+    return replace(plan, parts=parts, inside=tier.name)
+
+
+def check_tiers(tiers: Sequence[Tier], backends: Sequence[str], components: Sequence[str]) -> None:
+    """Refuses tiers that cannot share a text encoder and a decoder."""
+    first, names = tiers[0], [tier.name for tier in tiers]
+    if len(set(names)) < len(names):
+        raise InputError(f"--tier names {max(names, key=names.count)} twice.", "Name each once.")
+    if components and "transformer" not in components:
+        raise InputError("--tier names several, which differ in the transformer alone.", "Name one, or --components.")
+    for tier in tiers[1:]:
+        if tier.resolution != first.resolution:
+            raise InputError(f"tiers {first.name} and {tier.name} have other resolutions.", "Export each on its own.")
+        for name in backends:
+            if form_of(tier.backend(name)) != form_of(first.backend(name)):
+                raise InputError(
+                    f"tiers {first.name} and {tier.name} give {name} another form: a bundle of both shares what is "
+                    "not the transformer.",
+                    "Export each on its own.",
+                )
+
+
+def form_of(target: BackendTarget) -> tuple:
+    """What decides how a network without quantized weights is written for a back end."""
+    return target.attention, target.query_chunk, target.operations, target.precision, target.deployment_target
 
 
 def predicted_part(
