@@ -64,9 +64,10 @@ def test_the_folder_of_a_tier_is_a_bundle_to_every_command(made, tmp_path):
             assert drawn.bundle == str(made / name)
         pictures = [Image.open(tmp_path / f"{name.replace('/', '-')}-{alone}.png") for name in (tier, alone)]
         assert ImageChops.difference(*pictures).getbbox() is None
-    assert run(["bench", "--bundle", str(made / "both" / "wide"), "--component", "transformer", "--runs", "2", "--seconds", "0.1", "--force",
-                "--record", str(tmp_path / "rows.jsonl")]) == 0  # fmt: skip
-    (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    record = tmp_path / "rows.jsonl"
+    bench = ["bench", "--bundle", str(made / "both" / "wide"), "--component", "transformer", "--runs", "2"]
+    assert run([*bench, "--seconds", "0.1", "--force", "--record", str(record)]) == 0
+    (row,) = map(json.loads, record.read_text().splitlines())
     assert (row["tier"], row["width"]) == ("wide", 1.0) and row["artifacts"][0]["path"] == "wide/onnx/transformer.onnx"
 
 
