@@ -70,18 +70,20 @@ struct BundleTests {
   @Test func eachTierOfABundleIsAsIfItWereAlone() throws {
     let vectors = Vectors.read("tiers", as: TierVectors.self)
     let folder = ScratchFolder()
-    try folder.write(vectors.files.merging(["manifest.json": vectors.manifest]) { _, new in new })
-    let tiers = try ModelBundle.load(folder.url).tiers
+    let root = folder.url.appendingPathComponent("one")
+    let files = vectors.files.merging(["manifest.json": vectors.manifest]) { _, new in new }
+    try folder.write(Dictionary(uniqueKeysWithValues: files.map { ("one/\($0)", $1) }))
+    let tiers = try ModelBundle.load(root).tiers
     #expect(tiers.map(\.manifest.tier) == vectors.tiers.map(\.tier))
     #expect(tiers.map(\.manifest.width) == vectors.tiers.map(\.width))
     #expect(tiers.map { $0.manifest.floorsDb["onnx"] } == vectors.tiers.map(\.floor))
     #expect(tiers.map { $0.manifest.components.map(\.path) } == vectors.tiers.map(\.paths))
-    let full = try ModelBundle.load(folder.url.appendingPathComponent("full"))
+    let full = try ModelBundle.load(root.appendingPathComponent("full"))
     #expect(full.manifest == tiers[2].manifest)
-    let library = BundleLibrary(imported: ScratchFolder().url, carried: folder.url.deletingLastPathComponent())
-    #expect(Set(library.bundles().map(\.title)).isSuperset(of: tiers.map(\.title)))
-    try folder.write(["full/onnx/transformer.onnx": "other"])
-    expectError(.changedFile) { _ = try ModelBundle.load(folder.url) }
+    let library = BundleLibrary(imported: ScratchFolder().url, carried: folder.url)
+    #expect(Set(library.bundles().map(\.title)) == Set(tiers.map(\.title)))
+    try folder.write(["one/full/onnx/transformer.onnx": "other"])
+    expectError(.changedFile) { _ = try ModelBundle.load(root) }
   }
 
   @Test(arguments: BundleVectors.broken)

@@ -105,7 +105,7 @@ public struct Manifest: Codable, Equatable, Sendable {
   /// The manifest once for each of its tiers, as if that were the only one; the first first.
   public var each: [Manifest] {
     var first = self
-    first.tiers = nil
+    first.tiers = tiers.map { _ in [] }
     return [first] + (tiers ?? []).map(at)
   }
 
@@ -119,7 +119,7 @@ public struct Manifest: Codable, Equatable, Sendable {
     found.width = part.width
     found.floorsDb = part.floorsDb
     found.components = shared + part.components
-    found.tiers = nil
+    found.tiers = []
     return found
   }
 
