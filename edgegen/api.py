@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from edgegen.bundle import Bundle
 from edgegen.bundle import load_bundle as read_bundle
+from edgegen.chunking import Chunking
 from edgegen.errors import InputError
 from edgegen.export import Result, export
 from edgegen.foreign.export import ForeignResult
@@ -90,11 +91,15 @@ def plan_export(
     resolution: tuple[int, int] | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> Plan:
     """What an export would write, predicted, and nothing is written; InputError for all that can be known before.
 
     backends: of the tier if empty. components: all of text_encoder, transformer, decoder if empty. resolution: pixels
-    (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None.
+    (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None. chunks: the
+    transformer in so many Core ML programs; chunk_mib: in as few as have at most so many MiB of weights each; what the
+    tier says if neither.
     """
     return make_plan(
         as_checkpoint(checkpoint),
@@ -104,6 +109,7 @@ def plan_export(
         resolution,
         Path(out) if out else None,
         overwrite,
+        Chunking(chunks, chunk_mib),
     )
 
 
@@ -118,6 +124,8 @@ def export_bundle(
     bits: float | None = None,
     tune_steps: int = 2000,
     progress: Watcher | bool = True,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> Result:
     """Slices, rewrites, writes and verifies a bundle, and draws a sample; it appears whole or not at all.
 
@@ -126,7 +134,7 @@ def export_bundle(
     VerificationError where an artifact differs from PyTorch by more than its floor (PSNR in dB) allows.
     """
     model, chosen = as_checkpoint(checkpoint), as_tier(tier)
-    plan = plan_export(model, chosen, backends, components, resolution, out, overwrite)
+    plan = plan_export(model, chosen, backends, components, resolution, out, overwrite, chunks, chunk_mib)
     with watched(progress) as watcher:
         if bits is not None:
             folder = plan.out.with_name(f"{model.config.name}-{chosen.width:g}-{bits:g}")
@@ -134,7 +142,7 @@ def export_bundle(
                 model, folder, chosen.width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
                 progress=watcher,
             )  # fmt: skip
-            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite)
+            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite, chunks, chunk_mib)
         return export(plan, watcher)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edgegen.backends.backend import Backend
 from edgegen.backends.registry import fastest_first, find_backend
 from edgegen.bundle import (
     COMPONENTS,
@@ -41,11 +42,13 @@ from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.plan import Part, Plan, check_space
-from edgegen.quantize.stored import stored_weights
+from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import PROCESS, quietly
+from edgegen.rewrite.chunks import chunk_components
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
 from edgegen.schema import from_values
+from edgegen.target import BackendTarget
 from edgegen.verify import (
     PICTURE,
     Reference,
@@ -54,7 +57,7 @@ from edgegen.verify import (
     is_whole,
     make_reference,
     require,
-    verify_artifact,
+    verify_network,
     verify_picture,
     write_rows,
 )
@@ -131,10 +134,10 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
         reference, artifacts = reference_and_artifacts(plan, root, meter, report)
         bundle = Bundle(root, make_manifest(plan, root, artifacts))
         rows = []
-        for artifact in artifacts:
-            report(f"verifying {artifact.name} on {artifact.backend}")
-            with meter.stage(f"verify {artifact.backend} {artifact.name}"):
-                rows.append(verify_artifact(bundle, artifact, reference))
+        for name, backend in bundle.networks:
+            report(f"verifying {name} on {backend}")
+            with meter.stage(f"verify {backend} {name}"):
+                rows += verify_network(bundle, name, backend, reference)
         for backend in bundle.backends if is_complete(plan) else ():
             report(f"drawing with {backend}")
             with meter.stage(f"picture {backend}"):
@@ -192,14 +195,14 @@ def reference_and_artifacts(plan: Plan, root: Path, meter: Meter, report: Report
         own, tell = Meter(), report if os.getpid() == here else silent
         if tell is silent:
             torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
-        artifact = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
-        return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
+        artifacts = emit_measured(plan, networks, plan.parts[order[job]], root, own, tell)
+        return {"artifacts": [asdict(a) for a in artifacts], "stages": [asdict(stage) for stage in own.stages]}
 
     results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
     for part in range(len(order)):
         meter.stages += [Stage(**stage) for stage in results[part]["stages"]]
-    made = [json.loads(json.dumps(results[part]["artifact"])) for part in range(len(order))]
-    return references[0], [from_values(Artifact, values) for values in made]
+    made = [json.loads(json.dumps(results[part]["artifacts"])) for part in range(len(order))]
+    return references[0], [from_values(Artifact, values) for artifacts in made for values in artifacts]
 
 
 def silent(line: str) -> None:
@@ -235,6 +238,7 @@ def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
         plan.checkpoint.config.prompts,
         plan.parameters > LARGE,
         is_complete(plan),
+        between=[spec.name for part in plan.parts for chunk in part.chunks[:-1] for spec in chunk.outputs],
     )
 
 
@@ -262,36 +266,58 @@ def is_complete(plan: Plan) -> bool:
 
 def emit_measured(
     plan: Plan, networks: TorchNetworks, part: Part, root: Path, meter: Meter, report: Report
-) -> Artifact:
+) -> list[Artifact]:
     """Emits one part, as a stage."""
-    report(f"writing {part.component} for {part.backend}")
+    report(f"writing {part.component} for {part.backend}{f' in {len(part.chunks)} chunks' if part.chunks else ''}")
     with meter.stage(f"emit {part.backend} {part.component}"):
-        artifact = emit(plan, networks, part, root)
+        artifacts = emit(plan, networks, part, root)
         gc.collect()
-    return artifact
+    return artifacts
 
 
-def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifact:
-    """Rewrites a component in its back end's form and writes its artifact."""
+def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> list[Artifact]:
+    """Rewrites a component in its back end's form and writes its artifact, or those of its chunks in order."""
     backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
-    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
-    path = artifact_path(root, part.backend, part.component)
+    whole = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
+    components = chunk_components(whole, part.chunks)
+    paths = [artifact_path(root, part.backend, component.name) for component in components]
     try:
-        quietly(lambda: backend.write(component, path, target, weights))
+        quietly(lambda: write(backend, components, paths, target, weights))
     except EdgegenError:
         raise
     except Exception as error:
-        if is_disk_full(error, path):
+        if is_disk_full(error, paths[0]):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise EdgegenError(
             f"{part.backend} cannot take the {part.component}: {type(error).__name__}: {reason}.",
             "edgegen doctor shows what is installed.",
         ) from error
-    inputs, outputs = backend.signature(component, target)
     options = backend.options(target, weights)
-    return describe(root, part.backend, part.component, component.form, inputs, outputs, options)
+    written = [describe(root, part.backend, c.name, c.form, *backend.signature(c, target), options) for c in components]
+    check_chunks(part, written)
+    return written
+
+
+def check_chunks(part: Part, written: Sequence[Artifact]) -> None:
+    """Refuses a chunk with more bytes of weights than the plan, which counts the most there can be."""
+    for chunk, artifact in zip(part.chunks, written, strict=False):
+        if artifact.resident_bytes > chunk.bytes:
+            raise EdgegenError(
+                f"{artifact.name} has {artifact.resident_bytes} bytes of weights, the plan allows {chunk.bytes}.",
+                "This is a bug of edgegen; a larger --chunk-mib is a way around it.",
+            )
+
+
+def write(
+    backend: Backend, components: list[Component], paths: list[Path], target: BackendTarget, weights: StoredWeights
+) -> None:
+    """Writes a component, or the chunks of one."""
+    if len(components) == 1:
+        return backend.write(components[0], paths[0], target, weights)
+    assert backend.write_chunks is not None  # else the plan has no chunks
+    backend.write_chunks(components, paths, target, weights)
 
 
 def build(plan: Plan, networks: TorchNetworks, name: str, form: Form) -> Component:

@@ -79,7 +79,8 @@ class Backend:
     """One back end; functions import what they need when they are called, so that a record costs nothing.
 
     check: refuses quantized weights it has no form for (InputError). write: the artifact of a component, whole or not
-    at all. signature: names, shapes and dtypes as the artifact has them. options: of the session that verification
+    at all. write_chunks: a network in several programs, each by its component and path, if the back end takes any so.
+    signature: names, shapes and dtypes as the artifact has them. options: of the session that verification
     runs it with, kept in the manifest. known_options: all that a manifest may hold. check_file: refuses a file whose
     structure, inputs or outputs are none that `write` makes, before a runtime sees it. predicted_bytes: of an artifact,
     from its number of parameters. resident_bytes: of a written artifact's weights as its runtime holds them, counted.
@@ -112,6 +113,7 @@ class Backend:
     examine: Callable[[], BackendHealth]
     runs_here: Callable[[], bool]  # at the speed of the device, so that timing means something
     warm: Callable[[], None]  # imports the runtime, so that its code counts to the process and not to the model
+    write_chunks: Callable[[Sequence[Component], Sequence[Path], BackendTarget, StoredWeights], None] | None = None
     options: Callable[[BackendTarget, StoredWeights], dict[str, str]] = no_options
     check_file: Callable[[Path, Specs, Specs], None] = nothing_to_check
     known_options: Callable[[], Collection[Mapping[str, str]]] = no_known_options

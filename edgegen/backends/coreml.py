@@ -40,6 +40,14 @@ def write(component: Component, path: Path, target: BackendTarget, weights: Stor
     coreml.write(component, path, target.deployment_target or RELEASE, weights, target.precision)
 
 
+def write_chunks(
+    components: Sequence[Component], paths: Sequence[Path], target: BackendTarget, weights: StoredWeights
+) -> None:
+    from edgegen.emit import coreml
+
+    coreml.write_all(components, paths, target.deployment_target or RELEASE, weights, target.precision)
+
+
 def signature(component: Component, target: BackendTarget) -> Signature:
     from edgegen.emit import coreml
 
@@ -118,6 +126,7 @@ BACKEND = Backend(
     check=check,
     check_file=check_file,
     write=write,
+    write_chunks=write_chunks,
     signature=signature,
     predicted_bytes=predicted_bytes,
     resident_bytes=resident_bytes,

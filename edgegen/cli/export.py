@@ -60,6 +60,12 @@ def export(
         ),
     ] = None,
     tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
+    chunks: Annotated[
+        int | None, typer.Option(metavar="N", help="Core ML: the transformer in N programs, of about the same size.")
+    ] = None,
+    chunk_mib: Annotated[
+        int | None, typer.Option(metavar="M", help="... in as few as have M MiB of weights or less each.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written and how large.")] = False,
@@ -71,8 +77,10 @@ def export(
     console, chosen = show.console(), api.load_tier(tier)
     foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        if dry_run or preset:
-            raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
+        if dry_run or preset or chunks is not None or chunk_mib is not None:
+            raise InputError(
+                "--dry-run, --preset, --chunks and --chunk-mib go with our own checkpoints.", "Leave them out."
+            )
         shared = {"tier": chosen, "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
         return export_foreign(console, foreign, checkpoint, components, resolution, shared, as_json)
     foreign.refuse_with_ours()
@@ -80,10 +88,10 @@ def export(
     pixels = parse_resolution(resolution)
     what = (opened, chosen, split(backend), split(components), pixels, out, overwrite)
     if dry_run:
-        return show_dry_run(api.plan_export(*what), bits, as_json)
+        return show_dry_run(api.plan_export(*what, chunks, chunk_mib), bits, as_json)
     try:
         with show.Progress(console) as progress:
-            result = api.export_bundle(*what, bits, tune_steps, progress)
+            result = api.export_bundle(*what, bits, tune_steps, progress, chunks, chunk_mib)
     except VerificationError as error:
         if error.kept and not as_json:
             show_result(show.results(), error.kept)
@@ -110,7 +118,12 @@ def show_result(to: Console, result: Result) -> None:
     for artifact, count in zip(result.artifacts, result.operations, strict=True):
         row = result.row(artifact.name, artifact.backend)
         rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", f"{count:,}", *decibels(row)))
-    rows += [(row.component, row.backend, "", "", *decibels(row)) for row in result.rows if row.component == "picture"]
+    in_chunks = {(a.network, a.backend) for a in result.artifacts} - {(a.name, a.backend) for a in result.artifacts}
+    rows += [
+        (row.component, row.backend, "", "", *decibels(row))
+        for row in result.rows
+        if row.component == "picture" or (row.component, row.backend) in in_chunks
+    ]
     to.print(
         table(
             ("component", "back end", ">bytes", ">operations", ">PSNR", ">floor"),
@@ -133,7 +146,11 @@ def show_result(to: Console, result: Result) -> None:
 
 def show_plan(to: Console, plan: Plan) -> None:
     """A dry run: everything here is predicted."""
-    rows = [(part.component, part.backend, f"{part.parameters:,}", size(part.bytes)) for part in plan.parts]
+    rows = [
+        (name, part.backend, f"{parameters:,}", size(count))
+        for part in plan.parts
+        for name, parameters, count in part.programs
+    ]
     to.print(
         table(
             ("component", "back end", ">parameters", ">size, predicted"),
