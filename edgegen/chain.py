@@ -50,6 +50,9 @@ def check_chain(programs: Sequence[Artifact], where: str, limit: int) -> None:
     inputs, _ = signature(programs)
     known = {spec.name: spec for spec in inputs}
     for program in programs:
+        names = [spec.name for spec in program.inputs]
+        if len(set(names)) < len(names):
+            raise InputError(f"{where}.{program.name}: of {brief(names)}, one is read twice.")
         for spec in program.inputs:
             check_reads(spec, known[spec.name], f"{where}.{program.name}.{spec.name}")
         for spec in program.outputs:

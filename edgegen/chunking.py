@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -103,7 +104,7 @@ def weight_of(component: Component, number: int, weights: StoredWeights) -> Weig
             constants |= found
         return sum(own[start:stop]) + sum(constants.values())
 
-    return weight
+    return cache(weight)
 
 
 def parameter_bytes(segment: Segment, number: int, weights: StoredWeights) -> Iterator[int]:
