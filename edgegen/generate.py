@@ -112,7 +112,7 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
     return Drawn(
         str(out),
         request.prompt,
-        str(bundle.root),
+        str(bundle.folder),
         backend,
         request.seed,
         sampler.steps,
@@ -146,8 +146,8 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
     save_picture(picture, out)
     seconds = round(time.perf_counter() - start, 3)
     return Drawn(
-        str(out), request.prompt, str(bundle.root), backend, request.seed, steps, guidance, picture.size, False, False,
-        seconds, (),
+        str(out), request.prompt, str(bundle.folder), backend, request.seed, steps, guidance, picture.size, False,
+        False, seconds, (),
     )  # fmt: skip
 
 

@@ -68,6 +68,16 @@ class TokenizerFile:
 
 
 @dataclass(frozen=True)
+class TierPart:
+    """A further tier of a bundle: what is its own. The rest it shares with the bundle's first."""
+
+    tier: Name
+    width: Width
+    floors_db: Annotated[dict[str, Decibels], Size(1, 256)]
+    components: Annotated[tuple[Artifact, ...], Size(1, 64)]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an app needs to draw a picture, and where each part came from.
 
@@ -94,9 +104,29 @@ class Manifest:
     checkpoint: dict
     tool_versions: Annotated[dict[str, Short], Size(0, 256)]
     components: Annotated[tuple[Artifact, ...], Size(1, 64)]
+    tiers: Annotated[tuple[TierPart, ...], Size(0, 16)] = ()  # further ones, of which an app chooses one at start
 
     def to_dict(self) -> dict:
         return {"format_version": FORMAT_VERSION} | asdict(self)
+
+    def at(self, tier: str) -> Manifest:
+        """The manifest of one of its tiers, as if it were the only one; on a back end that the tier has, what is not
+        its own is the first tier's.
+        """
+        part = next((part for part in self.tiers if part.tier == tier), None)
+        if part is None:
+            return replace(self, tiers=())
+        own = {(artifact.network, artifact.backend) for artifact in part.components}
+        backends = {artifact.backend for artifact in part.components}
+        shared = [a for a in self.components if a.backend in backends and (a.network, a.backend) not in own]
+        return replace(
+            self,
+            tier=tier,
+            width=part.width,
+            floors_db=part.floors_db,
+            components=(*shared, *part.components),
+            tiers=(),
+        )
 
 
 @dataclass(frozen=True)
@@ -192,10 +222,19 @@ def read_manifest(path: Path) -> Manifest:
             check_foreign(foreign)
             return foreign
         manifest = from_values(Manifest, values, strangers=True)
-        check_whole(manifest)
+        check_tiers(manifest)
         return manifest
     except InputError as error:
         raise InputError(f"{path}: {error.message}", AGAIN) from None
+
+
+def check_tiers(manifest: Manifest) -> None:
+    """Each tier of a bundle is whole, and has a name of its own."""
+    names = [manifest.tier, *(part.tier for part in manifest.tiers)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise InputError(f"tiers has {name} twice.")
+        check_whole(manifest.at(name))
 
 
 def check_whole(manifest: Manifest) -> None:

@@ -48,12 +48,17 @@ class Row:
     floor_db: float
     passed: bool
     inputs: int
+    tier: str = ""
 
     def reason(self) -> str:
         """Why it does not pass."""
         if not self.finite:
             return f"{self.component} on {self.backend} gave values that are not finite"
         return f"{self.component} on {self.backend} reached {self.psnr_db:.1f} dB, its floor is {self.floor_db:g} dB"
+
+    def of(self, tier: str) -> Row:
+        """The row as one of a tier."""
+        return replace(self, tier=tier)
 
 
 @dataclass(frozen=True)
@@ -270,11 +275,11 @@ def compare_picture(
 def verify_network(bundle: Bundle, name: str, backend: str, reference: Reference) -> list[Row]:
     """The row of one component on one back end; of one in chunks, a row for each and one for all."""
     floors = bundle.manifest.floors_db
-    floor = floors.get(f"{backend}/{name}", floors[backend])
+    floor, tier = floors.get(f"{backend}/{name}", floors[backend]), bundle.manifest.tier
     chain = open_chain(bundle, name, backend)
     if len(chain.programs) == 1:
-        return [compare(chain.run, reference.cases[name], name, backend, floor)]
-    return compare_chain(chain, reference.cases[name], name, backend, floor)
+        return [compare(chain.run, reference.cases[name], name, backend, floor).of(tier)]
+    return [found.of(tier) for found in compare_chain(chain, reference.cases[name], name, backend, floor)]
 
 
 def verify_all(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
@@ -293,7 +298,7 @@ def verify_all(bundle: Bundle, reference: Reference, report: Report = lambda lin
 def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[Row, np.ndarray]:
     """The row of a picture drawn by the artifacts of a back end, and the picture (1, 3, H, W)."""
     m = bundle.manifest
-    return compare_picture(
+    found, picture = compare_picture(
         ArtifactNetworks(bundle, backend),
         backend,
         reference,
@@ -302,6 +307,7 @@ def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[
         m.guidance,
         m.floors_db[PICTURE],
     )
+    return found.of(m.tier), picture
 
 
 def is_whole(bundle: Bundle, backend: str) -> bool:
@@ -354,14 +360,25 @@ def verify_folder(
 ) -> Verification:
     """Verifies a bundle on disk anew against the checkpoint it was made of, or the one in a folder."""
     bundle = load_bundle(folder)
-    m = bundle.manifest
     for backend in backends:
         if backend not in bundle.backends:
             raise unknown("back end", backend, bundle.backends)
+    rows = [row for tier in bundle.tiers for row in verify_tier(with_backends(tier, backends), checkpoint, report)]
+    return Verification(str(folder), tuple(rows))
+
+
+def with_backends(bundle: Bundle, backends: Sequence[str]) -> Bundle:
+    """The bundle with the artifacts of some of its back ends; of all if none is named."""
+    m = bundle.manifest
     chosen = tuple(a for a in m.components if not backends or a.backend in backends)
-    bundle = replace(bundle, manifest=replace(m, components=chosen))
+    return replace(bundle, manifest=replace(m, components=chosen))
+
+
+def verify_tier(bundle: Bundle, checkpoint: Path | None, report: Report) -> list[Row]:
+    """The rows of one tier, against the checkpoint it was made of, or the one in a folder."""
+    m = bundle.manifest
     if isinstance(m, ForeignManifest):
-        return Verification(str(folder), tuple(verify_cases(bundle, report)))
+        return verify_cases(bundle, report)
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")
     parameters = sum(p.numel() for p in networks.transformer.parameters())
@@ -371,7 +388,7 @@ def verify_folder(
             networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole,
             between=values_between(bundle),
         )  # fmt: skip
-        return Verification(str(folder), tuple(verify_all(bundle, reference, report)))
+        return verify_all(bundle, reference, report)
 
 
 def values_between(bundle: Bundle) -> list[str]:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from test_emit_palette import quantized
 from tiny import TIER, tiny_checkpoint, tiny_tier
 
+from edgegen import export as exporting
 from edgegen.backends.registry import read_graph
 from edgegen.bench.child import inputs_of
 from edgegen.bench.host import PARTS
@@ -33,8 +34,10 @@ from edgegen.chunking import Chunking, weight_of
 from edgegen.cli.main import run
 from edgegen.emit import coreml
 from edgegen.errors import InputError
+from edgegen.files import digest
 from edgegen.graph.operations import joined
 from edgegen.inspection import inspect_folder
+from edgegen.journal import NOTES
 from edgegen.manifest import read_manifest
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
 from edgegen.model.dit import DiT
@@ -134,7 +137,7 @@ def assert_equal_to_the_whole(model: DiT, shape, weights, counts, folder: Path) 
     plans = {count: cut(model, *shape, count, weights) for count in counts}
     written = [component, *(c for chunks in plans.values() for c in chunk_components(component, chunks))]
     paths = [folder / f"{number}.mlpackage" for number in range(len(written))]
-    coreml.write_all(written, paths, weights=weights)
+    assert list(coreml.write_all(written, paths, weights=weights)) == paths
     whole, *rest = (CoreMLProgram.load(path) for path in paths)
     rng = np.random.default_rng(0)
     feed = {spec.name: rng.standard_normal(spec.shape).astype(np.float16) for spec in component.inputs}
@@ -172,8 +175,8 @@ def test_chunks_in_float32_keep_their_weights_names(tmp_path):
     chunks = cut(model, (16, 16), 7, Form("split"), 2, number=4)
     assert [chunk.start for chunk in chunks] == [0, 2]
     first, second = chunk_components(component, chunks)
-    coreml.write_all([first, second], [tmp_path / "1.mlpackage", tmp_path / "2.mlpackage"], precision="float32")
-    programs = [CoreMLProgram.load(tmp_path / f"{number}.mlpackage") for number in (1, 2)]
+    paths = [tmp_path / "1.mlpackage", tmp_path / "2.mlpackage"]
+    programs = [CoreMLProgram.load(path) for path in coreml.write_all([first, second], paths, precision="float32")]
     assert "p_middle_1_attn_q_weight" in {info.name for info in programs[1].constants()}
     feed = {spec.name: torch.randn(spec.shape).numpy() for spec in component.inputs}
     with torch.no_grad():
@@ -368,16 +371,27 @@ def test_a_tier_limits_the_weights_of_a_program(made, tmp_path, capfd):
         assert "transformer_2" in capfd.readouterr().out
 
 
-def test_killed_between_chunks_nothing_looks_finished(made, tmp_path):
+def test_killed_between_chunks_it_goes_on_and_ends_in_the_same_bytes(made, tmp_path, monkeypatch):
     out = tmp_path / "out" / "bundle"
-    words = [*line(made), "--components", "transformer", "--chunks", "3", "--out", str(out)]
+    words = [*line(made), "--chunks", "3", "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "edgegen", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 200
-    while not (found := list(out.parent.glob(".*/coreml/transformer_1.mlpackage"))) and time.monotonic() < deadline:
+    while not (found := list(out.parent.glob(f".*/{NOTES}/*transformer_1*"))) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert found and not out.exists() and not list(out.parent.rglob("manifest.json"))
+    written, real = [], coreml.write_all
+
+    def noting(components, *rest):
+        written.extend(component.name for component in components)
+        return real(components, *rest)
+
+    monkeypatch.setattr(coreml, "write_all", noting)
+    monkeypatch.setattr(exporting, "fits_two", lambda plan: False)
+    assert run([*words, "--resume"]) == 0
+    assert "transformer_3" in written and "transformer_1" not in written
+    assert digest(out) == digest(made / "bundle")

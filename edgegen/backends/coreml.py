@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +42,10 @@ def write(component: Component, path: Path, target: BackendTarget, weights: Stor
 
 def write_chunks(
     components: Sequence[Component], paths: Sequence[Path], target: BackendTarget, weights: StoredWeights
-) -> None:
+) -> Iterator[Path]:
     from edgegen.emit import coreml
 
-    coreml.write_all(components, paths, target.deployment_target or RELEASE, weights, target.precision)
+    return coreml.write_all(components, paths, target.deployment_target or RELEASE, weights, target.precision)
 
 
 def signature(component: Component, target: BackendTarget) -> Signature:

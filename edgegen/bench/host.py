@@ -129,7 +129,7 @@ class ChildRunner:
     def what(self) -> dict[str, Any]:
         c = self.candidate
         return {
-            "bundle": str(c.bundle.root.absolute()),
+            "bundle": str(c.bundle.folder.absolute()),
             "backend": c.backend,
             "component": c.component,
             "threads": self.settings.threads,

@@ -55,7 +55,7 @@ def command() -> list[str]:
 def run(words: list[str], bundle: Bundle, request: BenchRequest) -> list[dict]:
     """The rows of one bundle, component after component."""
     settings = request.settings
-    line = [*words, "bench", "--bundle", str(bundle.root.absolute()), "--backend", backend(bundle, request)]
+    line = [*words, "bench", "--bundle", str(bundle.folder.absolute()), "--backend", backend(bundle, request)]
     line += ["--runs", str(settings.runs), "--seconds", f"{settings.seconds:g}", "--threads", str(settings.threads)]
     with tempfile.TemporaryDirectory() as folder:
         record = ["--record", str(Path(folder) / "rows.jsonl"), "--json"]

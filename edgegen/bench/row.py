@@ -30,7 +30,7 @@ def identity(bundle: Bundle, backend: str, component: str) -> dict:
         "width": m.width,
         "resolution": list(m.resolution),
         "bits": m.bits,
-        "bundle": str(bundle.root),
+        "bundle": str(bundle.folder),
         "component": component,
         "backend": backend,
         "form": artifacts[0].form if artifacts else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgegen.emit.coreml_convert import convert, half_specs
@@ -40,7 +40,8 @@ def write(
     operations as a result (coreml_stamp.py). With `precision` float32 everything is that, which the Neural Engine
     does not run.
     """
-    write_all([component], [path], target, weights, precision)
+    for _ in write_all([component], [path], target, weights, precision):
+        pass
 
 
 def write_all(
@@ -49,20 +50,23 @@ def write_all(
     target: str = "iOS17",
     weights: StoredWeights | None = None,
     precision: str = "float16",
-) -> None:
-    """Writes components as `write` does each; a segment that several have is converted once."""
+) -> Iterator[Path]:
+    """Writes components as `write` does each, and yields each path when it is whole; a segment that several have is
+    converted once.
+    """
     if target not in TARGETS:
         raise InputError(f"Core ML target {target!r} is not one of {', '.join(TARGETS)}.")
     check(weights or {}, target)
     templates = Templates(target)
-    with quiet(), brief_provenance():
-        for component, path in zip(components, paths, strict=True):
-            description = f"edgegen {component.name}, {component.form} form"
+    for component, path in zip(components, paths, strict=True):
+        description = f"edgegen {component.name}, {component.form} form"
+        with quiet(), brief_provenance():
             if component.segments and precision == "float16":
                 save_stamped(component, path, templates, weights or {}, description)
             else:
                 save_whole(component, path, target, weights or {}, description, precision)
             settle_(path)
+        yield path
 
 
 def save_whole(
