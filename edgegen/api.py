@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from edgegen.bundle import Bundle
 from edgegen.bundle import load_bundle as read_bundle
+from edgegen.chunking import Chunking
 from edgegen.errors import InputError
 from edgegen.export import Result, export
 from edgegen.foreign.export import ForeignResult
@@ -91,12 +92,16 @@ def plan_export(
     out: AnyPath | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> Plan:
     """What an export would write, predicted, and nothing is written; InputError for all that can be known before.
 
     tier: of several the bundle has the first whole, and of each other its transformer. backends: of the (first) tier if
     empty. components: all of text_encoder, transformer, decoder if empty. resolution: pixels
-    (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None.
+    (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None. chunks: the
+    transformer in so many Core ML programs; chunk_mib: in as few as have at most so many MiB of weights each; what the
+    tier says if neither.
     """
     return plan_tiers(
         as_checkpoint(checkpoint),
@@ -107,6 +112,7 @@ def plan_export(
         Path(out) if out else None,
         overwrite,
         resume,
+        Chunking(chunks, chunk_mib),
     )
 
 
@@ -122,6 +128,8 @@ def export_bundle(
     tune_steps: int = 2000,
     resume: bool = False,
     progress: Watcher | bool = True,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> Result:
     """Slices, rewrites, writes and verifies a bundle, and draws a sample; it appears whole or not at all.
 
@@ -133,7 +141,8 @@ def export_bundle(
     model, chosen = as_checkpoint(checkpoint), [as_tier(each) for each in listed(tier)]
     if bits is not None and len(chosen) > 1:
         raise InputError("--bits goes with one tier: a quantized checkpoint has one width.", "Export each on its own.")
-    plan = plan_export(model, chosen, backends, components, resolution, out, overwrite, resume)
+    how = (overwrite, resume, chunks, chunk_mib)
+    plan = plan_export(model, chosen, backends, components, resolution, out, *how)
     with watched(progress) as watcher:
         if bits is not None:
             folder = plan.out.with_name(f"{model.config.name}-{chosen[0].width:g}-{bits:g}")
@@ -141,7 +150,7 @@ def export_bundle(
                 model, folder, chosen[0].width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
                 progress=watcher,
             )  # fmt: skip
-            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite, resume)
+            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, *how)
         return export(plan, watcher)
 
 

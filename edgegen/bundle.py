@@ -121,11 +121,24 @@ class Bundle:
     def backends(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(artifact.backend for artifact in self.manifest.components))
 
+    @property
+    def networks(self) -> tuple[tuple[str, str], ...]:
+        """Every component and its back end; one in chunks is there once."""
+        return tuple(dict.fromkeys((artifact.network, artifact.backend) for artifact in self.manifest.components))
+
     def artifact(self, name: str, backend: str) -> Artifact:
-        """A component on a back end; one that the bundle lacks is an error that lists what it has."""
-        for artifact in self.manifest.components:
-            if (artifact.name, artifact.backend) == (name, backend):
-                return artifact
+        """A component in one program, or a chunk; one that the bundle lacks is an error that lists what it has."""
+        return self.find(name, backend, [a for a in self.manifest.components if a.name == name])[0]
+
+    def programs(self, network: str, backend: str) -> tuple[Artifact, ...]:
+        """The programs of a component in the order they run; none is an error that lists what the bundle has."""
+        return self.find(network, backend, [a for a in self.manifest.components if a.network == network])
+
+    def find(self, name: str, backend: str, among: Iterable[Artifact]) -> tuple[Artifact, ...]:
+        """Those of a back end; none is an error that lists what the bundle has."""
+        found = tuple(artifact for artifact in among if artifact.backend == backend)
+        if found:
+            return found
         has = ", ".join(f"{a.name}/{a.backend}" for a in self.manifest.components)
         raise InputError(f"{self.root} has no {name} for {backend}.", f"It has: {has}. Export what is missing.")
 

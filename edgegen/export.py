@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from edgegen.backends.backend import Backend
 from edgegen.backends.registry import fastest_first, find_backend
 from edgegen.bundle import (
     COMPONENTS,
@@ -43,11 +45,13 @@ from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
 from edgegen.plan import Part, Plan, check_space
-from edgegen.quantize.stored import stored_weights
+from edgegen.quantize.stored import StoredWeights, stored_weights
 from edgegen.quiet import PROCESS, quietly
+from edgegen.rewrite.chunks import chunk_components, chunk_name
 from edgegen.rewrite.component import Component, Form
 from edgegen.runtime.threads import LARGE, threads_for
 from edgegen.schema import from_values
+from edgegen.target import BackendTarget
 from edgegen.verify import (
     PICTURE,
     Reference,
@@ -56,7 +60,7 @@ from edgegen.verify import (
     is_whole,
     make_reference,
     require,
-    verify_artifact,
+    verify_network,
     verify_picture,
     write_rows,
 )
@@ -190,12 +194,12 @@ def tier_part(bundle: Bundle) -> TierPart:
 def verify_own(
     plan: Plan, bundle: Bundle, own: Sequence[Artifact], reference: Reference, meter: Meter, report: Report
 ) -> list[Row]:
-    """A row for every artifact, and one for each back end's picture."""
+    """The rows of every component, and one for each back end's picture."""
     rows = []
-    for artifact in own:
-        report(f"verifying {artifact.name} on {artifact.backend}")
-        with meter.stage(f"verify {artifact.backend} {artifact.name}"):
-            rows.append(verify_artifact(bundle, artifact, reference))
+    for name, backend in dict.fromkeys((artifact.network, artifact.backend) for artifact in own):
+        report(f"verifying {name} on {backend}")
+        with meter.stage(f"verify {backend} {name}"):
+            rows += verify_network(bundle, name, backend, reference)
     for backend in bundle.backends if is_complete(plan) else ():
         if is_whole(bundle, backend):
             report(f"drawing with {backend}")
@@ -270,14 +274,14 @@ def reference_and_artifacts(
         own, tell = Meter(), report if os.getpid() == here else silent
         if tell is silent:
             torch.set_num_threads(1)  # a copied process has no pool of threads, and would wait for it
-        artifact = finished(plan, networks, plan.parts[order[job]], journal, own, tell)
-        return {"artifact": asdict(artifact), "stages": [asdict(stage) for stage in own.stages]}
+        artifacts = finished(plan, networks, plan.parts[order[job]], journal, own, tell)
+        return {"artifacts": [asdict(a) for a in artifacts], "stages": [asdict(stage) for stage in own.stages]}
 
     results = dict(zip(order, share(len(order), work, run_original, two), strict=True))
     for part in range(len(order)):
         meter.stages += [Stage(**stage) for stage in results[part]["stages"]]
-    made = [json.loads(json.dumps(results[part]["artifact"])) for part in range(len(order))]
-    return references[0], [from_values(Artifact, values) for values in made]
+    made = [json.loads(json.dumps(results[part]["artifacts"])) for part in range(len(order))]
+    return references[0], [from_values(Artifact, values) for artifacts in made for values in artifacts]
 
 
 def silent(line: str) -> None:
@@ -313,6 +317,7 @@ def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
         plan.checkpoint.config.prompts,
         plan.parameters > LARGE,
         is_complete(plan),
+        between=[spec.name for part in plan.parts for chunk in part.chunks[:-1] for spec in chunk.outputs],
     )
 
 
@@ -340,29 +345,65 @@ def is_complete(plan: Plan) -> bool:
 
 def finished(
     plan: Plan, networks: TorchNetworks, part: Part, journal: Journal, meter: Meter, report: Report
-) -> Artifact:
-    """The artifact of one part: emitted as a stage and noted, or as an interrupted export left it."""
-    if (found := journal.find(f"{part.path}{find_backend(part.backend).suffix}")) is not None:
+) -> list[Artifact]:
+    """The artifact of one part, or those of its chunks: emitted as a stage and noted, or as an interrupted export left
+    them.
+    """
+    paths = [f"{path}{find_backend(part.backend).suffix}" for path in part.paths]
+    made = {path: found for path in paths if (found := journal.find(path)) is not None}
+    if len(made) == len(paths):
         report(f"{part.component} for {part.backend} is there")
-        return found
+        return list(made.values())
     report(f"writing {part.component} for {part.backend}{f', tier {plan.tier.name}' if plan.inside else ''}")
     with meter.stage(f"emit {part.backend} {part.component}"):
-        artifact = emit(plan, networks, part, journal.root)
+        for artifact in emit(plan, networks, part, journal.root, [path in made for path in paths]):
+            journal.note(artifact)
+            made[artifact.path] = artifact
         gc.collect()
-    journal.note(artifact)
-    return artifact
+    return [made[path] for path in paths]
 
 
-def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifact:
-    """Rewrites a component in its back end's form and writes its artifact."""
+def emit(
+    plan: Plan, networks: TorchNetworks, part: Part, root: Path, is_there: Sequence[bool] = ()
+) -> Iterator[Artifact]:
+    """Rewrites a component in its back end's form and writes its artifact, or those of its chunks that are not there;
+    yields each when it is whole.
+    """
     backend, target = find_backend(part.backend), plan.tier.backend(part.backend)
     weights = stored_weights(plan.checkpoint) if part.component == "transformer" else {}
-    component = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
+    whole = build(plan, networks, part.component, Form(target.attention, target.query_chunk, target.operations))
     folder = root / plan.inside
     folder.mkdir(exist_ok=True)
-    path = artifact_path(folder, part.backend, part.component)
+    components = [c for c, there in zip_longest(chunk_components(whole, part.chunks), is_there) if not there]
+    paths = [artifact_path(folder, part.backend, component.name) for component in components]
+    options = backend.options(target, weights)
+    writing = write(backend, components, paths, target, weights)
+    for component, path in zip(components, paths, strict=True):
+        with told_of_converter(part, path):
+            quietly(lambda: next(writing))
+        signature = backend.signature(component, target)
+        artifact = describe(folder, part.backend, component.name, component.form, *signature, options)
+        check_limit(part, artifact)
+        yield replace(artifact, path=path.relative_to(root).as_posix())
+
+
+def write(
+    backend: Backend, components: list[Component], paths: list[Path], target: BackendTarget, weights: StoredWeights
+) -> Iterator[Path]:
+    """Writes components, of which a back end that takes no chunks has one; yields each path when it is whole."""
+    if backend.write_chunks is not None:
+        yield from backend.write_chunks(components, paths, target, weights)
+        return
+    for component, path in zip(components, paths, strict=True):
+        backend.write(component, path, target, weights)
+        yield path
+
+
+@contextmanager
+def told_of_converter(part: Part, path: Path) -> Iterator[None]:
+    """Whatever a converter raises is an error of one line that names the component."""
     try:
-        quietly(lambda: backend.write(component, path, target, weights))
+        yield
     except EdgegenError:
         raise
     except Exception as error:
@@ -373,10 +414,16 @@ def emit(plan: Plan, networks: TorchNetworks, part: Part, root: Path) -> Artifac
             f"{part.backend} cannot take the {part.component}: {type(error).__name__}: {reason}.",
             "edgegen doctor shows what is installed.",
         ) from error
-    inputs, outputs = backend.signature(component, target)
-    options = backend.options(target, weights)
-    artifact = describe(folder, part.backend, part.component, component.form, inputs, outputs, options)
-    return replace(artifact, path=path.relative_to(root).as_posix())
+
+
+def check_limit(part: Part, artifact: Artifact) -> None:
+    """Refuses a chunk with more bytes of weights than the plan, which counts the most there can be."""
+    for number, chunk in enumerate(part.chunks):
+        if artifact.name == chunk_name(part.component, number) and artifact.resident_bytes > chunk.bytes:
+            raise EdgegenError(
+                f"{artifact.name} has {artifact.resident_bytes} bytes of weights, the plan allows {chunk.bytes}.",
+                "This is a bug of edgegen; a larger --chunk-mib is a way around it.",
+            )
 
 
 def build(plan: Plan, networks: TorchNetworks, name: str, form: Form) -> Component:

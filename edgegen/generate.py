@@ -80,7 +80,7 @@ def generate(
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
     check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
-    with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
+    with threads_for(max(sum(a.bytes for a in bundle.programs(*network)) // 2 for network in bundle.networks)):
         if isinstance(bundle.manifest, ForeignManifest):
             return draw_with_pipeline(bundle, request, report, advance)
         return draw_and_save(bundle, request, report, advance)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.backends.registry import find_backend
+from edgegen.backends.registry import find_backend, list_backends
 from edgegen.bundle import COMPONENTS, MANIFEST, tool_versions
+from edgegen.chunking import Chunking, cut_transformer
 from edgegen.errors import InputError, unknown
 from edgegen.files import free_bytes, user_path
 from edgegen.folders import check_apart, check_free, checked_target, left_bytes
@@ -19,6 +20,7 @@ from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
 from edgegen.quantize.stored import StoredWeights, stored_weights
+from edgegen.rewrite.chunks import Chunk, chunk_name
 from edgegen.target import BackendTarget, Tier, list_tiers
 
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
@@ -29,13 +31,26 @@ MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the pea
 
 @dataclass(frozen=True)
 class Part:
-    """An artifact to be: `bytes` is predicted from the number of parameters."""
+    """An artifact to be, or the chunks of one: `bytes` is predicted from the number of parameters."""
 
     component: str
     backend: str
     path: str
     parameters: int
     bytes: int
+    chunks: tuple[Chunk, ...] = ()  # none: one artifact
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each artifact, without its suffix."""
+        return [chunk_name(self.path, i) for i in range(len(self.chunks))] or [self.path]
+
+    @property
+    def programs(self) -> list[tuple[str, int, int]]:
+        """Name, parameters and bytes of each artifact."""
+        if not self.chunks:
+            return [(self.component, self.parameters, self.bytes)]
+        return [(chunk_name(self.component, i), c.parameters, c.bytes) for i, c in enumerate(self.chunks)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,7 @@ class Plan:
     resume: bool = False  # go on with what an interrupted export of the same settings finished
     inside: str = ""  # of several tiers in one bundle a further one: its folder there
     others: tuple[Plan, ...] = ()  # of several tiers the further ones; their parts are what they do not share
+    chunking: Chunking = Chunking()  # as it was asked for
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -89,6 +105,7 @@ class Plan:
             "checkpoint": {key: value for key, value in self.checkpoint.origin.items() if key != "path"},
             "tier": [asdict(plan.tier) for plan in (self, *self.others)],
             "resolution": list(self.resolution),
+            "chunks": asdict(self.chunking),
             "tool_versions": tool_versions(),
         }
 
@@ -117,6 +134,7 @@ def make_plan(
     out: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    chunking: Chunking = Chunking(),
 ) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
@@ -140,11 +158,12 @@ def make_plan(
         for backend in backends
         for name in components
     )
+    parts = in_chunks(parts, checkpoint, tier, config.latent_size(resolution), weights, chunking)
     out = user_path(out or Path("out") / config.name / tier.name)
     checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
-    return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume)
+    return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume, chunking=chunking)
 
 
 def plan_tiers(
@@ -156,22 +175,26 @@ def plan_tiers(
     out: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    chunking: Chunking = Chunking(),
 ) -> Plan:
     """One bundle for several tiers: of the first everything, of the others their transformers."""
     first, *others = tiers
     backends = tuple(backends) or first.default_backends
     if not others:
-        return make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume)
+        return make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume, chunking)
     check_tiers(tiers, backends, components)
     out = out or Path("out") / checkpoint.config.name / "+".join(tier.name for tier in tiers)
-    plan = make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume)
+    plan = make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume, chunking)
     return replace(plan, others=tuple(further_plan(plan, tier) for tier in others))
 
 
 def further_plan(first: Plan, tier: Tier) -> Plan:
     """A further tier of a bundle: of all parts only its transformers are to be made."""
     size = first.resolution
-    plan = make_plan(first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite)
+    plan = make_plan(
+        first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite,
+        chunking=first.chunking,
+    )  # fmt: skip
     parts = tuple(
         replace(part, path=f"{tier.name}/{part.path}") for part in plan.parts if part.component == "transformer"
     )
@@ -209,6 +232,35 @@ def predicted_part(
     backend = find_backend(target.name)
     size = backend.predicted_bytes(parameters, weights or {}, target) + tables * backend.precision_bytes
     return Part(name, target.name, f"{target.name}/{name}", parameters, size)
+
+
+def in_chunks(
+    parts: tuple[Part, ...],
+    checkpoint: Checkpoint,
+    tier: Tier,
+    latent_size: tuple[int, int],
+    weights: StoredWeights,
+    chunking: Chunking,
+) -> tuple[Part, ...]:
+    """The parts, those that can be cut in the chunks asked for or the tier's; chunks of nothing are an InputError."""
+
+    def cut(part: Part) -> Part:
+        target = tier.backend(part.backend)
+        chunks = cut_transformer(checkpoint, tier.width, latent_size, target, weights, chunking.of(target))
+        return replace(part, bytes=sum(chunk.bytes for chunk in chunks), chunks=chunks) if chunks else part
+
+    if chunking.is_asked and not any(can_be_cut(part) for part in parts):
+        able = " or ".join(backend.name for backend in list_backends() if backend.write_chunks)
+        raise InputError(
+            f"nothing that is exported can be cut into chunks: that is the transformer for {able}.",
+            "Name both in --backend and --components, or leave --chunks and --chunk-mib out.",
+        )
+    return tuple(cut(part) if can_be_cut(part) else part for part in parts)
+
+
+def can_be_cut(part: Part) -> bool:
+    """Whether a part may be written in several programs."""
+    return part.component == "transformer" and find_backend(part.backend).write_chunks is not None
 
 
 def check_width(checkpoint: Checkpoint, tier: Tier) -> None:

@@ -51,11 +51,11 @@ def stopped(unbroken):
     """What an export leaves that ended when its last artifact was due."""
     emit, emitted, out = exporting.emit, [], unbroken / "stopped" / "b"
 
-    def fail(plan, networks, part, root):
+    def fail(plan, networks, part, *rest):
         if len(emitted) == 2:
             raise KeyboardInterrupt
         emitted.append(part)
-        return emit(plan, networks, part, root)
+        return emit(plan, networks, part, *rest)
 
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stderr(io.StringIO()) as told:
         patched.setattr(exporting, "fits_two", lambda plan: False)

@@ -113,8 +113,8 @@ def runnable(kind: AppKind, part: Manifest | TierPart) -> tuple[Artifact, ...]:
 
 def bytes_of(kind: AppKind, bundle: Bundle) -> int:
     """Bytes of a bundle's artifacts in the app."""
-    parts = (bundle.manifest, *bundle.manifest.tiers)
-    return sum(artifact.bytes for part in parts for artifact in runnable(kind, part))
+    further = [artifact for part in bundle.manifest.tiers for artifact in runnable(kind, part)]
+    return sum(artifact.bytes for artifact in (*runnable(kind, bundle.manifest), *further))
 
 
 def copy_sources(kind: AppKind, source: Path, target: Path) -> None:
@@ -133,7 +133,10 @@ def copy_bundle(kind: AppKind, bundle: Bundle, target: Path) -> None:
     tiers = tuple(replace(part, components=own) for part in bundle.manifest.tiers if (own := runnable(kind, part)))
     manifest = replace(bundle.manifest, components=kept, tiers=tiers)
     target.mkdir(parents=True)
-    for file in (*kept, *(artifact for part in tiers for artifact in part.components), *manifest.tokenizer):
+    further = [artifact for part in tiers for artifact in part.components]
+    for path in (file.path for file in (*kept, *further)):
+        copy(bundle.root / path, target / path)
+    for file in manifest.tokenizer:
         copy(bundle.root / file.path, target / file.path)
     if (bundle.root / VERIFY).is_file():
         rows = read_json(bundle.root / VERIFY)

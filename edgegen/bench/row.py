@@ -23,7 +23,7 @@ def rounded(values: dict[str, Any]) -> dict[str, Any]:
 def identity(bundle: Bundle, backend: str, component: str) -> dict:
     """Which artifact a row is about; the picture is about all of a back end's."""
     m = bundle.manifest
-    artifacts = [a for a in m.components if a.backend == backend and component in (a.name, PICTURE)]
+    artifacts = [a for a in m.components if a.backend == backend and component in (a.network, PICTURE)]
     return {
         "model": m.model,
         "tier": m.tier,

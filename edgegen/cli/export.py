@@ -62,6 +62,12 @@ def export(
         ),
     ] = None,
     tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
+    chunks: Annotated[
+        int | None, typer.Option(metavar="N", help="Core ML: the transformer in N programs, of about the same size.")
+    ] = None,
+    chunk_mib: Annotated[
+        int | None, typer.Option(metavar="M", help="... in as few as have M MiB of weights or less each.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted export finished.")] = False,
@@ -74,8 +80,9 @@ def export(
     console, tiers = show.console(), [api.load_tier(name) for name in split(tier) or [tier]]
     foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        if dry_run or preset or resume:
-            raise InputError("--dry-run, --preset and --resume go with our own checkpoints.", "Leave them out.")
+        if dry_run or preset or resume or chunks is not None or chunk_mib is not None:
+            told = "--dry-run, --preset, --resume, --chunks and --chunk-mib go with our own checkpoints."
+            raise InputError(told, "Leave them out.")
         if len(tiers) > 1:
             raise InputError("several tiers go with our own checkpoints.", "Name one.")
         shared = {"tier": tiers[0], "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
@@ -85,10 +92,10 @@ def export(
     pixels = parse_resolution(resolution)
     what = (opened, tiers, split(backend), split(components), pixels, out, overwrite)
     if dry_run:
-        return show_dry_run(api.plan_export(*what), bits, as_json)
+        return show_dry_run(api.plan_export(*what, chunks=chunks, chunk_mib=chunk_mib), bits, as_json)
     try:
         with show.Progress(console) as progress:
-            result = api.export_bundle(*what, bits, tune_steps, resume, progress)
+            result = api.export_bundle(*what, bits, tune_steps, resume, progress, chunks, chunk_mib)
     except VerificationError as error:
         if error.kept and not as_json:
             show_result(show.results(), error.kept)
@@ -133,7 +140,12 @@ def show_tier(to: Console, result: Result) -> None:
     for artifact, count in zip(result.artifacts, result.operations, strict=True):
         row = result.row(artifact.name, artifact.backend)
         rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", f"{count:,}", *decibels(row)))
-    rows += [(row.component, row.backend, "", "", *decibels(row)) for row in result.rows if row.component == "picture"]
+    in_chunks = {(a.network, a.backend) for a in result.artifacts} - {(a.name, a.backend) for a in result.artifacts}
+    rows += [
+        (row.component, row.backend, "", "", *decibels(row))
+        for row in result.rows
+        if row.component == "picture" or (row.component, row.backend) in in_chunks
+    ]
     to.print(
         table(
             ("component", "back end", ">bytes", ">operations", ">PSNR", ">floor"),
@@ -147,9 +159,10 @@ def show_tier(to: Console, result: Result) -> None:
 def show_plan(to: Console, plan: Plan) -> None:
     """A dry run: everything here is predicted."""
     rows = [
-        (f"{each.inside}/{part.component}".lstrip("/"), part.backend, f"{part.parameters:,}", size(part.bytes))
+        (f"{each.inside}/{name}".lstrip("/"), part.backend, f"{parameters:,}", size(count))
         for each in (plan, *plan.others)
         for part in each.parts
+        for name, parameters, count in part.programs
     ]
     to.print(
         table(
