@@ -227,20 +227,21 @@ def export_folder(
 ) -> ForeignResult:
     """A verified bundle of a folder that diffusers or transformers saved: a pipeline, or one network.
 
-    components: names of the folder's networks, all that a phone needs if empty. resolution: pixels (width, height),
-    1024x1024 if None. tokens: of the text, the family's own if 0. lora: weights merged into the transformer. Nothing
-    of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
+    components: names of the folder's networks; all that a phone needs if empty, less text encoders that an app of the
+    tier cannot hold. resolution: pixels (width, height), 1024x1024 if None. tokens: what the pipeline calls
+    max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
     and code of the folder's own.
     """
     from edgegen.foreign.export import export_sources
     from edgegen.foreign.sources import Lora, Size, open_sources
 
-    size = Size(*(resolution or (1024, 1024)), tokens)
-    sources = open_sources(Path(folder), size, components, Lora(Path(lora), lora_scale) if lora else None)
+    size, chosen = Size(*(resolution or (1024, 1024)), tokens), as_tier(tier)
+    merged = Lora(Path(lora), lora_scale) if lora else None
+    opened = open_sources(Path(folder), size, components, merged, chosen, backends)
     with watched(progress) as watcher:
         return export_sources(
-            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits,
-            Path(folder), (size.width, size.height), watcher,
+            Path(folder).resolve().name, opened.sources, chosen, backends, Path(out) if out else None, overwrite, bits,
+            Path(folder), (size.width, size.height), opened.details, watcher,
         )  # fmt: skip
 
 
@@ -267,7 +268,8 @@ def generate_image(
 
     bundle: the newest below ./out if None. backend: the fastest here; "torch" is the original. seed: 0 to 2^63 - 1,
     the same noise on every back end. steps, guidance: the bundle's own if None. out: named after the prompt, in the
-    working folder, if None. preview: also save what each step aims at. Raises InputError before any work.
+    working folder, if None. preview: also save what each step aims at. checkpoint: for the back end "torch", and for
+    networks that a bundle of another project's pipeline left out. Raises InputError before any work.
     """
     where = [Path(value) if value else None for value in (bundle, out, checkpoint)]
     request = PictureRequest(prompt, where[0], backend, seed, steps, guidance, where[1], preview, where[2])

@@ -127,9 +127,9 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
 
 def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
     """Draws with the pipeline of diffusers that a bundle of foreign networks was made of."""
-    from edgegen.foreign.pipeline import open_pipeline, run_pipeline
+    from edgegen.foreign.pipeline import described, open_pipeline, run_pipeline
 
-    if request.preview or request.checkpoint or request.backend == "torch":
+    if request.preview or request.backend == "torch":
         raise InputError("a foreign bundle draws with its artifacts alone, without previews.", "Leave that out.")
     if not 0 <= request.seed <= MAX_SEED:
         raise InputError(f"seed {request.seed} is outside 0 to {MAX_SEED}.")
@@ -140,8 +140,8 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
     start = time.perf_counter()
     report(f"drawing with {backend}")
     picture, steps, guidance = run_pipeline(
-        open_pipeline(bundle, backend), request.prompt, bundle.manifest.resolution, request.seed, request.steps,
-        request.guidance, advance,
+        open_pipeline(bundle, backend, request.checkpoint), request.prompt, bundle.manifest.resolution, request.seed,
+        request.steps, request.guidance, advance, described(bundle).get("max_sequence_length", 0),
     )  # fmt: skip
     save_picture(picture, out)
     seconds = round(time.perf_counter() - start, 3)
