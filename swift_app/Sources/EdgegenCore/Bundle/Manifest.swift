@@ -111,9 +111,10 @@ public struct Manifest: Codable, Equatable, Sendable {
 
   /// A further tier: on each of its back ends, what is not its own is the first tier's.
   private func at(_ part: TierPart) -> Manifest {
-    let own = Set(part.components.map { "\($0.name)/\($0.backend)" })
+    let network = { (component: Component) in "\(component.role?.rawValue ?? component.name)/\(component.backend)" }
+    let own = Set(part.components.map(network))
     let backends = Set(part.components.map(\.backend))
-    let shared = components.filter { backends.contains($0.backend) && !own.contains("\($0.name)/\($0.backend)") }
+    let shared = components.filter { backends.contains($0.backend) && !own.contains(network($0)) }
     var found = self
     found.tier = part.tier
     found.width = part.width

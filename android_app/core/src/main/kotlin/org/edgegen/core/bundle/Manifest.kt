@@ -30,7 +30,10 @@ data class Artifact(
     val inputs: List<TensorSpec>,
     val outputs: List<TensorSpec>,
     val options: Map<String, String>,
-) : BundleFile
+) : BundleFile {
+    /** The network that it is, or is a chunk of: transformer_2 is of transformer. */
+    val network: String get() = name.replace(Regex("_[1-9][0-9]?$"), "")
+}
 
 /** A tokenizer and how many ids it gives: `word` (WordPiece) or `byte`. */
 data class TokenizerFile(
@@ -81,9 +84,9 @@ data class Manifest(
 
     /** A further tier: on each of its back ends, what is not its own is the first tier's. */
     private fun of(part: TierPart): Manifest {
-        val own = part.components.map { it.name to it.backend }.toSet()
+        val own = part.components.map { it.network to it.backend }.toSet()
         val backends = part.components.map { it.backend }.toSet()
-        val shared = components.filter { it.backend in backends && (it.name to it.backend) !in own }
+        val shared = components.filter { it.backend in backends && (it.network to it.backend) !in own }
         return copy(tier = part.tier, width = part.width, floorsDb = part.floorsDb, components = shared + part.components,
             tiers = emptyList())
     }
