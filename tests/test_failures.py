@@ -405,10 +405,15 @@ def test_work_goes_on_when_nobody_listens(made, tmp_path, redirection):
     assert done.returncode == 0 and Image.open(out).size == (64, 64)
 
 
-def test_a_full_stdout_is_one_line():
+@pytest.mark.parametrize("arguments, unbuffered", [
+    (["devices", "pixel8"], ""), (["devices", "pixel8", "--json"], ""), (["tiers"], "1"),
+])  # fmt: skip
+def test_a_full_stdout_is_one_line(arguments, unbuffered, monkeypatch):
+    """Also where Python holds what was printed until it ends."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
-        done = command(["devices", "pixel8"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode in (1, 2) and "Traceback" not in done.stderr and "error: " in done.stderr
+        done = command(arguments, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_child_ends_with_its_parent():
