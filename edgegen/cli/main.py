@@ -103,11 +103,18 @@ def main() -> None:
         signal.signal(number, end)
     try:
         code = run(arguments)
-        sys.stdout.flush()
     except BaseException:
         if not asked:
             raise
-    sys.exit(asked[0] if asked else code)
+    sys.exit(ended_by(asked[0], "--json" in arguments) if asked else code)
+
+
+def ended_by(code: int, as_json: bool) -> int:
+    """Tells of the signal that asked the program to end, whose exit code this is."""
+    from edgegen.show import print_error
+
+    print_error(f"ended by {signal.Signals(code - 128).name}.", "", code, as_json)
+    return code
 
 
 def told(code: int, as_json: bool) -> int:
@@ -128,6 +135,7 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = app(args=arguments, prog_name="edgegen", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except typer.Abort:
         print_error("interrupted.", "", 130, as_json)
