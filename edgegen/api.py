@@ -178,9 +178,10 @@ def export_file(
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """`export_module` of what `FILE.py:FUNCTION` makes; the user's own file is run. inputs: `name=1x4x8x8:float32`."""
-    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.module_file import load_module
 
+    targets_of(as_tier(tier), backends)  # what is not installed is said before the file is run
     source = load_module(reference, inputs, tuple(constant))
     with watched(progress) as watcher:
         return export_sources(
@@ -216,9 +217,10 @@ def export_folder(
     of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
     and code of the folder's own.
     """
-    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.sources import Lora, Size, open_sources
 
+    targets_of(as_tier(tier), backends)  # what is not installed is said before weights are read
     size = Size(*(resolution or (1024, 1024)), tokens)
     sources = open_sources(Path(folder), size, components, Lora(Path(lora), lora_scale) if lora else None)
     with watched(progress) as watcher:

@@ -1,6 +1,7 @@
-"""Core AI by Apple's own runtime: forms of attention, agreement with Core ML, palettes beside Apple's palettizer.
+"""Core AI by Apple's own runtime: forms of attention, agreement with Core ML, palettes beside Apple's palettizer,
+whole exports at every width, and the paper's size.
 
-usage: python benchmarks/coreai/run.py [--parts forms,agreement,palettes] [--widths 0.375,0.5,1.0]
+usage: python benchmarks/coreai/run.py [--parts forms,agreement,palettes,exports,paper] [--widths 0.375,0.5,1.0]
 
 Needs `edgegen[coreai]`, and for palettes `pip install --no-deps coreai-opt==0.4.0`. The bundled transformer with seeded
 inputs; every row goes to measurements.jsonl.
@@ -13,13 +14,14 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import composite
+import exports
 import numpy as np
+import paper
 import torch
 
 from edgegen.backends.registry import find_backend
@@ -175,7 +177,7 @@ def ours(component: Component, dit: DiT, path: Path) -> float:
         for name, parameter in fake.module.named_parameters():
             if name in stored:
                 parameter.copy_(stored[name].dense().reshape(parameter.shape))
-    coreai.write(replace(component, module=fake.module), path, stored)
+    coreai.write(fake, path, stored)
     return seconds
 
 
@@ -219,7 +221,17 @@ def record(settings: dict, results: dict) -> None:
     print(settings, results, flush=True)
 
 
-PARTS = {"forms": forms, "agreement": agreement, "palettes": palettes}
+def whole_exports(widths: Sequence[float], folder: Path) -> None:
+    for row in exports.rows(widths, folder):
+        record(*row)
+
+
+def paper_size(widths: Sequence[float], folder: Path) -> None:
+    for precision in ("float16", "float32"):
+        paper.paper(precision, folder, record)
+
+
+PARTS = {"forms": forms, "agreement": agreement, "palettes": palettes, "exports": whole_exports, "paper": paper_size}
 
 
 def main() -> None:
