@@ -319,7 +319,9 @@ def test_constants_of_few_values_are_packed_beside_palettes_and_keep_them(tmp_pa
     weight = palettize(torch.randn(32, 32), 4)
     module = Turned(weight.dense(), turn)
     component = Component("turned", module, (TensorSpec("x", (32, 32)),), (TensorSpec("y", (32, 32)),), "split")
-    paths = [written(component, tmp_path / f"{n}.aimodel", w) for n, w in (("a", None), ("b", {"inner.weight": weight}))]
+    paths = [
+        written(component, tmp_path / f"{n}.aimodel", w) for n, w in (("a", None), ("b", {"inner.weight": weight}))
+    ]
     plain_one, packed = (outputs_of(path, {"x": np.eye(32)}, "float16")["y"] for path in paths)
     np.testing.assert_array_equal(plain_one, packed)
     np.testing.assert_array_equal(packed, (weight.dense().half().T @ turn.half().T).numpy())
@@ -486,19 +488,17 @@ def test_a_folder_of_diffusers_goes_the_same_way(family, precision, floor, tmp_p
 
 
 @installed
-@pytest.mark.parametrize("bits", [None, 6])
-def test_a_module_of_the_users_own_goes_the_same_way(bits, tmp_path, capfd):
+def test_a_module_of_the_users_own_goes_the_same_way_with_palettes(tmp_path, capfd):
     from test_foreign import MODULE
 
     (tmp_path / "net.py").write_text(MODULE)
     out = tmp_path / "bundle"
-    asked = ["--module", f"{tmp_path / 'net.py'}:build", "--tier", "high-phone", "--backend", "coreai"]
+    asked = ["--module", f"{tmp_path / 'net.py'}:build", "--tier", "high-phone", "--backend", "coreai", "--bits", "6"]
     capfd.readouterr()
-    code = run(["export", *asked, *(["--bits", str(bits)] if bits else []), "--out", str(out), "--json"])
+    code = run(["export", *asked, "--out", str(out), "--json"])
     told = capfd.readouterr()
     assert code == 0, told.err
     (row,) = json.loads(told.out)["verify"]
     assert row["passed"] and row["psnr_db"] >= 45
-    storage = read_coreai(out / "coreai" / "network.aimodel").storage
-    assert bool({"uint4", "uint8"} & set(storage)) is bool(bits)
+    assert {"uint4", "uint8"} & set(read_coreai(out / "coreai" / "network.aimodel").storage)
     assert run(["verify", str(out)]) == 0

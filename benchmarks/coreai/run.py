@@ -1,7 +1,7 @@
 """Core AI by Apple's own runtime: forms of attention, agreement with Core ML, palettes beside Apple's palettizer,
 whole exports at every width, and the paper's size.
 
-usage: python benchmarks/coreai/run.py [--parts forms,agreement,palettes,exports,paper] [--widths 0.375,0.5,1.0]
+usage: python benchmarks/coreai/run.py [--parts forms,agreement,sums,palettes,exports,paper] [--widths 0.375,0.5,1.0]
 
 Needs `edgegen[coreai]`, and for palettes `pip install --no-deps coreai-opt==0.4.0`. The bundled transformer with seeded
 inputs; every row goes to measurements.jsonl.
@@ -22,6 +22,7 @@ import composite
 import exports
 import numpy as np
 import paper
+import sums
 import torch
 
 from edgegen.backends.registry import find_backend
@@ -130,6 +131,11 @@ def agreement(widths: Sequence[float], folder: Path) -> None:
         record({"part": "agreement", "width": width, "tokens": 64}, results)
 
 
+def accumulation(widths: Sequence[float], folder: Path) -> None:
+    """In what the products of a float16 program add up; the same at all widths."""
+    record({"part": "sums", "terms": sums.TERMS, "precision": "float16"}, sums.sums(folder))
+
+
 def palettes(widths: Sequence[float], folder: Path) -> None:
     """Both palettizers at 4 bits a weight, one table a tensor, on the program of the same component."""
     for width in widths:
@@ -231,7 +237,14 @@ def paper_size(widths: Sequence[float], folder: Path) -> None:
         paper.paper(precision, folder, record)
 
 
-PARTS = {"forms": forms, "agreement": agreement, "palettes": palettes, "exports": whole_exports, "paper": paper_size}
+PARTS = {
+    "forms": forms,
+    "agreement": agreement,
+    "sums": accumulation,
+    "palettes": palettes,
+    "exports": whole_exports,
+    "paper": paper_size,
+}
 
 
 def main() -> None:
