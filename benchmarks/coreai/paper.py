@@ -27,19 +27,17 @@ GUARD = Guard(load_seconds=900, run_seconds=900, bytes=14 * 2**30)
 
 
 def paper(precision: str, folder: Path, record: Callable[[dict, dict], None]) -> None:
-    """Seconds, processor seconds and memory of conversion, and what became of one run; the weights are random."""
+    """A row of what conversion takes, and one of what became of a run; the weights are random."""
     checkpoint = random_preset("paper")
     size = checkpoint.config.latent_size((PIXELS, PIXELS))
     component = transformer_component(checkpoint.transformer(WIDTH), size, TOKENS, Form("split", QUERIES))
     path = folder / f"paper-{precision}.aimodel"
-    results = converted(component, path, precision)
-    print(results, flush=True)
+    settings = {"width": WIDTH, "pixels": PIXELS, "precision": precision, "form": "split", "query_chunk": QUERIES}
+    record({"part": "paper"} | settings, converted(component, path, precision))
     feed = {name: value.astype(np.float16).astype(np.float32) for name, value in feed_of(component).items()}
     with torch.no_grad():
         expected = component.module(*(torch.from_numpy(value) for value in feed.values())).numpy()
-    results |= run_once(path, feed, expected, precision)
-    settings = {"part": "paper", "width": WIDTH, "pixels": PIXELS, "precision": precision, "form": "split"}
-    record(settings | {"query_chunk": QUERIES}, results)
+    record({"part": "paper run"} | settings, run_once(path, feed, expected, precision))
 
 
 def converted(component: Component, path: Path, precision: str) -> dict[str, Any]:

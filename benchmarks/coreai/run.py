@@ -201,7 +201,7 @@ def weight_error(component: Component, path: Path) -> float:
     parameters = [p.detach().numpy() for p in component.module.parameters() if p.numel() > LEAST_WEIGHT]
     errors, count = 0.0, 0
     for operation in operations(program._module._mlir_module):
-        if operation.operation.name == "coreai.lut_to_dense":
+        if operation.operation.name == "coreai.lut_to_dense" and scale_of(operation) is not None:
             dense = unfolded(operation)
             alike = [np.square(p.astype(np.float64) - dense).sum() for p in parameters if p.shape == dense.shape]
             if alike:
@@ -209,16 +209,20 @@ def weight_error(component: Component, path: Path) -> float:
     return errors / count
 
 
-def unfolded(operation: Any) -> np.ndarray:
-    """What a palette stands for: its table, times the scale of what takes it, by its indices."""
-    indices, table = (operand.owner for operand in list(operation.operands)[:2])
-    shape = tuple(operation.results[0].type.shape)
+def scale_of(operation: Any) -> Any:
+    """The scale of a palette, by what takes it; None for a constant of few values, which has none."""
     user = next(iter(operation.results[0].uses)).owner
     if user.operation.name == "coreai.cast":  # Apple's palettizer has one between table and scale
         user = next(iter(user.results[0].uses)).owner
-    scale = user.operands[1].owner
+    return user.operands[1].owner if user.operation.name == "coreai.blockwise_shift_scale" else None
+
+
+def unfolded(operation: Any) -> np.ndarray:
+    """What a palette stands for: its table, times its scale, by its indices."""
+    indices, table = (operand.owner for operand in list(operation.operands)[:2])
+    shape = tuple(operation.results[0].type.shape)
     packed = torch.from_numpy(array_of(indices))
-    values = array_of(table).astype(np.float64).reshape(-1) * float(array_of(scale).reshape(-1)[0])
+    values = array_of(table).astype(np.float64).reshape(-1) * float(array_of(scale_of(operation)).reshape(-1)[0])
     return values[unpack(packed, 4, math.prod(shape)).numpy()].reshape(shape)
 
 
