@@ -194,9 +194,10 @@ def export_file(
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """`export_module` of what `FILE.py:FUNCTION` makes; the user's own file is run. inputs: `name=1x4x8x8:float32`."""
-    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.module_file import load_module
 
+    targets_of(as_tier(tier), backends)  # what is not installed is said before the file is run
     source = load_module(reference, inputs, tuple(constant))
     with watched(progress) as watcher:
         return export_sources(
@@ -232,10 +233,11 @@ def export_folder(
     max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
     and code of the folder's own.
     """
-    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.sources import Lora, Size, open_sources
 
     size, chosen = Size(*(resolution or (1024, 1024)), tokens), as_tier(tier)
+    targets_of(chosen, backends)  # what is not installed is said before weights are read
     merged = Lora(Path(lora), lora_scale) if lora else None
     opened = open_sources(Path(folder), size, components, merged, chosen, backends)
     with watched(progress) as watcher:
