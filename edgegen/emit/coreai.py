@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 from edgegen.emit.half import to_half_
 from edgegen.emit.palette_coreai import WEIGHT, check, store_
 from edgegen.emit.program import exported
+from edgegen.emit.program_stamp import stamped
 from edgegen.errors import InputError
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -74,11 +76,7 @@ def write(
 
 def convert(component: Component, precision: str) -> Any:
     """The AIProgram of a component, whose constants are marked with the parameters they came from."""
-    import coreai_torch
-
-    program = exported(component).run_decompositions(coreai_torch.get_decomp_table())
-    if precision == "float16":
-        to_half_(program)
+    program = prepared(component, precision)
     converter = naming_converter(program.graph_signature.inputs_to_parameters)
     converter.add_exported_program(
         program,
@@ -87,6 +85,19 @@ def convert(component: Component, precision: str) -> Any:
     )
     with redirect_stdout(io.StringIO()):  # it prints to Python's stdout, whatever that is
         return converter.to_coreai()
+
+
+def prepared(component: Component, precision: str) -> ExportedProgram:
+    """The exported program in the operations and types that Apple's converter is to be given."""
+    from coreai_torch import get_decomp_table
+
+    def prepare(program: ExportedProgram) -> ExportedProgram:
+        program = program.run_decompositions(get_decomp_table())
+        if precision == "float16":
+            to_half_(program)
+        return program
+
+    return stamped(component, prepare) if component.segments else prepare(exported(component))
 
 
 def naming_converter(names: Mapping[str, str]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,16 @@ class ForeignResult:
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...]
     networks: dict[str, Any]
+    left_out: Mapping[str, Any] = field(default_factory=dict)  # text encoders too large for the tier: class, bytes
 
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether the bundle can draw."""
+        return (self.out / PIPELINE_FOLDER).is_dir()
 
     @property
     def peak_bytes(self) -> int:
@@ -88,6 +94,7 @@ class ForeignResult:
             "components": components,
             "verify": [asdict(row) for row in self.rows],
             "networks": self.networks,
+            "left_out": dict(self.left_out),
             "seconds": round(self.seconds, 1),
             "peak_bytes": self.peak_bytes,
             "stages": [asdict(stage) for stage in self.stages],
@@ -113,12 +120,13 @@ def export_sources(
     bits: float | None = None,
     folder: Path | None = None,
     resolution: tuple[int, int] = (0, 0),
+    pipeline: Mapping[str, Any] | None = None,
     report: Report = lambda line: None,
 ) -> ForeignResult:
     """A bundle of foreign networks; one that fails verification leaves nothing and raises VerificationError.
 
     bits: palettize the transformer, or a lone network, to so many a weight on average. folder: of a pipeline, whose
-    schedulers and tokenizers the bundle then holds.
+    schedulers and tokenizers the bundle then holds. pipeline: what else its manifest says, see `open_sources`.
     """
     chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.default_backends)]
     out = out or Path("out") / model / tier.name
@@ -153,11 +161,11 @@ def export_sources(
         if folder is not None:
             copy_data(folder, root)
         kind = "pipeline" if (root / PIPELINE_FOLDER).is_dir() else "network"
-        details = {"kind": kind, "networks": networks}
+        details = {"kind": kind, "networks": networks, **(pipeline or {})}
         write_manifest(
             root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
         )
-    return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks)
+    return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks, (pipeline or {}).get("left_out", {}))
 
 
 def record(source: Source) -> Recorded:
