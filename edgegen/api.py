@@ -354,6 +354,34 @@ def quantize_checkpoint(
     return Quantized(folder, round(time.perf_counter() - start, 1), report)
 
 
+def quantize_folder(
+    folder: AnyPath,
+    out: AnyPath | None = None,
+    bits: float | None = None,
+    candidates: Sequence[int] = (4, 8),
+    resolution: tuple[int, int] | None = None,
+    tokens: int = 0,
+    overwrite: bool = False,
+    progress: Watcher | bool = True,
+) -> Quantized:
+    """Palettizes the transformer of a folder that diffusers saved: sensitivity, bits, exact clusters; no tuning.
+
+    bits: average a weight, 4.3 if None. out: out/<folder>-<bits> if None; a folder that diffusers loads, and that
+    `export_folder` writes with these palettes. resolution, tokens: of the inputs that sensitivity is measured on,
+    256x256 pixels and the pipeline's own if left out. Raises InputError.
+    """
+    from edgegen.foreign.quantize import quantize_folder as work
+    from edgegen.foreign.sources import Size
+    from edgegen.quantize.run import BITS
+
+    start, average = time.perf_counter(), BITS if bits is None else bits
+    where = Path(out) if out else Path("out") / f"{Path(folder).resolve().name}-{average:g}"
+    with watched(progress) as watcher:
+        size = Size(*(resolution or (256, 256)), tokens)
+        report = work(Path(folder), where, average, tuple(candidates), size, overwrite, watcher)
+    return Quantized(where, round(time.perf_counter() - start, 1), report)
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Rows of `edgegen bench` for a device that is not here; every figure is predicted and has an interval."""
