@@ -80,7 +80,7 @@ def generate(
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
     check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
-    with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
+    with threads_for(max(sum(a.bytes for a in bundle.programs(*network)) // 2 for network in bundle.networks)):
         if isinstance(bundle.manifest, ForeignManifest):
             return draw_with_pipeline(bundle, request, report, advance)
         return draw_and_save(bundle, request, report, advance)
@@ -112,7 +112,7 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
     return Drawn(
         str(out),
         request.prompt,
-        str(bundle.root),
+        str(bundle.folder),
         backend,
         request.seed,
         sampler.steps,
@@ -146,8 +146,8 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
     save_picture(picture, out)
     seconds = round(time.perf_counter() - start, 3)
     return Drawn(
-        str(out), request.prompt, str(bundle.root), backend, request.seed, steps, guidance, picture.size, False, False,
-        seconds, (),
+        str(out), request.prompt, str(bundle.folder), backend, request.seed, steps, guidance, picture.size, False,
+        False, seconds, (),
     )  # fmt: skip
 
 

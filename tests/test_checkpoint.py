@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import TINY, tiny_checkpoint
 
@@ -14,7 +15,7 @@ from edgegen.model.checkpoint import load_checkpoint, save_checkpoint
 from edgegen.model.config import PRESETS
 from edgegen.model.elastic import ElasticDiT, elastic_state, materialize
 from edgegen.model.random_checkpoint import random_checkpoint, random_preset, reopen
-from edgegen.model.states import part_shapes
+from edgegen.model.states import part_shapes, write_tensors
 
 
 @pytest.fixture
@@ -233,3 +234,15 @@ def test_files_hold_what_the_parts_need():
         "modulation.out.weight@0.5",
     }
     assert replace(TINY, name="other").name == "other"
+
+
+def test_the_same_tensors_and_metadata_are_the_same_bytes(tmp_path):
+    """The library writes metadata in another order each time."""
+    tensors, metadata = {"a.é": torch.arange(6.0)}, {"step": "200", "settings": '{"a": "\\né"}', "z": "", "é\t": "x"}
+    written = set()
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}.safetensors", tensors, metadata)
+        written.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(written) == 1
+    with safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert file.metadata() == metadata and torch.equal(file.get_tensor("a.é"), tensors["a.é"])

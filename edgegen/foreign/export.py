@@ -129,7 +129,7 @@ def export_sources(
     bits: palettize the transformer, or a lone network, to so many a weight on average. folder: of a pipeline, whose
     schedulers and tokenizers the bundle then holds. pipeline: what else its manifest says, see `open_sources`.
     """
-    chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.default_backends)]
+    chosen = targets_of(tier, backends)
     out = out or Path("out") / model / tier.name
     meter, artifacts, rows, networks = Meter(), [], [], {}
     with new_folder(out, MANIFEST, overwrite) as root:
@@ -168,6 +168,14 @@ def export_sources(
             root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
         )
     return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks, (pipeline or {}).get("left_out", {}))
+
+
+def targets_of(tier: Tier, backends: Sequence[str]) -> list[BackendTarget]:
+    """The targets of the back ends named, the tier's own if none; one that cannot be written here is an InputError."""
+    chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.default_backends)]
+    for target in chosen:
+        find_backend(target.name).check({}, target)
+    return chosen
 
 
 def refuse_twice(source: Source) -> None:

@@ -7,6 +7,7 @@ the memory of the narrow one.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -223,14 +224,15 @@ def write_tensors(
     metadata: dict[str, str] | None = None,
     full: Callable[[Path], EdgegenError] = disk_full,
 ) -> None:
-    """Writes safetensors so that a reader sees the old file or the whole new one; `full` makes the error of a full
-    disk.
+    """Writes safetensors so that a reader sees the old file or the whole new one, of the same bytes for the same
+    tensors and metadata; `full` makes the error of a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:
+            sort_metadata_(file)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception as error:
@@ -239,6 +241,20 @@ def write_tensors(
         if no_room:
             raise full(path) from error
         raise
+
+
+def sort_metadata_(file: IO[bytes]) -> None:
+    """Puts the metadata of a safetensors file in order: the library writes it in another one each time."""
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    if len(header.get("__metadata__", ())) < 2:
+        return
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+    if len(text) != size:
+        raise ValueError(f"the header in order has {len(text)} bytes, not {size}")
+    file.seek(8)
+    file.write(text)
 
 
 def is_pickle(start: bytes) -> bool:

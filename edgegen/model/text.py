@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from edgegen.errors import InputError
-from edgegen.model.tokenizer_file import read_word_tokenizer
+from edgegen.model.tokenizer_file import encode, read_word_tokenizer
 from edgegen.schema import Range, from_values
 from edgegen.strict_json import parse_json, read_bytes
 
@@ -191,9 +191,8 @@ class Tokenizers:
         truncated = np.zeros(len(prompts), bool)
         word = byte = None
         if self.word is not None:
-            rows = [encoding.ids for encoding in self.word.encode_batch(prompts)]
             closing = self.word.token_to_id("[SEP]")
-            word = _pad(rows, self.word_length, truncated, closing)
+            word = _pad(encode(self.word, prompts), self.word_length, truncated, closing)
         if self.byte is not None:
             byte = _pad([self.byte.encode(prompt) for prompt in prompts], self.byte.length, truncated)
         return TokenIds(word, byte, truncated)
@@ -201,12 +200,11 @@ class Tokenizers:
 
 def make_tokenizers(files: Mapping[str, bytes]) -> Tokenizers:
     """The tokenizers in files by name; the word file's own padding gives its length. InputError for what is wrong."""
-    word = read_word_tokenizer(files["word.json"]) if "word.json" in files else None
+    word, length = read_word_tokenizer(files["word.json"]) if "word.json" in files else (None, 0)
     byte = None
     if "byte.json" in files:
         byte = from_values(ByteTokenizer, parse_json(files["byte.json"], "byte.json"), "byte.json")
-    padding = word.padding if word else None
-    return Tokenizers(word, byte, padding["length"] if padding else 0)
+    return Tokenizers(word, byte, length)
 
 
 def _pad(rows: list[list[int]], length: int, truncated: np.ndarray, closing: int | None = None) -> np.ndarray:

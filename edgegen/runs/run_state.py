@@ -26,6 +26,7 @@ from edgegen.runs.progress import StepReport
 from edgegen.runs.scalars import Scalars
 
 STATE = "state.safetensors"
+SAVE_SECONDS = 60.0  # of work that a kill may cost
 
 
 def state_kept(path: Path) -> EdgegenError:
@@ -75,7 +76,7 @@ def state_folders(run_dir: Path) -> list[Path]:
 class RunState:
     """Saves and restores a module, its optimizer and the step, at most once every `every_s` seconds unless told.
 
-    `sharded` writes from all processes.
+    `every_s` is `SAVE_SECONDS` if it is None; `sharded` writes from all processes.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class RunState:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         settings: dict,
-        every_s=60.0,
+        every_s: float | None = None,
         sharded: bool = False,
         scalars: Scalars | None = None,
     ):
-        self.folder, self.module, self.optimizer, self.every_s = folder, module, optimizer, every_s
+        self.folder, self.module, self.optimizer = folder, module, optimizer
+        self.every_s = SAVE_SECONDS if every_s is None else every_s
         self.settings = json.dumps(settings, sort_keys=True, default=str)
         self.sharded, self.scalars = sharded, scalars
         self.saved_at = time.monotonic()

@@ -1,7 +1,9 @@
-"""`python -m tests.fuzz.killed --moments 20 [--what export]`: SIGKILL at random moments of three commands.
+"""`python -m tests.fuzz.killed --moments 20 [--what export]`: SIGKILL at random moments of three commands, and SIGTERM.
 
-export --overwrite over a good bundle: a whole bundle is there at every moment. quantize and train: what is resumed ends
-in the bytes of a run that nobody killed. No process is left. Exit code 1 if any of it does not hold.
+export --overwrite over a good bundle: a whole bundle is there at every moment. export-resume (two tiers, chunks),
+quantize and train: what is resumed ends in the bytes of a run that nobody killed. terminate: a quantize that is asked
+to end says so in one line and exits with 143, unless it had not begun. No process is left. Exit code 1 if any of it
+does not hold.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from edgegen.files import digest
 from .fixtures import make_fixtures
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = (
+    "from edgegen.runs import run_state; run_state.SAVE_SECONDS = 0.5\n"  # so that a short run is saved midway
+    "from edgegen.cli.main import main; main()"
+)
 TRIES = 40  # resumptions after which a run that is killed again and again is let end
 RECIPE = """stage = "elastic"
 [model]
@@ -55,7 +61,7 @@ def start(line: list[str], folder: Path) -> subprocess.Popen:
     """A command in a session of its own, so that whoever belongs to it can be found."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with open(folder / "log", "ab") as log:
-        command = [sys.executable, "-m", "edgegen", *line]
+        command = [sys.executable, "-c", PROGRAM, *line]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
@@ -102,7 +108,7 @@ def timed(line: list[str], folder: Path) -> float:
     return time.monotonic() - begin
 
 
-def kill_export(rng: Random, fixtures: Path, folder: Path, moments: int) -> None:
+def kill_export(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
     line = ["export", "--tier", str(fixtures / "tier.toml"), "--checkpoint", str(fixtures / "checkpoint")]
     line += ["--backend", "onnx", "--out", "o"]
     length = timed(line, folder)
@@ -116,10 +122,16 @@ def kill_export(rng: Random, fixtures: Path, folder: Path, moments: int) -> None
     load_bundle(folder / "o")
     left = [name for name in os.listdir(folder) if name.startswith(".o")]
     assert not left, f"{left} is left"
+    return f"the bundle was whole at {moments} moments"
 
 
-def resumed(rng: Random, line: list[str], again: str, folder: Path, moments: int, out: str, name: str) -> None:
-    """Kills a run at so many moments, resumes it each time, and compares its end with that of an unbroken one."""
+def resumed(
+    rng: Random, line: list[str], again: str, folder: Path, moments: int, out: str, name: str, saved: str
+) -> str:
+    """Kills a run at so many moments, resumes it each time, and compares its end with that of an unbroken one.
+
+    `saved` is a pattern of what is there while a run can be resumed from midway, which some moments must find.
+    """
     whole, broken = folder / "whole", folder / "broken"
     for place in (whole, broken):
         place.mkdir()
@@ -127,16 +139,20 @@ def resumed(rng: Random, line: list[str], again: str, folder: Path, moments: int
             if entry.name in ("pictures", "r.toml"):
                 (place / entry.name).symlink_to(entry)
     length = timed(line, whole)
-    count = tries = 0
+    count = tries = midway = ends = 0
     while count < moments and tries < 2 * moments + TRIES:
         tries += 1
         if killed_at([*line, *([again] if tries > 1 and again else [])], broken, rng.uniform(0, 1.1 * length)):
             count += 1
+            midway += any(broken.glob(saved))
         else:
             compare(whole, broken, name)
+            ends += 1
             shutil.rmtree(broken / out)
     timed([*line, *([again] if again else [])], broken)
     compare(whole, broken, name)
+    assert midway, "no moment fell where there was something to resume from"
+    return f"killed at {count} moments, {midway} of them with a state to go on from; {ends + 1} ends of the same bytes"
 
 
 def compare(whole: Path, broken: Path, name: str) -> None:
@@ -144,40 +160,71 @@ def compare(whole: Path, broken: Path, name: str) -> None:
     assert a == b, f"{name} is {b[0][:12]}, unbroken it is {a[0][:12]}"
 
 
-def kill_quantize(rng: Random, fixtures: Path, folder: Path, moments: int) -> None:
-    line = [
-        "quantize",
-        "--checkpoint",
-        str(fixtures / "checkpoint"),
-        "--bits",
-        "4.5",
-        "--tune-steps",
-        "60",
-        "--out",
-        "q",
-    ]
-    resumed(rng, line, "--resume", folder, moments, "q", "q")
+def quantizing(fixtures: Path) -> list[str]:
+    line = ["quantize", "--checkpoint", str(fixtures / "checkpoint"), "--bits", "4.5", "--tune-steps", "60"]
+    return [*line, "--out", "q"]
 
 
-def kill_train(rng: Random, fixtures: Path, folder: Path, moments: int) -> None:
+def kill_resumed_export(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
+    """Two tiers, and a transformer in two programs."""
+    wide = (fixtures / "tier.toml").read_text().replace("tiny-tier", "wide").replace("width = 0.5", "width = 1.0")
+    (folder / "wide.toml").write_text(wide)
+    line = ["export", "--tier", f"{fixtures / 'tier.toml'},{folder / 'wide.toml'}", "--chunks", "2", "--out", "o"]
+    line += ["--checkpoint", str(fixtures / "checkpoint"), "--backend", "onnx,coreml"]
+    return resumed(rng, line, "--resume", folder, moments, "o", "o", ".o.partial-*/.finished/*-*.json")
+
+
+def kill_quantize(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
+    return resumed(rng, quantizing(fixtures), "--resume", folder, moments, "q", "q", ".q.unfinished/*")
+
+
+def terminate(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
+    """Asks a quantize to end at so many moments."""
+    line, asked, told = quantizing(fixtures), 0, 0
+    length = timed(line, folder)
+    while asked < moments:
+        shutil.rmtree(folder / "q", ignore_errors=True)
+        (folder / "log").write_text("")
+        process = start([*line, "--resume"], folder)
+        try:
+            process.wait(rng.uniform(0, length))
+            continue  # it had less to do than the first
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        begin = time.monotonic()
+        code, log = process.wait(30), (folder / "log").read_text()
+        wait_for_children(process.pid)
+        errors = [row for row in log.splitlines() if row.startswith("error: ")]
+        assert code in (143, -signal.SIGTERM), f"exit code {code}: {log[-2000:]}"  # the latter before it had a handler
+        assert "Traceback" not in log and len(errors) == (code == 143), log[-2000:]
+        told += len(errors)
+        assert time.monotonic() - begin < 30
+        asked += 1
+    return f"terminated at {asked} moments, {told} of which had begun to work"
+
+
+def kill_train(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
     (folder / "pictures").mkdir()
     for number in range(12):
         colour = tuple(rng.randrange(256) for _ in range(3))
         Image.new("RGB", (64, 64), colour).save(folder / "pictures" / f"{number}.png")
         (folder / "pictures" / f"{number}.txt").write_text(f"a box {number}")
     (folder / "r.toml").write_text(RECIPE + f'encoders = "{fixtures / "checkpoint"}"\n')
-    resumed(rng, ["train", "r.toml", "--runs", "runs"], "", folder, moments, "runs", "runs/elastic/state.safetensors")
+    state = "runs/elastic/state.safetensors"
+    return resumed(rng, ["train", "r.toml", "--runs", "runs"], "", folder, moments, "runs", state, state)
 
 
-WHAT: dict[str, Callable[[Random, Path, Path, int], None]] = {
+WHAT: dict[str, Callable[[Random, Path, Path, int], str]] = {
     "export": kill_export,
+    "export-resume": kill_resumed_export,
     "quantize": kill_quantize,
     "train": kill_train,
+    "terminate": terminate,
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.killed", description="SIGKILL at random moments.")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.killed", description="Signals at random moments.")
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--what", choices=sorted(WHAT), action="append")
     parser.add_argument("--seed", type=int, default=0)
@@ -190,8 +237,10 @@ def main() -> int:
         for name in options.what or WHAT:
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    WHAT[name](Random(options.seed), fixtures, Path(folder), options.moments)
-                    print(f"{name}: whole at {options.moments} moments", flush=True)
+                    print(
+                        f"{name}: {WHAT[name](Random(options.seed), fixtures, Path(folder), options.moments)}",
+                        flush=True,
+                    )
                 except AssertionError as error:
                     print(f"{name}: {error}", flush=True)
                     wrong += 1
