@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from edgegen.bundle import Bundle
 from edgegen.bundle import load_bundle as read_bundle
+from edgegen.chunking import Chunking
 from edgegen.errors import InputError
 from edgegen.export import Result, export
 from edgegen.foreign.export import ForeignResult
@@ -27,7 +28,7 @@ from edgegen.generate import Drawn, PictureRequest, generate
 from edgegen.inspection import Inspection, inspect_folder
 from edgegen.model.checkpoint import Checkpoint, bundled_folder
 from edgegen.model.checkpoint import load_checkpoint as read_checkpoint
-from edgegen.plan import Plan, make_plan
+from edgegen.plan import Plan, plan_tiers
 from edgegen.show import Progress
 from edgegen.target import Device, Tier, load_device
 from edgegen.target import load_tier as read_tier
@@ -84,32 +85,40 @@ def load_bundle(folder: AnyPath, check: bool = True) -> Bundle:
 
 def plan_export(
     checkpoint: AnyCheckpoint = None,
-    tier: AnyTier = "low-android",
+    tier: AnyTier | Sequence[AnyTier] = "low-android",
     backends: Sequence[str] = (),
     components: Sequence[str] = (),
     resolution: tuple[int, int] | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> Plan:
     """What an export would write, predicted, and nothing is written; InputError for all that can be known before.
 
-    backends: of the tier if empty. components: all of text_encoder, transformer, decoder if empty. resolution: pixels
-    (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None.
+    tier: of several the bundle has the first whole, and of each other its transformer. backends: of the (first) tier if
+    empty. components: all of text_encoder, transformer, decoder if empty. resolution: pixels
+    (width, height), the tier's or the checkpoint's own if None. out: out/<model>/<tier> if None. chunks: the
+    transformer in so many Core ML programs; chunk_mib: in as few as have at most so many MiB of weights each; what the
+    tier says if neither.
     """
-    return make_plan(
+    return plan_tiers(
         as_checkpoint(checkpoint),
-        as_tier(tier),
+        [as_tier(each) for each in listed(tier)],
         backends,
         components,
         resolution,
         Path(out) if out else None,
         overwrite,
+        resume,
+        Chunking(chunks, chunk_mib),
     )
 
 
 def export_bundle(
     checkpoint: AnyCheckpoint = None,
-    tier: AnyTier = "low-android",
+    tier: AnyTier | Sequence[AnyTier] = "low-android",
     backends: Sequence[str] = (),
     components: Sequence[str] = (),
     resolution: tuple[int, int] | None = None,
@@ -117,24 +126,31 @@ def export_bundle(
     overwrite: bool = False,
     bits: float | None = None,
     tune_steps: int = 2000,
+    resume: bool = False,
     progress: Watcher | bool = True,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> Result:
     """Slices, rewrites, writes and verifies a bundle, and draws a sample; it appears whole or not at all.
 
     bits: palettize the transformer first to so many bits a weight on average, tuned for `tune_steps` steps; that
-    checkpoint is kept beside the bundle. The rest is as in `plan_export`. Raises InputError before any work, and
+    checkpoint is kept beside the bundle. resume: go on with the artifacts that an interrupted export of the same
+    settings has finished. The rest is as in `plan_export`. Raises InputError before any work, and
     VerificationError where an artifact differs from PyTorch by more than its floor (PSNR in dB) allows.
     """
-    model, chosen = as_checkpoint(checkpoint), as_tier(tier)
-    plan = plan_export(model, chosen, backends, components, resolution, out, overwrite)
+    model, chosen = as_checkpoint(checkpoint), [as_tier(each) for each in listed(tier)]
+    if bits is not None and len(chosen) > 1:
+        raise InputError("--bits goes with one tier: a quantized checkpoint has one width.", "Export each on its own.")
+    how = (overwrite, resume, chunks, chunk_mib)
+    plan = plan_export(model, chosen, backends, components, resolution, out, *how)
     with watched(progress) as watcher:
         if bits is not None:
-            folder = plan.out.with_name(f"{model.config.name}-{chosen.width:g}-{bits:g}")
+            folder = plan.out.with_name(f"{model.config.name}-{chosen[0].width:g}-{bits:g}")
             quantize_checkpoint(
-                model, folder, chosen.width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
+                model, folder, chosen[0].width, bits, tune_steps=tune_steps, resume=True, overwrite=overwrite,
                 progress=watcher,
             )  # fmt: skip
-            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, overwrite)
+            plan = plan_export(folder, chosen, backends, components, resolution, plan.out, *how)
         return export(plan, watcher)
 
 
@@ -178,9 +194,10 @@ def export_file(
     progress: Watcher | bool = True,
 ) -> ForeignResult:
     """`export_module` of what `FILE.py:FUNCTION` makes; the user's own file is run. inputs: `name=1x4x8x8:float32`."""
-    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.module_file import load_module
 
+    targets_of(as_tier(tier), backends)  # what is not installed is said before the file is run
     source = load_module(reference, inputs, tuple(constant))
     with watched(progress) as watcher:
         return export_sources(
@@ -211,20 +228,22 @@ def export_folder(
 ) -> ForeignResult:
     """A verified bundle of a folder that diffusers or transformers saved: a pipeline, or one network.
 
-    components: names of the folder's networks, all that a phone needs if empty. resolution: pixels (width, height),
-    1024x1024 if None. tokens: of the text, the family's own if 0. lora: weights merged into the transformer. Nothing
-    of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
+    components: names of the folder's networks; all that a phone needs if empty, less text encoders that an app of the
+    tier cannot hold. resolution: pixels (width, height), 1024x1024 if None. tokens: what the pipeline calls
+    max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
     and code of the folder's own.
     """
-    from edgegen.foreign.export import export_sources
+    from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.sources import Lora, Size, open_sources
 
-    size = Size(*(resolution or (1024, 1024)), tokens)
-    sources = open_sources(Path(folder), size, components, Lora(Path(lora), lora_scale) if lora else None)
+    size, chosen = Size(*(resolution or (1024, 1024)), tokens), as_tier(tier)
+    targets_of(chosen, backends)  # what is not installed is said before weights are read
+    merged = Lora(Path(lora), lora_scale) if lora else None
+    opened = open_sources(Path(folder), size, components, merged, chosen, backends)
     with watched(progress) as watcher:
         return export_sources(
-            Path(folder).resolve().name, sources, as_tier(tier), backends, Path(out) if out else None, overwrite, bits,
-            Path(folder), (size.width, size.height), watcher,
+            Path(folder).resolve().name, opened.sources, chosen, backends, Path(out) if out else None, overwrite, bits,
+            Path(folder), (size.width, size.height), opened.details, watcher,
         )  # fmt: skip
 
 
@@ -253,7 +272,8 @@ def generate_image(
 
     bundle: the newest below ./out if None. backend: the fastest here; "torch" is the original. seed: 0 to 2^63 - 1,
     the same noise on every back end. steps, guidance: the bundle's own if None. out: named after the prompt, in the
-    working folder, if None. preview: also save what each step aims at. Raises InputError before any work.
+    working folder, if None. preview: also save what each step aims at. checkpoint: for the back end "torch", and for
+    networks that a bundle of another project's pipeline left out. Raises InputError before any work.
     """
     where = [Path(value) if value else None for value in (bundle, out, checkpoint)]
     request = PictureRequest(prompt, where[0], backend, seed, steps, guidance, where[1], preview, where[2])
@@ -340,6 +360,34 @@ def quantize_checkpoint(
     return Quantized(folder, round(time.perf_counter() - start, 1), report)
 
 
+def quantize_folder(
+    folder: AnyPath,
+    out: AnyPath | None = None,
+    bits: float | None = None,
+    candidates: Sequence[int] = (4, 8),
+    resolution: tuple[int, int] | None = None,
+    tokens: int = 0,
+    overwrite: bool = False,
+    progress: Watcher | bool = True,
+) -> Quantized:
+    """Palettizes the transformer of a folder that diffusers saved: sensitivity, bits, exact clusters; no tuning.
+
+    bits: average a weight, 4.3 if None. out: out/<folder>-<bits> if None; a folder that diffusers loads, and that
+    `export_folder` writes with these palettes. resolution, tokens: of the inputs that sensitivity is measured on,
+    256x256 pixels and the pipeline's own if left out. Raises InputError.
+    """
+    from edgegen.foreign.quantize import quantize_folder as work
+    from edgegen.foreign.sources import Size
+    from edgegen.quantize.run import BITS
+
+    start, average = time.perf_counter(), BITS if bits is None else bits
+    where = Path(out) if out else Path("out") / f"{Path(folder).resolve().name}-{average:g}"
+    with watched(progress) as watcher:
+        size = Size(*(resolution or (256, 256)), tokens)
+        report = work(Path(folder), where, average, tuple(candidates), size, overwrite, watcher)
+    return Quantized(where, round(time.perf_counter() - start, 1), report)
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Rows of `edgegen bench` for a device that is not here; every figure is predicted and has an interval."""
@@ -370,6 +418,11 @@ def predict_latency(
     target = load_device(device) if isinstance(device, str) else device
     request = BenchRequest(tuple(map(Path, folders)), tuple(backends), tuple(components))
     return Predictions(target, predict_rows(target, request))
+
+
+def listed(tiers: AnyTier | Sequence[AnyTier]) -> Sequence[AnyTier]:
+    """One tier, or several, as several."""
+    return [tiers] if isinstance(tiers, str | Path | Tier) else tiers
 
 
 def as_checkpoint(value: AnyCheckpoint) -> Checkpoint:

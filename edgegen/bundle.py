@@ -100,16 +100,45 @@ class Bundle:
 
     root: Path
     manifest: Manifest
+    inside: str = ""  # of several tiers a further one: its folder
+
+    @property
+    def folder(self) -> Path:
+        """What `load_bundle` takes to give this tier of the bundle again."""
+        return self.root / self.inside
+
+    @property
+    def tiers(self) -> tuple[Bundle, ...]:
+        """The bundle once for each of its tiers, the first first."""
+        first = Bundle(self.root, self.manifest.at(self.manifest.tier), self.inside)
+        return first, *(self.at(part.tier) for part in self.manifest.tiers)
+
+    def at(self, tier: str) -> Bundle:
+        """A further tier of the bundle."""
+        return Bundle(self.root, self.manifest.at(tier), tier)
 
     @property
     def backends(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(artifact.backend for artifact in self.manifest.components))
 
+    @property
+    def networks(self) -> tuple[tuple[str, str], ...]:
+        """Every component and its back end; one in chunks is there once."""
+        return tuple(dict.fromkeys((artifact.network, artifact.backend) for artifact in self.manifest.components))
+
     def artifact(self, name: str, backend: str) -> Artifact:
-        """A component on a back end; one that the bundle lacks is an error that lists what it has."""
-        for artifact in self.manifest.components:
-            if (artifact.name, artifact.backend) == (name, backend):
-                return artifact
+        """A component in one program, or a chunk; one that the bundle lacks is an error that lists what it has."""
+        return self.find(name, backend, [a for a in self.manifest.components if a.name == name])[0]
+
+    def programs(self, network: str, backend: str) -> tuple[Artifact, ...]:
+        """The programs of a component in the order they run; none is an error that lists what the bundle has."""
+        return self.find(network, backend, [a for a in self.manifest.components if a.network == network])
+
+    def find(self, name: str, backend: str, among: Iterable[Artifact]) -> tuple[Artifact, ...]:
+        """Those of a back end; none is an error that lists what the bundle has."""
+        found = tuple(artifact for artifact in among if artifact.backend == backend)
+        if found:
+            return found
         has = ", ".join(f"{a.name}/{a.backend}" for a in self.manifest.components)
         raise InputError(f"{self.root} has no {name} for {backend}.", f"It has: {has}. Export what is missing.")
 
@@ -121,14 +150,18 @@ class Bundle:
 
 
 def load_bundle(folder: str | Path, check: bool = True) -> Bundle:
-    """Reads a bundle. A malformed manifest, a path that leaves the folder and a file that is missing or, with `check`,
-    has changed are errors that name the file.
+    """Reads a bundle; of one with several tiers the folder of a further tier inside it chooses that. A malformed
+    manifest, a path that leaves the folder and a file that is missing or, with `check`, has changed are errors that
+    name the file.
     """
     root = user_path(folder)
     if not root.is_dir():
         raise InputError(f"bundle {root} does not exist.", "Make one with edgegen export.")
+    if not (root / MANIFEST).exists() and (tier := further_tier(root)):
+        return load_bundle(root.parent, check).at(tier)
     manifest = read_manifest(root / MANIFEST)
     listed: list[Artifact | TokenizerFile] = [*manifest.components, *manifest.tokenizer]
+    listed += [artifact for part in manifest.tiers for artifact in part.components]
     for file in listed:
         check_inside(root, file.path)
         if not (root / file.path).exists():
@@ -137,6 +170,14 @@ def load_bundle(folder: str | Path, check: bool = True) -> Bundle:
         if check:
             check_digest(root, file)
     return Bundle(root, manifest)
+
+
+def further_tier(folder: Path) -> str | None:
+    """The tier that a folder inside a bundle of several is named after; none if it is no such folder."""
+    if not (folder.parent / MANIFEST).is_file():
+        return None
+    name = folder.absolute().name
+    return name if name in [part.tier for part in read_manifest(folder.parent / MANIFEST).tiers] else None
 
 
 def check_inside(root: Path, path: str) -> None:

@@ -60,6 +60,12 @@ class InputError(EdgegenError):
         super().__init__(shortened(message, LINE - 1 - len(remedy)), remedy)
 
 
+class Interrupted(EdgegenError):
+    """What Ctrl-C ended. Exit code 130."""
+
+    exit_code = 130
+
+
 class VerificationError(EdgegenError):
     """An artifact that differs from the PyTorch reference by more than its floor allows. Exit code 1.
 

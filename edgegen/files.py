@@ -70,6 +70,13 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def replace_json(path: Path, value: Any) -> None:
+    """JSON as `write_json` writes it, there whole or not at all."""
+    partial = path.with_name(f"{path.name}.tmp")
+    write_json(partial, value)
+    partial.replace(path)
+
+
 def sync(folder: Path) -> None:
     """Waits until every file and folder below, and the folder itself, is on the disk."""
     for root, _, names in os.walk(folder):

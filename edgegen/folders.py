@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,36 @@ FILES = "files"  # the marker's list
 TOKEN = ".edgegen-unfinished"
 LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*")  # what systems leave in folders that people look at
 ELSEWHERE = "Choose another folder with --out."
+Keep = Callable[[Path], bool]
+
+
+def nothing_kept(folder: Path) -> bool:
+    """For those whose work is not worth to be taken up again."""
+    return False
 
 
 @contextmanager
-def new_folder(target: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    target: Path, marker: str, overwrite: bool = False, keep: Keep = nothing_kept, resume: bool = False
+) -> Iterator[Path]:
     """Yields a temporary folder beside `target` that becomes `target` when the block ends, and vanishes if it fails.
 
     `marker` is the JSON file, written in the block, that makes such a folder look finished; a folder loses it first
     when removed. What an interrupted run left behind is cleaned up. An occupied target is refused unless `overwrite`,
     which replaces a folder made here only, and only once the new one is whole. A full disk is an InputError.
+
+    `keep` tells whether an unfinished folder is worth to be taken up again: then it stays when the block fails, and
+    with `resume` the newest that an earlier run left is yielded, as it is.
     """
     target = checked_target(target)
     check_free(target, marker, overwrite)
-    clean_up_(target, marker)
+    left = newest_left(target, keep) if resume else None
+    clean_up_(target, marker, left)
     created = make_parents(target)
     partial, made = target.with_name(f".{target.name}.partial-{os.getpid()}"), False
     try:
         with disk_errors(target):
-            partial.mkdir()
+            left.rename(partial) if left else partial.mkdir()
             made = True
             (partial / TOKEN).touch()
             yield partial
@@ -48,7 +60,7 @@ def new_folder(target: Path, marker: str, overwrite: bool = False) -> Iterator[P
             check_free(target, marker, overwrite)  # again: another run may have been faster
             put_in_place_(partial, target, marker)
     except BaseException:
-        if made:
+        if made and not (is_unfinished(partial) and keep(partial)):
             remove_(partial, marker)
         for folder in created:
             remove_if_empty_(folder)
@@ -144,21 +156,41 @@ def files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def clean_up_(target: Path, marker: str) -> None:
-    """Removes what interrupted runs left beside a target; a folder that was being replaced is put back.
+def clean_up_(target: Path, marker: str, taken: Path | None = None) -> None:
+    """Removes what interrupted runs left beside a target, but for what is `taken` up; a folder that was being replaced
+    is put back.
 
     Only what is ours by what is in it; a folder or a link of such a name that is not is let be.
     """
-    if not target.parent.is_dir():
-        return
-    for left in sorted(target.parent.iterdir()):
-        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(partial|replaced)-(\d+)", left.name)
-        if match is None or left.is_symlink() or not left.is_dir() or is_running(int(match[2])):
+    for kind, left in left_behind(target):
+        if left == taken:
             continue
-        if match[1] == "replaced" and not target.exists() and listed_files(left / marker) is not None:
+        if kind == "replaced" and not target.exists() and listed_files(left / marker) is not None:
             left.rename(target)
         elif is_unfinished(left) or is_ours(left, marker):
             remove_(left, marker)
+
+
+def left_behind(target: Path) -> list[tuple[str, Path]]:
+    """The folders beside a target that bear the name of what a run that has ended was making, or replacing."""
+    found = []
+    for entry in sorted(target.parent.iterdir()) if target.parent.is_dir() else ():
+        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(partial|replaced)-(\d+)", entry.name)
+        if match and not entry.is_symlink() and entry.is_dir() and not is_running(int(match[2])):
+            found.append((match[1], entry))
+    return found
+
+
+def newest_left(target: Path, keep: Keep) -> Path | None:
+    """The unfinished folder to take up: of those that are worth it the one changed last."""
+    left = [folder for kind, folder in left_behind(target) if kind == "partial" and is_unfinished(folder)]
+    return max((folder for folder in left if keep(folder)), key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def left_bytes(target: Path) -> int:
+    """Bytes of what ended runs left beside a target, which the next one takes up or removes."""
+    left = [folder for _, folder in left_behind(checked_target(target)) if is_unfinished(folder)]
+    return sum((folder / name).lstat().st_size for folder in left for name in files_below(folder))
 
 
 def is_unfinished(folder: Path) -> bool:

@@ -80,7 +80,7 @@ def generate(
     """Draws and saves a picture; the file appears whole. `report` is told what begins, `advance` of each step."""
     check_prompt(request.prompt)
     bundle = load_bundle(request.bundle or newest_bundle(Path("out")))
-    with threads_for(max(artifact.bytes // 2 for artifact in bundle.manifest.components)):
+    with threads_for(max(sum(a.bytes for a in bundle.programs(*network)) // 2 for network in bundle.networks)):
         if isinstance(bundle.manifest, ForeignManifest):
             return draw_with_pipeline(bundle, request, report, advance)
         return draw_and_save(bundle, request, report, advance)
@@ -112,7 +112,7 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
     return Drawn(
         str(out),
         request.prompt,
-        str(bundle.root),
+        str(bundle.folder),
         backend,
         request.seed,
         sampler.steps,
@@ -127,9 +127,9 @@ def draw_and_save(bundle: Bundle, request: PictureRequest, report: Report, advan
 
 def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, advance: Advance) -> Drawn:
     """Draws with the pipeline of diffusers that a bundle of foreign networks was made of."""
-    from edgegen.foreign.pipeline import open_pipeline, run_pipeline
+    from edgegen.foreign.pipeline import described, open_pipeline, run_pipeline
 
-    if request.preview or request.checkpoint or request.backend == "torch":
+    if request.preview or request.backend == "torch":
         raise InputError("a foreign bundle draws with its artifacts alone, without previews.", "Leave that out.")
     if not 0 <= request.seed <= MAX_SEED:
         raise InputError(f"seed {request.seed} is outside 0 to {MAX_SEED}.")
@@ -140,14 +140,14 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
     start = time.perf_counter()
     report(f"drawing with {backend}")
     picture, steps, guidance = run_pipeline(
-        open_pipeline(bundle, backend), request.prompt, bundle.manifest.resolution, request.seed, request.steps,
-        request.guidance, advance,
+        open_pipeline(bundle, backend, request.checkpoint), request.prompt, bundle.manifest.resolution, request.seed,
+        request.steps, request.guidance, advance, described(bundle).get("max_sequence_length", 0),
     )  # fmt: skip
     save_picture(picture, out)
     seconds = round(time.perf_counter() - start, 3)
     return Drawn(
-        str(out), request.prompt, str(bundle.root), backend, request.seed, steps, guidance, picture.size, False, False,
-        seconds, (),
+        str(out), request.prompt, str(bundle.folder), backend, request.seed, steps, guidance, picture.size, False,
+        False, seconds, (),
     )  # fmt: skip
 
 

@@ -67,11 +67,13 @@ def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = 
     for backend in backends:
         if backend not in bundle.backends:
             raise unknown("back end", backend, bundle.backends)
-    found = []
-    for artifact in bundle.manifest.components:
-        if not backends or artifact.backend in backends:
-            report(f"reading {artifact.name} of {artifact.backend}")
-            found.append(inspect_artifact(bundle, artifact))
+    found, read = [], set()
+    for tier in bundle.tiers:
+        for artifact in tier.manifest.components:
+            if artifact.path not in read and (not backends or artifact.backend in backends):
+                report(f"reading {artifact.name} of {artifact.backend}")
+                found.append(inspect_artifact(tier, artifact))
+                read.add(artifact.path)
     return Inspection(str(folder), tuple(found))
 
 
@@ -80,7 +82,7 @@ def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:
     path, backend = bundle.path(artifact), find_backend(artifact.backend)
     program = read_graph(artifact.backend, path)
     return Contents(
-        component=artifact.name,
+        component=f"{bundle.inside}/{artifact.name}" if bundle.inside else artifact.name,
         backend=artifact.backend,
         form=artifact.form,
         operations=dict(program.counts),

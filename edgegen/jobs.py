@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgegen.errors import EdgegenError, InputError
-from edgegen.process import end_with_parent_
+from edgegen.process import end_with_parent_, resting
 
 MOST = 255  # jobs: each is a byte in a pipe
 Work = Callable[[int], Any]  # the number of a job to a result that JSON can hold
@@ -58,10 +58,12 @@ class Helper:
         sys.stdout.flush()
         sys.stderr.flush()
         self.reading, writing = os.pipe()
-        parent, self.child = os.getpid(), os.fork()
-        if self.child == 0:
-            end_with_parent_(parent)
-            self.serve(queue, work, writing)
+        parent = os.getpid()
+        with resting():
+            self.child = os.fork()
+            if self.child == 0:
+                end_with_parent_(parent)
+                self.serve(queue, work, writing)
         os.close(writing)
 
     def serve(self, queue: int, work: Work, writing: int) -> None:
@@ -122,8 +124,9 @@ def failure(document: dict) -> Exception:
 
 
 def can_share() -> bool:
-    """Whether a process can be copied here, and a second core would run the copy. One with threads, as a notebook's
-    has, must not be: a lock that another thread holds would never open in the copy.
+    """Whether a process can be copied here, and a second core would run the copy; one with threads that cannot rest, as
+    a notebook's has, must not be.
     """
-    alone = threading.active_count() == 1 and not os.environ.get("EDGEGEN_DEBUG")
+    with resting():
+        alone = threading.active_count() == 1 and not os.environ.get("EDGEGEN_DEBUG")
     return sys.platform == "linux" and alone and len(os.sched_getaffinity(0)) > 1

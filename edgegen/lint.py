@@ -61,7 +61,7 @@ def lint_program(program: Program, name: str, weight_bytes: int, rules: Sequence
     found = [*lint_signature(program), *lint_operations(program, rules), *lint_constants(program)]
     if weight_bytes > MAX_WEIGHTS:
         what = f"{weight_bytes / 1e9:.1f} GB of weights"
-        found.append(Finding("ANE013", name, what, "Split the model in two, or palettize it."))
+        found.append(Finding("ANE013", name, what, "Split the model in two (--chunks 2), or palettize it."))
     return found
 
 

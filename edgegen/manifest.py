@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 from edgegen.backends.registry import backend_names, find_backend
+from edgegen.chain import NUMBERED, check_chain, network_of, signature
 from edgegen.errors import InputError, brief
 from edgegen.model.config import Width
 from edgegen.rewrite.component import TensorSpec
@@ -30,13 +31,14 @@ Side = Annotated[int, Range(1, 2**15)]
 Decibels = Annotated[float, Range(-200, 200)]
 PathInside = Annotated[str, Size(0, 512)]  # that it stays inside, bundle.py checks where the bundle is read
 Short = Annotated[str, Size(0, 256)]
+Program = Annotated[str, Form(rf"{'|'.join(COMPONENTS)}|{NUMBERED.pattern}", f"{', '.join(COMPONENTS)}, or a chunk")]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One component on one back end; inputs are listed in call order."""
+    """One component on one back end, or a chunk of it (chain.py); inputs are listed in call order."""
 
-    name: Annotated[str, OneOf(COMPONENTS)]
+    name: Program
     backend: Name
     path: PathInside  # inside the bundle, with forward slashes
     sha256: Sha256  # of a folder, over the lines `<sha256>  <relative path>` sorted by path
@@ -48,6 +50,11 @@ class Artifact:
     # of the runtime's session, which verification ran it with
     options: Annotated[dict[str, Short], Size(0, 16)] = field(default_factory=dict)
 
+    @property
+    def network(self) -> str:
+        """The component that it is or is a chunk of."""
+        return network_of(self.name)
+
 
 @dataclass(frozen=True)
 class TokenizerFile:
@@ -58,6 +65,16 @@ class TokenizerFile:
     sha256: Sha256
     bytes: Bytes
     length: Annotated[int, Range(1, 4096)]
+
+
+@dataclass(frozen=True)
+class TierPart:
+    """A further tier of a bundle: what is its own. The rest it shares with the bundle's first."""
+
+    tier: Name
+    width: Width
+    floors_db: Annotated[dict[str, Decibels], Size(1, 256)]
+    components: Annotated[tuple[Artifact, ...], Size(1, 64)]
 
 
 @dataclass(frozen=True)
@@ -87,9 +104,29 @@ class Manifest:
     checkpoint: dict
     tool_versions: Annotated[dict[str, Short], Size(0, 256)]
     components: Annotated[tuple[Artifact, ...], Size(1, 64)]
+    tiers: Annotated[tuple[TierPart, ...], Size(0, 16)] = ()  # further ones, of which an app chooses one at start
 
     def to_dict(self) -> dict:
         return {"format_version": FORMAT_VERSION} | asdict(self)
+
+    def at(self, tier: str) -> Manifest:
+        """The manifest of one of its tiers, as if it were the only one; on a back end that the tier has, what is not
+        its own is the first tier's.
+        """
+        part = next((part for part in self.tiers if part.tier == tier), None)
+        if part is None:
+            return replace(self, tiers=())
+        own = {(artifact.network, artifact.backend) for artifact in part.components}
+        backends = {artifact.backend for artifact in part.components}
+        shared = [a for a in self.components if a.backend in backends and (a.network, a.backend) not in own]
+        return replace(
+            self,
+            tier=tier,
+            width=part.width,
+            floors_db=part.floors_db,
+            components=(*shared, *part.components),
+            tiers=(),
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,11 @@ class ForeignArtifact(Artifact):
     name: Name
     inputs: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
     outputs: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
+
+    @property
+    def network(self) -> str:
+        """Its own name: it may end in a number."""
+        return self.name
 
 
 Whole = Annotated[int, Range(0, 2**15)]
@@ -180,10 +222,19 @@ def read_manifest(path: Path) -> Manifest:
             check_foreign(foreign)
             return foreign
         manifest = from_values(Manifest, values, strangers=True)
-        check_whole(manifest)
+        check_tiers(manifest)
         return manifest
     except InputError as error:
         raise InputError(f"{path}: {error.message}", AGAIN) from None
+
+
+def check_tiers(manifest: Manifest) -> None:
+    """Each tier of a bundle is whole, and has a name of its own."""
+    names = [manifest.tier, *(part.tier for part in manifest.tiers)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise InputError(f"tiers has {name} twice.")
+        check_whole(manifest.at(name))
 
 
 def check_whole(manifest: Manifest) -> None:
@@ -200,14 +251,27 @@ def check_whole(manifest: Manifest) -> None:
         if (artifact.name, artifact.backend) in seen:
             raise InputError(f"{where} is the second {artifact.name} for {artifact.backend}.")
         seen.add((artifact.name, artifact.backend))
-        check_signature(manifest, artifact, where)
         check_options(artifact, where)
+    check_networks(manifest)
     for key in ("picture", *dict.fromkeys(artifact.backend for artifact in manifest.components)):
         if key not in manifest.floors_db:
             raise InputError(f"floors_db.{key} is missing.")
     names = [file.name for file in manifest.tokenizer]
     if len(set(names)) < len(names):
         raise InputError(f"tokenizer lists {names[0]} twice.")
+
+
+def check_networks(manifest: Manifest) -> None:
+    """Refuses a network that takes or gives what it should not, one in chunks as all of them together."""
+    networks: dict[tuple[str, str], list[tuple[int, Artifact]]] = {}
+    for number, artifact in enumerate(manifest.components):
+        networks.setdefault((artifact.network, artifact.backend), []).append((number, artifact))
+    for (name, _), numbered in networks.items():
+        where, programs = f"components[{numbered[0][0]}]", [artifact for _, artifact in numbered]
+        if len(programs) > 1 or programs[0].name != name:
+            check_chain(programs, where, ELEMENTS)
+        inputs, outputs = signature(programs)
+        check_signature(manifest, replace(programs[0], name=name, inputs=inputs, outputs=outputs), where)
 
 
 def check_foreign(manifest: ForeignManifest) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edgegen.backends.registry import find_backend
-from edgegen.bundle import COMPONENTS, MANIFEST
+from edgegen.backends.registry import find_backend, list_backends
+from edgegen.bundle import COMPONENTS, MANIFEST, tool_versions
+from edgegen.chunking import Chunking, cut_transformer
 from edgegen.errors import InputError, unknown
 from edgegen.files import free_bytes, user_path
-from edgegen.folders import check_apart, check_free, checked_target
+from edgegen.folders import check_apart, check_free, checked_target, left_bytes
 from edgegen.meter import available_bytes
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.config import position_elements, score_elements
 from edgegen.model.elastic import skeleton
 from edgegen.model.sampler import flow_sigmas
 from edgegen.quantize.stored import StoredWeights, stored_weights
+from edgegen.rewrite.chunks import Chunk, chunk_name
 from edgegen.target import BackendTarget, Tier, list_tiers
 
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
@@ -30,13 +32,26 @@ MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the pea
 
 @dataclass(frozen=True)
 class Part:
-    """An artifact to be: `bytes` is predicted from the number of parameters."""
+    """An artifact to be, or the chunks of one: `bytes` is predicted from the number of parameters."""
 
     component: str
     backend: str
     path: str
     parameters: int
     bytes: int
+    chunks: tuple[Chunk, ...] = ()  # none: one artifact
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each artifact, without its suffix."""
+        return [chunk_name(self.path, i) for i in range(len(self.chunks))] or [self.path]
+
+    @property
+    def programs(self) -> list[tuple[str, int, int]]:
+        """Name, parameters and bytes of each artifact."""
+        if not self.chunks:
+            return [(self.component, self.parameters, self.bytes)]
+        return [(chunk_name(self.component, i), c.parameters, c.bytes) for i, c in enumerate(self.chunks)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,10 @@ class Plan:
     out: Path
     overwrite: bool
     parts: tuple[Part, ...]
+    resume: bool = False  # go on with what an interrupted export of the same settings finished
+    inside: str = ""  # of several tiers in one bundle a further one: its folder there
+    others: tuple[Plan, ...] = ()  # of several tiers the further ones; their parts are what they do not share
+    chunking: Chunking = Chunking()  # as it was asked for
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -70,14 +89,28 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
+        return sum(part.bytes for part in self.parts) + sum(other.bytes for other in self.others)
 
     @property
     def memory_bytes(self) -> int:
+        return max(plan.own_memory_bytes for plan in (self, *self.others))
+
+    @property
+    def own_memory_bytes(self) -> int:
         scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
         pixels = self.resolution[0] * self.resolution[1]
         held = MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores + PIXEL_BYTES * pixels
         return round(BASE_MEMORY + held)
+
+    def settings(self) -> dict:
+        """What must be the same for an export to go on with another's artifacts."""
+        return {
+            "checkpoint": {key: value for key, value in self.checkpoint.origin.items() if key != "path"},
+            "tier": [asdict(plan.tier) for plan in (self, *self.others)],
+            "resolution": list(self.resolution),
+            "chunks": asdict(self.chunking),
+            "tool_versions": tool_versions(),
+        }
 
     def to_dict(self) -> dict:
         return {
@@ -88,6 +121,7 @@ class Plan:
             "out": str(self.out),
             "random_weights": self.checkpoint.is_random,
             "components": [asdict(part) for part in self.parts],
+            **({"tiers": [other.to_dict() for other in self.others]} if self.others else {}),
             "bytes": self.bytes,
             "memory_bytes": self.memory_bytes,
             "source": "predicted",
@@ -102,6 +136,8 @@ def make_plan(
     resolution: tuple[int, int] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    chunking: Chunking = Chunking(),
 ) -> Plan:
     """Checks everything that can be checked before the work starts."""
     config = checkpoint.config
@@ -125,11 +161,71 @@ def make_plan(
         for backend in backends
         for name in components
     )
+    parts = in_chunks(parts, checkpoint, tier, config.latent_size(resolution), weights, chunking)
     out = user_path(out or Path("out") / config.name / tier.name)
     checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
     check_free(out, MANIFEST, overwrite)
-    return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts)
+    return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume, chunking=chunking)
+
+
+def plan_tiers(
+    checkpoint: Checkpoint,
+    tiers: Sequence[Tier],
+    backends: Sequence[str] = (),
+    components: Sequence[str] = (),
+    resolution: tuple[int, int] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    chunking: Chunking = Chunking(),
+) -> Plan:
+    """One bundle for several tiers: of the first everything, of the others their transformers."""
+    first, *others = tiers
+    backends = tuple(backends) or first.default_backends
+    if not others:
+        return make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume, chunking)
+    check_tiers(tiers, backends, components)
+    out = out or Path("out") / checkpoint.config.name / "+".join(tier.name for tier in tiers)
+    plan = make_plan(checkpoint, first, backends, components, resolution, out, overwrite, resume, chunking)
+    return replace(plan, others=tuple(further_plan(plan, tier) for tier in others))
+
+
+def further_plan(first: Plan, tier: Tier) -> Plan:
+    """A further tier of a bundle: of all parts only its transformers are to be made."""
+    size = first.resolution
+    plan = make_plan(
+        first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite,
+        chunking=first.chunking,
+    )  # fmt: skip
+    parts = tuple(
+        replace(part, path=f"{tier.name}/{part.path}") for part in plan.parts if part.component == "transformer"
+    )
+    return replace(plan, parts=parts, inside=tier.name)
+
+
+def check_tiers(tiers: Sequence[Tier], backends: Sequence[str], components: Sequence[str]) -> None:
+    """Refuses tiers that cannot share a text encoder and a decoder."""
+    first, names = tiers[0], [tier.name for tier in tiers]
+    if len(set(names)) < len(names):
+        raise InputError(f"--tier names {max(names, key=names.count)} twice.", "Name each once.")
+    if components and "transformer" not in components:
+        raise InputError("--tier names several, which differ in the transformer alone.", "Name one, or --components.")
+    for tier in tiers[1:]:
+        if tier.resolution != first.resolution:
+            raise InputError(f"tiers {first.name} and {tier.name} have other resolutions.", "Export each on its own.")
+        for name in backends:
+            if form_of(tier.backend(name)) != form_of(first.backend(name)):
+                raise InputError(
+                    f"tiers {first.name} and {tier.name} give {name} another form: a bundle of both shares what is "
+                    "not the transformer.",
+                    "Export each on its own.",
+                )
+
+
+def form_of(target: BackendTarget) -> tuple:
+    """What decides how a network without quantized weights is written for a back end."""
+    return target.attention, target.query_chunk, target.operations, target.precision, target.deployment_target
 
 
 def predicted_part(
@@ -139,6 +235,35 @@ def predicted_part(
     backend = find_backend(target.name)
     size = backend.predicted_bytes(parameters, weights or {}, target) + tables * backend.precision_bytes
     return Part(name, target.name, f"{target.name}/{name}", parameters, size)
+
+
+def in_chunks(
+    parts: tuple[Part, ...],
+    checkpoint: Checkpoint,
+    tier: Tier,
+    latent_size: tuple[int, int],
+    weights: StoredWeights,
+    chunking: Chunking,
+) -> tuple[Part, ...]:
+    """The parts, those that can be cut in the chunks asked for or the tier's; chunks of nothing are an InputError."""
+
+    def cut(part: Part) -> Part:
+        target = tier.backend(part.backend)
+        chunks = cut_transformer(checkpoint, tier.width, latent_size, target, weights, chunking.of(target))
+        return replace(part, bytes=sum(chunk.bytes for chunk in chunks), chunks=chunks) if chunks else part
+
+    if chunking.is_asked and not any(can_be_cut(part) for part in parts):
+        able = " or ".join(backend.name for backend in list_backends() if backend.write_chunks)
+        raise InputError(
+            f"nothing that is exported can be cut into chunks: that is the transformer for {able}.",
+            "Name both in --backend and --components, or leave --chunks and --chunk-mib out.",
+        )
+    return tuple(cut(part) if can_be_cut(part) else part for part in parts)
+
+
+def can_be_cut(part: Part) -> bool:
+    """Whether a part may be written in several programs."""
+    return part.component == "transformer" and find_backend(part.backend).write_chunks is not None
 
 
 def check_width(checkpoint: Checkpoint, tier: Tier) -> None:
@@ -173,7 +298,7 @@ def parameter_counts(checkpoint: Checkpoint, width: float) -> dict[str, int]:
 
 def check_space(plan: Plan) -> None:
     """Refuses an export that the disk or the memory cannot hold, before the work."""
-    free = free_bytes(plan.out)
+    free = free_bytes(plan.out) + left_bytes(plan.out)
     if free < plan.bytes:
         raise InputError(
             f"the disk of {plan.out} is full: {free / 2**20:.0f} MiB free, about {plan.bytes / 2**20:.0f} MiB needed.",

@@ -8,12 +8,13 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 PARENT = "EDGEGEN_PARENT"  # environment: the process that a child ends with
+RESTING: list[Callable[[], AbstractContextManager[None]]] = []  # each stops a thread that can rest for a moment
 
 
 def of_this_process() -> dict[str, str]:
@@ -33,6 +34,17 @@ def end_with_parent_(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
+
+
+@contextmanager
+def resting() -> Iterator[None]:
+    """Within it no thread runs that only shows progress, so that this process can be copied: of one with threads, a
+    lock that one of them holds would never open in the copy.
+    """
+    with ExitStack() as stack:
+        for rest in RESTING:
+            stack.enter_context(rest())
+        yield
 
 
 def limit_memory_() -> None:

@@ -6,7 +6,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich import get_console
@@ -16,12 +17,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edgegen.process import goes_on
+from edgegen.process import RESTING, goes_on
 from edgegen.streams import for_people
 
 PEOPLE_WIDTH = 120  # of what goes to stderr where that is no terminal
 UNBOUNDED = 10_000  # columns of a table that goes to a file or a pipe
 HEARTBEAT = 30.0  # seconds after which a stage says that it goes on, where there is no spinner
+THREAD_END = 1.0  # seconds within which a thread that was told to end does
 
 
 def console() -> Console:
@@ -65,19 +67,41 @@ class Progress:
         self.console, self.line, self.start = to, "", 0.0
         self.steps, self.ended = "", threading.Event()
         self.status = to.status("") if to.is_terminal or to.is_jupyter else None
+        self.threads: set[threading.Thread] = set()
 
     def __enter__(self) -> Progress:
-        if self.status:
-            self.status.start()
-        else:
-            threading.Thread(target=self.beat, daemon=True).start()
+        self.begin()
+        RESTING.append(self.rest)
         return self
 
     def __exit__(self, kind: type | None, *rest: object) -> None:
-        self.ended.set()
+        RESTING.remove(self.rest)
         self.end("[red]x[/]" if kind else "[green]+[/]")
+        self.pause()
+
+    def begin(self) -> None:
+        """Starts what shows that a step goes on, which takes a thread."""
+        before, self.ended = set(threading.enumerate()), threading.Event()
+        if self.status:
+            self.status.start()
+        else:
+            threading.Thread(target=self.beat, args=(self.ended,), daemon=True).start()
+        self.threads = set(threading.enumerate()) - before
+
+    def pause(self) -> None:
+        """Ends that thread."""
+        self.ended.set()
         if self.status:
             self.status.stop()
+        for thread in self.threads:
+            thread.join(THREAD_END)
+
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """Within it no thread of this one runs."""
+        self.pause()
+        yield
+        self.begin()
 
     def __call__(self, line: str) -> None:
         self.end("[green]+[/]")
@@ -99,9 +123,9 @@ class Progress:
             self.console.print(f"{mark} {escape(self.line)} [dim]{time.perf_counter() - self.start:.1f} s[/]")
         self.line = ""
 
-    def beat(self) -> None:
+    def beat(self, ended: threading.Event) -> None:
         """Says now and then that a long stage still goes on."""
-        while not self.ended.wait(HEARTBEAT):
+        while not ended.wait(HEARTBEAT):
             seconds = time.perf_counter() - self.start
             if self.line and seconds >= HEARTBEAT:
                 self.console.print(f"  {escape(self.line)}{self.steps} [dim]{seconds:.0f} s so far[/]")

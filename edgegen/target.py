@@ -39,6 +39,7 @@ class BackendTarget:
     activations: str = "float32"  # of layers with quantized weights; "int8": rounded as the layer runs
     quantized_floor_db: float | None = None  # of a component with quantized weights; None: floor_db
     default: bool = True  # whether commands take it where --backend names none
+    chunk_mib: int | None = None  # the most MiB of weights of one program of the transformer; None: one program
 
     @property
     def floor_of_quantized_db(self) -> float:
@@ -212,6 +213,7 @@ def read_backend(name: str, table: Table) -> BackendTarget:
         activations=table.choice("activations", backend.activations, default=backend.activations[0]),
         quantized_floor_db=table.number("quantized_floor_db", 0, 200, default=None),
         default=table.flag("default", default=True),
+        chunk_mib=table.integer("chunk_mib", 1, 2**20, default=None) if backend.write_chunks else None,
     )
     table.refuse_others()
     return target
@@ -336,9 +338,11 @@ class Table:
             raise self.error(key, "true or false", repr(value))
         return value
 
-    def integer(self, key: str, least: int, most: int, default: Any = REQUIRED) -> int:
+    def integer(self, key: str, least: int, most: int, default: Any = REQUIRED) -> Any:
         expected = f"an integer from {least} to {most}" if least < most else str(least)
         value = self.get(key, expected, default)
+        if value is default:
+            return value
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self.error(key, expected, repr(value))
         return value

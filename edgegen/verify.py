@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
-from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.artifact import Chain, open_artifact, open_chain
+from edgegen.pipeline.between import Between, laid_out
 from edgegen.pipeline.cases import read_cases
 from edgegen.pipeline.draw import denoise, draw
 from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
@@ -29,7 +31,8 @@ MAX_DB = 200.0  # stands for equality; -200 for values that are not finite
 PICTURE = "picture"  # the row of a picture after a whole trajectory
 HARD_PROMPTS = ("", "zwei Äpfel & 🍎!", "a small red car next to a very large green tree under a yellow sun " * 4)
 
-Call = tuple[np.ndarray, float, Condition, np.ndarray]  # latent, sigma, condition, velocity
+Arrays = dict[str, np.ndarray]
+Call = tuple[np.ndarray, float, Condition, np.ndarray, Arrays]  # latent, sigma, condition, velocity, values between
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Row:
     floor_db: float
     passed: bool
     inputs: int
+    tier: str = ""
 
     def reason(self) -> str:
         """Why it does not pass."""
@@ -52,13 +56,20 @@ class Row:
             return f"{self.component} on {self.backend} gave values that are not finite"
         return f"{self.component} on {self.backend} reached {self.psnr_db:.1f} dB, its floor is {self.floor_db:g} dB"
 
+    def of(self, tier: str) -> Row:
+        """The row as one of a tier."""
+        return replace(self, tier=tier)
+
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of a component by name, and what the original gives for them."""
+    """Inputs of a component by name, what the original gives for them and, where a component is in chunks, what it has
+    between them (pipeline/between.py).
+    """
 
-    feed: dict[str, np.ndarray]
-    expected: dict[str, np.ndarray]
+    feed: Arrays
+    expected: Arrays
+    between: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,11 +109,12 @@ def make_reference(
     large: bool,
     picture: bool = True,
     seed: int = 0,
+    between: Sequence[str] = (),
 ) -> Reference:
     """Runs the original along the trajectories of a few prompts and keeps what each network was given and gave.
 
     Latents are taken at 4 sigmas spread over each of 2 trajectories; a large model takes two steps, unguided, and gives
-    the latent of the second.
+    the latent of the second. `between` names values inside the transformer that are kept too.
     """
     drawn, spread = (1, 1) if large else (2, 4)
     if large and not picture:
@@ -110,10 +122,12 @@ def make_reference(
     transformer: list[Case] = []
     decoder: list[Case] = []
     size = networks.checkpoint.config.transformer.time_features
+    chosen = spread_over(range((len(sigmas) - 1) * (1 if guidance == 1 else 2)), spread)
+    inside = Between(networks.transformer, between)
     for number, prompt in enumerate(prompts[:drawn]):
-        recorder = Recorder(networks)
+        recorder = Recorder(networks, chosen, inside)
         steps = list(denoise(recorder, prompt, shape, sigmas, guidance, seed + number))
-        transformer += [velocity_case(call, size) for call in spread_over(recorder.calls, spread)]
+        transformer += [velocity_case(call, size) for call in recorder.calls]
         decoder += [decoder_case(networks, steps[-1].latent), decoder_case(networks, steps[len(steps) // 2].predicted)]
     text = [text_case(networks, prompt) for prompt in (*prompts[:4], *HARD_PROMPTS)]
     cases = {"text_encoder": text, "transformer": transformer, "decoder": decoder}
@@ -121,15 +135,20 @@ def make_reference(
 
 
 class Recorder:
-    """Networks that keep every call of the velocity."""
+    """Networks that keep some calls of the velocity, by their number."""
 
-    def __init__(self, networks: Networks):
+    def __init__(self, networks: Networks, chosen: Collection[int], inside: Between):
         self.networks, self.tokenizers = networks, networks.tokenizers
+        self.chosen, self.inside, self.count = chosen, inside, 0
         self.calls: list[Call] = []
 
     def velocity(self, latent: np.ndarray, sigma: float, condition: Condition) -> np.ndarray:
-        made = self.networks.velocity(latent, sigma, condition)
-        self.calls.append((latent, sigma, condition, made))
+        number, self.count = self.count, self.count + 1
+        if number not in self.chosen:
+            return self.networks.velocity(latent, sigma, condition)
+        with self.inside.watching(condition) as found:
+            made = self.networks.velocity(latent, sigma, condition)
+        self.calls.append((latent, sigma, condition, made, found))
         return made
 
     def encode(self, ids: TokenIds) -> Condition:
@@ -147,9 +166,9 @@ def spread_over(items: Sequence, count: int) -> list:
 
 
 def velocity_case(call: Call, size: int) -> Case:
-    latent, sigma, condition, velocity = call
+    latent, sigma, condition, velocity, between = call
     feed = {"latent": latent, "timestep_features": features(sigma, size), **condition}
-    return Case(feed, {"velocity": velocity})
+    return Case(feed, {"velocity": velocity}, between)
 
 
 def decoder_case(networks: Networks, latent: np.ndarray) -> Case:
@@ -161,19 +180,51 @@ def text_case(networks: Networks, prompt: str) -> Case:
     return Case(id_feed(ids), networks.encode(ids))
 
 
+@dataclass
+class Worst:
+    """The worst output of the worst case."""
+
+    psnr_db: float = MAX_DB
+    max_abs: float = 0.0
+    finite: bool = True
+
+    def take_(self, expected: np.ndarray, made: np.ndarray) -> None:
+        self.psnr_db = min(self.psnr_db, psnr(expected, made))
+        self.finite = self.finite and bool(np.isfinite(made).all())
+        self.max_abs = max(self.max_abs, largest_difference(expected, made))
+
+    def row(self, component: str, backend: str, floor_db: float, inputs: int) -> Row:
+        return row(component, backend, self.psnr_db, self.max_abs, self.finite, floor_db, inputs)
+
+
 def compare(run: ArrayFunction, cases: Iterable[Case], component: str, backend: str, floor_db: float) -> Row:
     """Runs an artifact on every case; the worst output of the worst case counts."""
-    worst, largest, finite, count = MAX_DB, 0.0, True, 0
+    worst, count = Worst(), 0
     for case in cases:
         made = run(case.feed)
         for name, expected in case.expected.items():
             if name not in made:
                 raise InputError(f"{component} on {backend} has no output {name}.", "Export the bundle again.")
-            worst = min(worst, psnr(expected, made[name]))
-            finite = finite and bool(np.isfinite(made[name]).all())
-            largest = max(largest, largest_difference(expected, made[name]))
+            worst.take_(expected, made[name])
         count += 1
-    return row(component, backend, worst, largest, finite, floor_db, count)
+    return worst.row(component, backend, floor_db, count)
+
+
+def compare_chain(chain: Chain, cases: Sequence[Case], component: str, backend: str, floor_db: float) -> list[Row]:
+    """Runs the programs of a component in order on every case: a row for each by what it gives, and one for the end."""
+    worst = {name: Worst() for name in (*(program.name for program in chain.programs), component)}
+    for case in cases:
+        made = chain.run(case.feed, partial(judge_, worst, case))
+        for name, expected in case.expected.items():
+            worst[component].take_(expected, made[name])
+    return [found.row(name, backend, floor_db, len(cases)) for name, found in worst.items()]
+
+
+def judge_(worst: Mapping[str, Worst], case: Case, program: Artifact, given: Arrays) -> None:
+    """Compares what a program gives with what the original has there."""
+    for name, made in given.items():
+        expected = case.expected[name] if name in case.expected else laid_out(case.between[name], made.shape)
+        worst[program.name].take_(expected, made)
 
 
 def largest_difference(expected: np.ndarray, made: np.ndarray) -> float:
@@ -221,20 +272,22 @@ def compare_picture(
     return row(PICTURE, backend, decibels, largest, finite, floor_db, 1), picture
 
 
-def verify_artifact(bundle: Bundle, artifact: Artifact, reference: Reference) -> Row:
-    """The row of one component on one back end."""
+def verify_network(bundle: Bundle, name: str, backend: str, reference: Reference) -> list[Row]:
+    """The row of one component on one back end; of one in chunks, a row for each and one for all."""
     floors = bundle.manifest.floors_db
-    floor = floors.get(f"{artifact.backend}/{artifact.name}", floors[artifact.backend])
-    run = open_artifact(bundle, artifact)
-    return compare(run, reference.cases[artifact.name], artifact.name, artifact.backend, floor)
+    floor, tier = floors.get(f"{backend}/{name}", floors[backend]), bundle.manifest.tier
+    chain = open_chain(bundle, name, backend)
+    if len(chain.programs) == 1:
+        return [compare(chain.run, reference.cases[name], name, backend, floor).of(tier)]
+    return [found.of(tier) for found in compare_chain(chain, reference.cases[name], name, backend, floor)]
 
 
 def verify_all(bundle: Bundle, reference: Reference, report: Report = lambda line: None) -> list[Row]:
-    """A row for every artifact, and one for the picture of every back end that has all three networks."""
+    """The rows of every component, and one for the picture of every back end that has all three networks."""
     rows = []
-    for artifact in bundle.manifest.components:
-        report(f"verifying {artifact.name} on {artifact.backend}")
-        rows.append(verify_artifact(bundle, artifact, reference))
+    for name, backend in bundle.networks:
+        report(f"verifying {name} on {backend}")
+        rows += verify_network(bundle, name, backend, reference)
     for backend in bundle.backends:
         if reference.picture is not None and is_whole(bundle, backend):
             report(f"drawing a picture with {backend}")
@@ -245,7 +298,7 @@ def verify_all(bundle: Bundle, reference: Reference, report: Report = lambda lin
 def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[Row, np.ndarray]:
     """The row of a picture drawn by the artifacts of a back end, and the picture (1, 3, H, W)."""
     m = bundle.manifest
-    return compare_picture(
+    found, picture = compare_picture(
         ArtifactNetworks(bundle, backend),
         backend,
         reference,
@@ -254,11 +307,12 @@ def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[
         m.guidance,
         m.floors_db[PICTURE],
     )
+    return found.of(m.tier), picture
 
 
 def is_whole(bundle: Bundle, backend: str) -> bool:
     """Whether a back end has all it takes to draw."""
-    has = {artifact.name for artifact in bundle.manifest.components if artifact.backend == backend}
+    has = {artifact.network for artifact in bundle.manifest.components if artifact.backend == backend}
     return has >= set(COMPONENTS)
 
 
@@ -306,21 +360,41 @@ def verify_folder(
 ) -> Verification:
     """Verifies a bundle on disk anew against the checkpoint it was made of, or the one in a folder."""
     bundle = load_bundle(folder)
-    m = bundle.manifest
     for backend in backends:
         if backend not in bundle.backends:
             raise unknown("back end", backend, bundle.backends)
+    rows = [row for tier in bundle.tiers for row in verify_tier(with_backends(tier, backends), checkpoint, report)]
+    return Verification(str(folder), tuple(rows))
+
+
+def with_backends(bundle: Bundle, backends: Sequence[str]) -> Bundle:
+    """The bundle with the artifacts of some of its back ends; of all if none is named."""
+    m = bundle.manifest
     chosen = tuple(a for a in m.components if not backends or a.backend in backends)
-    bundle = replace(bundle, manifest=replace(m, components=chosen))
+    return replace(bundle, manifest=replace(m, components=chosen))
+
+
+def verify_tier(bundle: Bundle, checkpoint: Path | None, report: Report) -> list[Row]:
+    """The rows of one tier, against the checkpoint it was made of, or the one in a folder."""
+    m = bundle.manifest
     if isinstance(m, ForeignManifest):
-        return Verification(str(folder), tuple(verify_cases(bundle, report)))
+        return verify_cases(bundle, report)
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")
     parameters = sum(p.numel() for p in networks.transformer.parameters())
     whole = any(is_whole(bundle, backend) for backend in bundle.backends)
     with threads_for(parameters):
-        reference = make_reference(networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole)
-        return Verification(str(folder), tuple(verify_all(bundle, reference, report)))
+        reference = make_reference(
+            networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole,
+            between=values_between(bundle),
+        )  # fmt: skip
+        return verify_all(bundle, reference, report)
+
+
+def values_between(bundle: Bundle) -> list[str]:
+    """The names of what programs of a bundle give to others."""
+    chains = (bundle.programs(name, backend) for name, backend in bundle.networks)
+    return list(dict.fromkeys(spec.name for chain in chains for program in chain[:-1] for spec in program.outputs))
 
 
 def verify_cases(bundle: Bundle, report: Report) -> list[Row]:

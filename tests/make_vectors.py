@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vector_bundle import broken_bundles, bundle_vectors, digest_vectors
+from vector_bundle import broken_bundles, bundle_vectors, digest_vectors, tier_vectors
 from vector_numbers import (
     euler_vectors,
     feature_vectors,
@@ -38,6 +38,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "statistics.json": statistics_vectors,
     "bundle.json": bundle_vectors,
     "broken_bundles.json": broken_bundles,
+    "tiers.json": tier_vectors,
     "digests.json": digest_vectors,
     "rows.json": row_vectors,
 }

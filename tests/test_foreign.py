@@ -10,7 +10,6 @@ import torch
 from foreign import FAMILIES, build, scrambled, source
 from safetensors.torch import load_file, save_file
 
-import edgegen
 from edgegen.bundle import load_bundle
 from edgegen.cli import run
 from edgegen.errors import InputError
@@ -18,9 +17,7 @@ from edgegen.foreign.families.registry import FAMILIES as DECLARED
 from edgegen.foreign.folder import check_weights, is_foreign, list_parts, load_part
 from edgegen.foreign.lora import merge_lora_
 from edgegen.foreign.module_file import load_module, parse_inputs
-from edgegen.foreign.pipeline import open_pipeline
 from edgegen.foreign.ranges import measure_ranges
-from edgegen.verify import psnr
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MODULE = """
@@ -212,56 +209,8 @@ def test_declarations_name_classes_that_diffusers_has():
             assert hasattr(diffusers, name), name
 
 
-def tiny_autoencoder():
-    import diffusers
-
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return scrambled(
-        diffusers.AutoencoderKL(
-            block_out_channels=(16, 16),
-            latent_channels=4,
-            norm_num_groups=4,
-            scaling_factor=1.5,
-            shift_factor=0.06,
-            **blocks,
-        )  # fmt: skip
-    )
-
-
 def noise(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
-
-
-def test_a_pipeline_of_artifacts_draws_what_diffusers_draws(tmp_path):
-    """Guided, so that the programs of batch 1 are run twice a step, and with the pipeline's own sampler."""
-    import diffusers
-
-    nothing = dict.fromkeys([f"{kind}{n}" for kind in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")])
-    pipeline = diffusers.StableDiffusion3Pipeline(
-        transformer=build(*FAMILIES["sd3"]()), vae=tiny_autoencoder(),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), **nothing,
-    )  # fmt: skip
-    pipeline.save_pretrained(tmp_path / "pipeline")
-    made = edgegen.export_folder(
-        tmp_path / "pipeline",
-        "high-phone",
-        ["onnx"],
-        resolution=(16, 16),
-        tokens=8,
-        out=tmp_path / "bundle",
-        progress=False,
-    )
-    assert {row.component for row in made.rows} == {"transformer", "vae"}
-    asked = {
-        "prompt_embeds": noise(1, 8, 24), "negative_prompt_embeds": noise(1, 8, 24) / 2, "latents": noise(1, 4, 8, 8),
-        "pooled_prompt_embeds": noise(1, 16), "negative_pooled_prompt_embeds": noise(1, 16) / 3, "height": 16,
-        "width": 16, "num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "np",
-    }  # fmt: skip
-    drawn = open_pipeline(load_bundle(tmp_path / "bundle"), "onnx")(**asked).images
-    expected = pipeline(**asked).images
-    assert expected.std() > 0.05
-    assert psnr(expected, drawn, peak=1.0) >= 80
 
 
 def test_lora_is_merged_or_refused():
@@ -285,3 +234,31 @@ def test_ranges_name_the_layer_that_leaves_fp16():
     made.module.get_submodule("transformer_blocks.1.ff.net.2").weight.data *= 1e6
     outside = [found.layer for found in measure_ranges(made, 1) if not found.fits]
     assert "transformer_blocks.1.ff.net.2" in outside and "transformer_blocks.0.ff.net.2" not in outside
+
+
+@pytest.mark.parametrize(("name", "backend"), [("pixart", "coreml"), ("sana", "onnx")])
+def test_a_quantized_folder_is_diffusers_own_and_exports_its_palettes(name, backend, tmp_path, capsys):
+    folder, out, bundle = (tmp_path / part for part in ("plain", "small", "bundle"))
+    build(*FAMILIES[name](heads=6)).save_pretrained(folder)
+    size = ["--resolution", "64x64", "--tokens", "8"]
+    assert run(["quantize", "--checkpoint", str(folder), "--bits", "4.3", *size, "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 4 <= report["bits"] <= 4.3 and report["bytes"] < 0.4 * report["bytes_float16"] and report["psnr_db"] > 10
+    (part,) = list_parts(out)
+    module, plan = load_part(part), report["plan"]
+    assert set(plan.values()) <= {4, 8} and len(plan) > 5
+    assert all(len(module.get_parameter(key).unique()) <= 2**bits for key, bits in plan.items())
+
+    export = ["export", "--checkpoint", str(out), "--backend", backend, *size]
+    assert run([*export, "--bits", "4.3", "--out", str(bundle)]) == 2
+    assert "already quantized" in capsys.readouterr().err
+    assert run([*export, "--tier", "high-phone", "--out", str(bundle), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["verify"][0]["passed"] and made["components"][0]["bytes"] < 0.55 * report["bytes_float16"]
+    assert load_bundle(bundle).manifest.bits <= 4.3
+
+    tensors = load_file(out / WEIGHTS)
+    tensors[next(iter(plan))] += 0.5
+    save_file(tensors, out / WEIGHTS)
+    assert run([*export, "--out", str(tmp_path / "other")]) == 2
+    assert "not what the weights hold" in " ".join(capsys.readouterr().err.split())

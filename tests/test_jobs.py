@@ -1,13 +1,17 @@
 """Two processes that share jobs: every job once, in whichever process; an error or a death of either is told."""
 
+import io
 import os
 import signal
+import threading
 import time
 
 import pytest
+from rich.console import Console
 
+from edgegen import show
 from edgegen.errors import EdgegenError, InputError
-from edgegen.jobs import share
+from edgegen.jobs import can_share, share
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be copied here")
 
@@ -81,3 +85,35 @@ def test_an_error_here_ends_the_second_process():
     assert time.perf_counter() - start < 10
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_shows_progress_rests_while_the_process_is_copied(monkeypatch, capfd):
+    monkeypatch.setattr(show, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    copied, fork = [], os.fork
+    monkeypatch.setattr(os, "fork", lambda: copied.append(threading.active_count()) or fork())
+    with show.Progress() as progress:
+        progress("long work")
+        assert threading.active_count() == 2 and can_share()
+        share(1, lambda job: job, lambda: time.sleep(0.3), second=True)
+    assert copied == [1]
+    assert "so far" in capfd.readouterr().err
+
+
+def test_a_spinner_rests_too(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    with show.Progress(Console(file=io.StringIO(), force_terminal=True)):
+        assert threading.active_count() == 2 and can_share() and threading.active_count() == 2
+    assert threading.active_count() == 1
+
+
+def test_a_process_with_other_threads_is_not_copied():
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    try:
+        with show.Progress():
+            assert not can_share()
+    finally:
+        ended.set()
+        other.join()

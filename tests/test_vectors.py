@@ -68,6 +68,17 @@ def test_the_unbroken_bundle_is_loaded(tmp_path):
     assert sum(bool(artifact.options) for artifact in manifest.components) == 1
 
 
+def test_tiers_are_told_apart(tmp_path):
+    vectors = read("tiers.json")
+    for path, content in (vectors["files"] | {"manifest.json": vectors["manifest"]}).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content, "utf-8")
+    for told, tier in zip(vectors["tiers"], load_bundle(tmp_path).tiers, strict=True):
+        m = tier.manifest
+        assert (m.tier, m.width, m.floors_db["onnx"]) == (told["tier"], told["width"], told["floor_db"])
+        assert [artifact.path for artifact in m.components] == told["paths"]
+
+
 @pytest.mark.parametrize("case", BROKEN, ids=[case["name"] for case in BROKEN])
 def test_a_broken_bundle_is_refused_by_edgegen_too(tmp_path, case):
     assert case["kind"] in KINDS

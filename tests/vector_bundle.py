@@ -13,7 +13,7 @@ from typing import Any
 
 from edgegen.bundle import describe, timestep_definition, write_tokenizer
 from edgegen.files import digest
-from edgegen.manifest import Artifact, Manifest
+from edgegen.manifest import Artifact, Manifest, TierPart
 from edgegen.model.sampler import flow_sigmas
 from edgegen.rewrite.component import TensorSpec
 
@@ -51,6 +51,34 @@ def bundle_vectors() -> dict[str, Any]:
             if path.is_file()
         }
     return {"manifest": json.dumps(manifest.to_dict()), "files": files}
+
+
+def tier_vectors() -> dict[str, Any]:
+    """The bundle with two further tiers, one of them for one back end alone, and what each tier is then made of."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        manifest = small_bundle(root)
+        tiers = (further_tier(root, "high-phone", 0.5, tuple(SUFFIXES)), further_tier(root, "full", 1.0, ("onnx",)))
+        manifest = replace(manifest, tiers=tiers)
+        files = {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in sorted(root.rglob("*.*"))
+                 if path.is_file()}  # fmt: skip
+    told = [manifest.at(name) for name in (manifest.tier, "high-phone", "full")]
+    return {
+        "manifest": json.dumps(manifest.to_dict()),
+        "files": files,
+        "tiers": [
+            {"tier": m.tier, "width": m.width, "floor_db": m.floors_db["onnx"], "paths": [a.path for a in m.components]}
+            for m in told
+        ],
+    }
+
+
+def further_tier(root: Path, name: str, width: float, backends: tuple[str, ...]) -> TierPart:
+    """Writes the transformers of a further tier below its folder."""
+    (root / name).mkdir()
+    own = [artifact(root / name, backend, "transformer") for backend in backends]
+    placed = tuple(replace(made, path=f"{name}/{made.path}") for made in own)
+    return TierPart(name, width, {"onnx": 99.0, "executorch": 60.0, "coreml": 35.0, "picture": 35.0}, placed)
 
 
 def small_bundle(root: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""The batched form with Apple's composite operations: attention and RMS norm that a converter need not recognise.
+"""The batched form with Apple's composite operations: attention, RMS norm and rotation, named as such in the program.
 
 What its GPU takes as one operation each; the Neural Engine has no attention of all heads at once.
 """
@@ -10,13 +10,14 @@ from pathlib import Path
 import coreai_torch
 import torch
 import torch.nn.functional as F
-from coreai_torch.composite_ops import RMSNormImpl
+from coreai_torch.composite_ops import RMSNormImpl, RoPE
 from torch import Tensor, nn
 
 from edgegen.emit.half import to_half_
 from edgegen.quiet import quiet
 from edgegen.rewrite.batched import BatchedHeadNorm
 from edgegen.rewrite.component import Component
+from edgegen.rewrite.rotary import BatchedRope
 
 
 class CompositeNorm(nn.Module):
@@ -28,6 +29,30 @@ class CompositeNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x, self.weight)
+
+
+class CompositeRope(nn.Module):
+    """Rotary positions as Apple's composite."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, source: BatchedRope):
+        super().__init__()
+        self.rope, half = RoPE(), source.cos.shape[-1] // 2
+        self.register_buffer("cos", source.cos[0, :, 0, :half])  # (S, E/2)
+        self.register_buffer("sin", source.sin[0, :, 0, :half])
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = self.rope(x.transpose(1, 2), self.cos, self.sin)  # (B, n, S, E)
+        return turned.transpose(1, 2).flatten(2)  # (B, S, n*E)
+
+
+COMPOSITES = {BatchedHeadNorm: CompositeNorm, BatchedRope: CompositeRope}
+EXTERNAL = (
+    coreai_torch.ExternalizeSpec(RMSNormImpl, "rms_norm", ["axes", "eps", "version"]),
+    coreai_torch.ExternalizeSpec(RoPE, "rope", ["scale", "base", "dims", "interleaved", "version"]),
+)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, size: int, bias: Tensor | None = None) -> Tensor:
@@ -47,13 +72,13 @@ def compose_(module: nn.Module) -> None:
     for child in list(module.modules()):
         if hasattr(child, "attend"):
             child.attend = attend
-        for name, norm in list(child.named_children()):
-            if isinstance(norm, BatchedHeadNorm):
-                setattr(child, name, CompositeNorm(norm))
+        for name, part in list(child.named_children()):
+            if type(part) in COMPOSITES:
+                setattr(child, name, COMPOSITES[type(part)](part))
 
 
 def write(component: Component, path: Path, precision: str) -> None:
-    """Converts a component of the batched form with composites, norms externalized as Apple's own exporter does."""
+    """Converts a component of the batched form; norms and rotations are externalized as Apple's own exporter does."""
 
     def export(module: nn.Module) -> torch.export.ExportedProgram:
         with torch.no_grad():
@@ -69,7 +94,7 @@ def write(component: Component, path: Path, precision: str) -> None:
         converter.add_pytorch_module(
             component.module.eval(),
             export_fn=export,
-            externalize_modules=[coreai_torch.ExternalizeSpec(RMSNormImpl, "rms_norm", ["axes", "eps", "version"])],
+            externalize_modules=list(EXTERNAL),
             input_names=[spec.name for spec in component.inputs],
             output_names=[spec.name for spec in component.outputs],
         )

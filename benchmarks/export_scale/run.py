@@ -75,6 +75,7 @@ def paper(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         command = ("export", "--preset", "paper", "--tier", arguments.tier, "--backend", arguments.backend)
         command += ("--components", arguments.components) if arguments.components else ()
+        command += ("--chunks", str(arguments.chunks)) if arguments.chunks else ()
         command += ("--bits", str(arguments.bits), "--tune-steps", "0") if arguments.bits else ()
         output, seconds, _ = in_process(*command, "--json", "--out", f"{folder}/bundle", module="edgegen")
     document = json.loads(output)
@@ -262,6 +263,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--tier", default="low-android")
     one.add_argument("--backend", default="coreml")
     one.add_argument("--components", default="")
+    one.add_argument("--chunks", type=int)
     one.add_argument("--bits", type=float)
     commands.add_parser("plain").add_argument("--tier", default="low-android")
     one = commands.add_parser("depth")

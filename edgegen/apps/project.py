@@ -13,6 +13,7 @@ from edgegen.bundle import MANIFEST, VERIFY, Bundle
 from edgegen.errors import InputError
 from edgegen.files import write_json
 from edgegen.folders import check_apart, files_below, new_folder
+from edgegen.manifest import Artifact, Manifest, TierPart
 from edgegen.strict_json import read_json
 from edgegen.verify import is_whole
 
@@ -65,10 +66,10 @@ def write_project(
         for path, values in (more or {}).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_json(folder / path, values)
-        sizes = [sum(a.bytes for a in runnable(kind, bundle)) for bundle in bundles]
-        titles = tuple(title(bundle) for bundle in bundles)
+        titles = tuple(title(tier) for bundle in bundles for tier in bundle.tiers)
         write_json(folder / MARKER, {"app": kind.name, "edgegen": edgegen.__version__, "bundles": titles})
-    return AppProject(kind.name, str(out), titles, sum(sizes), kind.opened_with.format(project=out))
+    total = sum(bytes_of(kind, bundle) for bundle in bundles)
+    return AppProject(kind.name, str(out), titles, total, kind.opened_with.format(project=out))
 
 
 def app_folder(kind: AppKind) -> Path:
@@ -90,7 +91,7 @@ def check_bundles(kind: AppKind, bundles: Sequence[Bundle]) -> None:
                 f"{bundle.root} has nothing that the {kind.name} app runs whole; it has {', '.join(bundle.backends)}.",
                 f"Export it with --backend {kind.backends[-1]}.",
             )
-    titles = [title(bundle) for bundle in bundles]
+    titles = [title(tier) for bundle in bundles for tier in bundle.tiers]
     for name in titles:
         if titles.count(name) > 1:
             raise InputError(f"{name} was given {titles.count(name)} times.", "Give each tier of a model once.")
@@ -105,9 +106,15 @@ def folder_name(bundle: Bundle) -> str:
     return f"{bundle.manifest.model}-{bundle.manifest.tier}"
 
 
-def runnable(kind: AppKind, bundle: Bundle) -> list:
-    """The artifacts of a bundle that the app can run."""
-    return [artifact for artifact in bundle.manifest.components if artifact.backend in kind.backends]
+def runnable(kind: AppKind, part: Manifest | TierPart) -> tuple[Artifact, ...]:
+    """The artifacts of a bundle, or of a further tier of it, that the app can run."""
+    return tuple(artifact for artifact in part.components if artifact.backend in kind.backends)
+
+
+def bytes_of(kind: AppKind, bundle: Bundle) -> int:
+    """Bytes of a bundle's artifacts in the app."""
+    further = [artifact for part in bundle.manifest.tiers for artifact in runnable(kind, part)]
+    return sum(artifact.bytes for artifact in (*runnable(kind, bundle.manifest), *further))
 
 
 def copy_sources(kind: AppKind, source: Path, target: Path) -> None:
@@ -122,10 +129,14 @@ def copy_sources(kind: AppKind, source: Path, target: Path) -> None:
 
 def copy_bundle(kind: AppKind, bundle: Bundle, target: Path) -> None:
     """Copies a bundle without the artifacts of back ends that the app has not; its manifest names what is there."""
-    kept = runnable(kind, bundle)
-    manifest = replace(bundle.manifest, components=tuple(kept))
+    kept = runnable(kind, bundle.manifest)
+    tiers = tuple(replace(part, components=own) for part in bundle.manifest.tiers if (own := runnable(kind, part)))
+    manifest = replace(bundle.manifest, components=kept, tiers=tiers)
     target.mkdir(parents=True)
-    for file in (*kept, *manifest.tokenizer):
+    further = [artifact for part in tiers for artifact in part.components]
+    for path in (file.path for file in (*kept, *further)):
+        copy(bundle.root / path, target / path)
+    for file in manifest.tokenizer:
         copy(bundle.root / file.path, target / file.path)
     if (bundle.root / VERIFY).is_file():
         rows = read_json(bundle.root / VERIFY)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a record is read by every command: torch and the converters
 
 Signature: TypeAlias = "tuple[Iterable[TensorSpec], Iterable[TensorSpec]]"  # inputs in call order, outputs
 Specs: TypeAlias = "Sequence[TensorSpec]"
+WriteChunks: TypeAlias = "Callable[[Sequence[Component], Sequence[Path], BackendTarget, StoredWeights], Iterable[Path]]"
 Profile: TypeAlias = "Callable[[ProfileRequest], list[TimedOperation]]"
 
 
@@ -79,13 +80,14 @@ class Backend:
     """One back end; functions import what they need when they are called, so that a record costs nothing.
 
     check: refuses quantized weights it has no form for (InputError). write: the artifact of a component, whole or not
-    at all. signature: names, shapes and dtypes as the artifact has them. options: of the session that verification
-    runs it with, kept in the manifest. known_options: all that a manifest may hold. check_file: refuses a file whose
-    structure, inputs or outputs are none that `write` makes, before a runtime sees it. predicted_bytes: of an artifact,
-    from its number of parameters. resident_bytes: of a written artifact's weights as its runtime holds them, counted.
-    open: a function from arrays to arrays; `native` asks for the maker's own runtime where there is another.
-    read_graph: the operations of a file. evaluator: what ran an artifact, for the record. examine: what works here,
-    for `edgegen doctor`.
+    at all. write_chunks: several programs of a network, each by its component and path, which it yields when it is
+    whole; None: the back end takes networks in one program alone. signature: names, shapes and dtypes as the artifact
+    has them. options: of the session that verification runs it with, kept in the manifest. known_options: all that a
+    manifest may hold. check_file: refuses a file whose structure, inputs or outputs are none that `write` makes, before
+    a runtime sees it. predicted_bytes: of an artifact, from its number of parameters. resident_bytes: of a written
+    artifact's weights as its runtime holds them, counted. open: a function from arrays to arrays; `native` asks for the
+    maker's own runtime where there is another. read_graph: the operations of a file. evaluator: what ran an artifact,
+    for the record. examine: what works here, for `edgegen doctor`.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Backend:
     examine: Callable[[], BackendHealth]
     runs_here: Callable[[], bool]  # at the speed of the device, so that timing means something
     warm: Callable[[], None]  # imports the runtime, so that its code counts to the process and not to the model
+    write_chunks: WriteChunks | None = None
     options: Callable[[BackendTarget, StoredWeights], dict[str, str]] = no_options
     check_file: Callable[[Path, Specs, Specs], None] = nothing_to_check
     known_options: Callable[[], Collection[Mapping[str, str]]] = no_known_options

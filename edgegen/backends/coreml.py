@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,14 @@ def write(component: Component, path: Path, target: BackendTarget, weights: Stor
     from edgegen.emit import coreml
 
     coreml.write(component, path, target.deployment_target or RELEASE, weights, target.precision)
+
+
+def write_chunks(
+    components: Sequence[Component], paths: Sequence[Path], target: BackendTarget, weights: StoredWeights
+) -> Iterator[Path]:
+    from edgegen.emit import coreml
+
+    return coreml.write_all(components, paths, target.deployment_target or RELEASE, weights, target.precision)
 
 
 def signature(component: Component, target: BackendTarget) -> Signature:
@@ -118,6 +126,7 @@ BACKEND = Backend(
     check=check,
     check_file=check_file,
     write=write,
+    write_chunks=write_chunks,
     signature=signature,
     predicted_bytes=predicted_bytes,
     resident_bytes=resident_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgegen.backends.registry import read_graph
+from edgegen.bench.memory import network_program
 from edgegen.bench.predict import Prediction
 from edgegen.bench.predict_bundle import try_predict
 from edgegen.bench.recommend import picture_time
@@ -33,11 +33,11 @@ def app_predictions(bundles: Sequence[Bundle], backends: Sequence[str]) -> dict[
 
 def programs_of(bundle: Bundle, backend: str) -> dict:
     """The operations of each component of a back end."""
-    return {name: read_graph(backend, bundle.path(bundle.artifact(name, backend))) for name in COMPONENTS}
+    return {name: network_program(bundle, name, backend) for name in COMPONENTS}
 
 
 def key_of(bundle: Bundle, backend: str) -> str:
-    return f"{bundle.artifact('transformer', backend).sha256}/{backend}"
+    return f"{bundle.programs('transformer', backend)[0].sha256}/{backend}"
 
 
 def picture_ms(bundle: Bundle, backend: str, programs: dict, device: Device) -> float | None:

@@ -63,15 +63,16 @@ def find_device(listed: dict[str, Any], title: str) -> str | None:
 
 
 class RemoteRunner:
-    """A Core ML component on a connected device; a Runner, see measure.py."""
+    """A Core ML component on a connected device; a Runner, see measure.py. Of one in chunks all are loaded, and a run
+    takes the sum of their times.
+    """
 
     def __init__(self, candidate: Candidate, identifier: str):
         if candidate.component == PICTURE:
             raise EdgegenError("whole pictures are not drawn on a remote device.", "Measure its components.")
         self.candidate, self.identifier = candidate, identifier
         self.loop = asyncio.new_event_loop()
-        self.benchmark: Any = None
-        self.inputs: dict[str, Any] = {}
+        self.benchmarks: list[tuple[Any, dict[str, Any]]] = []  # of each program, and its inputs
 
     async def start(self) -> float:
         """Installs the runner app and loads the model; milliseconds of the load."""
@@ -86,23 +87,24 @@ class RemoteRunner:
         credentials = AppSigningCredentials(development_team=os.environ.get(TEAM, ""))
         prepared = await remote.prepare_for_model_debugging(credentials=credentials)
         bundle, c = self.candidate.bundle, self.candidate
-        artifact = bundle.artifact(c.component, c.backend)
-        model = ct.models.MLModel(
-            str(bundle.path(artifact)), skip_model_load=True, compute_units=ct.ComputeUnit.CPU_AND_NE
-        )
-        self.inputs = inputs_of(bundle, artifact)
-        self.benchmark = MLModelBenchmarker(model, device=prepared)
-        return (await self.benchmark.benchmark_load(1)).samples[0]
+        for program in bundle.programs(c.component, c.backend):
+            path, units = str(bundle.path(program)), ct.ComputeUnit.CPU_AND_NE
+            model = ct.models.MLModel(path, skip_model_load=True, compute_units=units)
+            self.benchmarks.append((MLModelBenchmarker(model, device=prepared), inputs_of(bundle, [program])))
+        return sum([(await benchmark.benchmark_load(1)).samples[0] for benchmark, _ in self.benchmarks])
 
     def open(self) -> Opened:
         return Opened(self.loop.run_until_complete(self.start()), 0, 0)
 
     def run(self, count: int) -> tuple[list[float], int]:
-        made = self.loop.run_until_complete(self.benchmark.benchmark_predict(self.inputs, iterations=count))
-        return list(made.samples), 0
+        made = [
+            self.loop.run_until_complete(benchmark.benchmark_predict(inputs, iterations=count)).samples
+            for benchmark, inputs in self.benchmarks
+        ]
+        return [sum(times) for times in zip(*made, strict=True)], 0
 
     def close(self) -> None:
-        self.benchmark = None
+        self.benchmarks = []
         self.loop.close()
 
 

@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -25,10 +25,11 @@ import numpy as np
 
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import Artifact, Bundle, load_bundle
-from edgegen.errors import EdgegenError
+from edgegen.chain import signature
+from edgegen.errors import EdgegenError, InputError
 from edgegen.meter import peak_bytes, reset_peak
 from edgegen.model.blocks import timestep_features
-from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.artifact import open_network
 from edgegen.pipeline.draw import draw
 from edgegen.pipeline.networks import ArtifactNetworks, id_feed
 from edgegen.process import end_with_parent_
@@ -37,17 +38,19 @@ PICTURE = "picture"
 SEED = 0
 
 
-def inputs_of(bundle: Bundle, artifact: Artifact) -> dict[str, np.ndarray]:
-    """What a component is timed with: a real prompt's tokens, every text token real, seeded noise otherwise."""
+def inputs_of(bundle: Bundle, programs: Sequence[Artifact]) -> dict[str, np.ndarray]:
+    """What programs that run in order are timed with: a real prompt's tokens, every text token real, seeded noise
+    otherwise.
+    """
     import torch
 
     from edgegen.model.checkpoint import make_tokenizers
 
-    if artifact.name == "text_encoder":
+    if programs[0].name == "text_encoder":
         tokenizers = make_tokenizers(bundle.tokenizer_files())
         return id_feed(tokenizers.encode([bundle.manifest.prompts[0]]))
     rng = np.random.default_rng(SEED)
-    feed = {spec.name: rng.standard_normal(spec.shape).astype(spec.dtype) for spec in artifact.inputs}
+    feed = {spec.name: rng.standard_normal(spec.shape).astype(spec.dtype) for spec in signature(programs)[0]}
     if "timestep_features" in feed:
         size = bundle.manifest.timestep_features["size"]
         feed["timestep_features"] = timestep_features(torch.tensor([0.5]), size).numpy().reshape(1, size, 1, 1)
@@ -72,9 +75,8 @@ def make_run(bundle: Bundle, backend: str, component: str) -> Callable[[], Any]:
         for name in ("_text_encoder", "_transformer", "_decoder"):
             getattr(networks, name)  # opened now, so that a picture's time is of drawing alone
         return lambda: draw(networks, m.prompts[0], m.latent_shape, m.sigmas, m.guidance, SEED)
-    artifact = bundle.artifact(component, backend)
-    run = open_artifact(bundle, artifact, native=True)
-    feed = inputs_of(bundle, artifact)
+    run = open_network(bundle, component, backend, native=True)
+    feed = inputs_of(bundle, bundle.programs(component, backend))
     return lambda: run(feed)
 
 
@@ -114,8 +116,10 @@ class Server:
 
         set_threads(backend, threads)
         found = load_bundle(bundle, check=False)
-        artifact = found.artifact(component, backend)
-        operations = profile_artifact(found, artifact, inputs_of(found, artifact), threads, count)
+        artifact, *others = found.programs(component, backend)
+        if others:
+            raise InputError(f"a {component} in chunks has no profile.", "Profile one that is in one program.")
+        operations = profile_artifact(found, artifact, inputs_of(found, [artifact]), threads, count)
         return {"operations": [asdict(operation) for operation in operations]}
 
     def answer(self, request: dict) -> dict:

@@ -68,7 +68,7 @@ def candidates(bundle: Bundle, backends: tuple[str, ...], components: tuple[str,
             raise unknown("component", component, PARTS)
     found = []
     for backend in checked_backends(bundle, backends):
-        has = {a.name for a in bundle.manifest.components if a.backend == backend}
+        has = {name for name, b in bundle.networks if b == backend}
         parts = [p for p in PARTS if p in has or (p == PICTURE and is_whole(bundle, backend))]
         for component in components:
             if component not in parts:
@@ -129,7 +129,7 @@ class ChildRunner:
     def what(self) -> dict[str, Any]:
         c = self.candidate
         return {
-            "bundle": str(c.bundle.root.absolute()),
+            "bundle": str(c.bundle.folder.absolute()),
             "backend": c.backend,
             "component": c.component,
             "threads": self.settings.threads,

@@ -13,9 +13,10 @@ from edgegen.backends.registry import find_backend
 from edgegen.bench import records
 from edgegen.bench.host import PARTS
 from edgegen.bench.statistics import summarize
+from edgegen.chain import NUMBERED
 from edgegen.errors import InputError, brief
 from edgegen.files import user_path
-from edgegen.schema import Name, OneOf, Range, Sha256, Size, from_values
+from edgegen.schema import Form, Name, OneOf, Range, Sha256, Size, from_values
 from edgegen.strict_json import decoded, parse_json, read_bytes
 
 REMEDY = "Take the file measurements.jsonl of an app as it is."
@@ -79,9 +80,9 @@ class AppRow:
     tier: Name
     width: Annotated[float, Range(0, 1, above=True)]
     bundle: Short
-    component: Annotated[str, OneOf(PARTS)]
+    component: Annotated[str, Form(rf"{'|'.join(PARTS)}|{NUMBERED.pattern}", f"{', '.join(PARTS)}, or a chunk")]
     backend: Name
-    artifacts: Annotated[tuple[MeasuredArtifact, ...], Size(1, 16)]
+    artifacts: Annotated[tuple[MeasuredArtifact, ...], Size(1, 64)]
     partial: bool
     noisy: bool
     settings: dict

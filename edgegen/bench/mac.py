@@ -55,7 +55,7 @@ def command() -> list[str]:
 def run(words: list[str], bundle: Bundle, request: BenchRequest) -> list[dict]:
     """The rows of one bundle, component after component."""
     settings = request.settings
-    line = [*words, "bench", "--bundle", str(bundle.root.absolute()), "--backend", backend(bundle, request)]
+    line = [*words, "bench", "--bundle", str(bundle.folder.absolute()), "--backend", backend(bundle, request)]
     line += ["--runs", str(settings.runs), "--seconds", f"{settings.seconds:g}", "--threads", str(settings.threads)]
     with tempfile.TemporaryDirectory() as folder:
         record = ["--record", str(Path(folder) / "rows.jsonl"), "--json"]
@@ -63,10 +63,13 @@ def run(words: list[str], bundle: Bundle, request: BenchRequest) -> list[dict]:
 
 
 def parts(bundle: Bundle, request: BenchRequest) -> list[str]:
-    """What to measure, each in a process of its own, whose memory is that part's alone."""
+    """What to measure, chunks one by one, each in a process of its own, whose memory is that part's alone."""
     chosen = backend(bundle, request)
-    has = [artifact.name for artifact in bundle.manifest.components if artifact.backend == chosen]
-    return list(request.components) or [*has, *([PICTURE] if is_whole(bundle, chosen) else [])]
+    has = [artifact for artifact in bundle.manifest.components if artifact.backend == chosen]
+    if not request.components:
+        return [*(artifact.name for artifact in has), *([PICTURE] if is_whole(bundle, chosen) else [])]
+    chunks = {name: [artifact.name for artifact in has if artifact.network == name] for name in request.components}
+    return [part for name in request.components for part in chunks[name] or [name]]
 
 
 def backend(bundle: Bundle, request: BenchRequest) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgegen.backends.registry import find_backend, read_graph
-from edgegen.bundle import Artifact, Bundle
-from edgegen.graph.operations import VIEWS, Program
+from edgegen.bundle import Bundle
+from edgegen.graph.operations import VIEWS, Program, joined
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,15 @@ def packed_weights(program: Program) -> set[str]:
     }
 
 
-def artifact_memory(bundle: Bundle, artifact: Artifact) -> Memory:
-    """The peak of one artifact of a bundle."""
-    program = read_graph(artifact.backend, bundle.path(artifact))
-    return predict_memory(program, artifact.backend, artifact.resident_bytes)
+def network_program(bundle: Bundle, network: str, backend: str) -> Program:
+    """The operations of a component, those of all its programs."""
+    return joined([read_graph(backend, bundle.path(program)) for program in bundle.programs(network, backend)])
+
+
+def network_memory(bundle: Bundle, network: str, backend: str, program: Program | None = None) -> Memory:
+    """The peak of a component of a bundle with all its programs open, which are read anew unless they are given."""
+    resident = sum(artifact.resident_bytes for artifact in bundle.programs(network, backend))
+    return predict_memory(program or network_program(bundle, network, backend), backend, resident)
 
 
 def pipeline_memory(parts: Mapping[str, Memory], free_text_encoder: bool = True) -> Memory:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edgegen.backends.registry import read_graph
-from edgegen.bench.memory import Memory, artifact_memory, pipeline_memory, predict_memory
+from edgegen.bench.memory import Memory, network_memory, network_program, pipeline_memory
 from edgegen.bench.predict import CannotPredict, Prediction, predict
 from edgegen.bench.recommend import picture_time
 from edgegen.bundle import COMPONENTS, Bundle
@@ -32,9 +31,8 @@ def predict_bundle(bundle: Bundle, device: Device) -> list[PredictedPart]:
     """Every component of every back end, and the picture where all components are there."""
     parts: list[PredictedPart] = []
     for backend in bundle.backends:
-        artifacts = {a.name: a for a in bundle.manifest.components if a.backend == backend}
-        programs = {name: read_graph(backend, bundle.path(a)) for name, a in artifacts.items()}
-        memory = {name: predict_memory(programs[name], backend, a.resident_bytes) for name, a in artifacts.items()}
+        programs = {name: network_program(bundle, name, b) for name, b in bundle.networks if b == backend}
+        memory = {name: network_memory(bundle, name, backend, program) for name, program in programs.items()}
         for name, program in programs.items():
             time, cannot = try_predict(partial(predict, program.totals, device, backend))
             parts.append(PredictedPart(name, backend, time, memory[name], cannot))
@@ -50,9 +48,9 @@ def predict_bundle(bundle: Bundle, device: Device) -> list[PredictedPart]:
 def host_memory(bundle: Bundle, backend: str, component: str) -> Memory:
     """What measuring a component here should take; the picture there keeps every artifact open, and tokenizers."""
     parts = {
-        a.name: artifact_memory(bundle, a)
-        for a in bundle.manifest.components
-        if a.backend == backend and component in (a.name, PICTURE)
+        name: network_memory(bundle, name, backend)
+        for name, b in bundle.networks
+        if b == backend and component in (name, PICTURE)
     }
     memory = pipeline_memory(parts, free_text_encoder=False)
     return replace(memory, activations=memory.activations + DRAWING_BYTES) if component == PICTURE else memory

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgegen.backends.registry import find_backend, read_graph
+from edgegen.backends.registry import find_backend
 from edgegen.bench.count_module import program_of_component
-from edgegen.bench.memory import Memory, pipeline_memory, predict_memory
+from edgegen.bench.memory import Memory, network_memory, network_program, pipeline_memory, predict_memory
 from edgegen.bench.predict import CannotPredict, Prediction, predict
 from edgegen.bundle import COMPONENTS, Bundle
 from edgegen.callbacks import Report
@@ -163,9 +163,8 @@ def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda li
     m, found = bundle.manifest, []
     for backend in bundle.backends:
         report(f"reading {backend}")
-        artifacts = {a.name: a for a in m.components if a.backend == backend}
-        programs = {name: read_graph(backend, bundle.path(a)) for name, a in artifacts.items()}
-        memory = {name: predict_memory(programs[name], backend, artifacts[name].resident_bytes) for name in artifacts}
+        programs = {name: network_program(bundle, name, b) for name, b in bundle.networks if b == backend}
+        memory = {name: network_memory(bundle, name, backend, program) for name, program in programs.items()}
         found.append(
             option(m.tier, m.width, backend, m.bits, programs, device, memory, len(m.sigmas) - 1, m.guidance, {})
         )

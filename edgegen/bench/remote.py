@@ -34,7 +34,7 @@ def pick_components(bundle: Bundle, request: BenchRequest) -> list[tuple[str, st
             raise unknown("component", component, PARTS)
     found = []
     for backend in request.backends or bundle.backends:
-        has = [a.name for a in bundle.manifest.components if a.backend == backend]
+        has = [name for name, b in bundle.networks if b == backend]
         found += [(backend, name) for name in COMPONENTS if name in has]
         found += [(backend, PICTURE)] if is_whole(bundle, backend) else []
     return [pair for pair in found if not request.components or pair[1] in request.components]

@@ -23,14 +23,14 @@ def rounded(values: dict[str, Any]) -> dict[str, Any]:
 def identity(bundle: Bundle, backend: str, component: str) -> dict:
     """Which artifact a row is about; the picture is about all of a back end's."""
     m = bundle.manifest
-    artifacts = [a for a in m.components if a.backend == backend and component in (a.name, PICTURE)]
+    artifacts = [a for a in m.components if a.backend == backend and component in (a.network, PICTURE)]
     return {
         "model": m.model,
         "tier": m.tier,
         "width": m.width,
         "resolution": list(m.resolution),
         "bits": m.bits,
-        "bundle": str(bundle.root),
+        "bundle": str(bundle.folder),
         "component": component,
         "backend": backend,
         "form": artifacts[0].form if artifacts else None,

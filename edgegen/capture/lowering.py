@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgegen.capture.values import Axes, Row, Value, plain, refinement, reshaped
+from edgegen.capture.values import Atom, Axes, Row, Value, apart, plain, refinement, reshaped
 from edgegen.capture.writer import Writer
 from edgegen.rewrite.component import Form
 
+DIVISIONS = {torch.ops.aten.div.Tensor, torch.ops.aten.true_divide.Tensor}
 MAX_RANK = 4  # of the Neural Engine
 Handler = Callable[..., Any]
 HANDLERS: dict[Any, Handler] = {}
@@ -34,10 +35,11 @@ class Lowering:
         self.writer, self.form = writer, form
         self.split, self.fused = form.attention == "split", form.operations == "fused"
         self.unknown: list[str] = []  # operations done in their own layout
+        self.node: fx.Node | None = None  # what is being lowered
 
     def lower(self, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The values of a node."""
-        self.writer.doing = node.name
+        self.writer.doing, self.node = node.name, node
         handler = HANDLERS.get(node.target)
         if handler is None:
             return self.as_it_is(node, args, kwargs)
@@ -51,6 +53,11 @@ class Lowering:
         if isinstance(node.meta["val"], (tuple, list)):
             return [plain(self.writer.call(part, made, i), v.shape) for i, v in enumerate(node.meta["val"])]
         return plain(made, node.meta["val"].shape)
+
+    def is_divisor(self) -> bool:
+        """Whether all that reads the node being lowered divides by it."""
+        readers = list(self.node.users) if self.node is not None else []
+        return bool(readers) and all(user.target in DIVISIONS and user.args[1] is self.node for user in readers)
 
     # ---- layouts ----
 
@@ -113,6 +120,7 @@ class Lowering:
         values = list(values)
         rank = max(len(v.dims) for v in values)
         values = [v.with_dims(((),) * (rank - len(v.dims)) + v.dims) for v in values]
+        values = told_apart(values)
         dims: list[Row] = []
         for d in range(rank):
             self._unify(values, d)
@@ -206,6 +214,18 @@ class Lowering:
         held = value.held
         target = tuple(axis if any(a in held for a in axis) else () for axis in axes)
         return self.writer.moved(value, target)
+
+
+def told_apart(values: Sequence[Value]) -> list[Value]:
+    """Values of one rank in which no atom lies along one dimension of one and another dimension of another."""
+    places: dict[Atom, int] = {}
+    made = []
+    for value in values:
+        crossed = [a for d, row in enumerate(value.dims) for a in row if places.get(a, d) != d]
+        value = apart(value, crossed)
+        places |= {a: d for d, row in enumerate(value.dims) for a in row}
+        made.append(value)
+    return made
 
 
 def is_scattered(value: Value) -> bool:

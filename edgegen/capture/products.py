@@ -12,7 +12,7 @@ import torch.onnx.ops
 
 from edgegen.capture.elementwise import joint
 from edgegen.capture.lowering import Lowering, lowers
-from edgegen.capture.values import Axes, Row, Value, plain, row_of, size_of
+from edgegen.capture.values import Axes, Row, Value, apart, plain, row_of, size_of
 from edgegen.rewrite.attention import MASKED
 
 aten = torch.ops.aten
@@ -30,6 +30,7 @@ def matmul(low: Lowering, a: Value, b: Value) -> Value:
         return linear(low, a, Value(b.data.T, b.dims[::-1], b.axes[::-1]))
     rank = max(len(a.dims), len(b.dims))
     a, b = (v.with_dims(((),) * (rank - len(v.dims)) + v.dims) for v in (low.whole(a), low.whole(b)))
+    b = apart(b, set(a.dims[-2]) & set(b.dims[-1]))  # scores of tokens with themselves
     a_turned = a.with_dims((*a.dims[:-2], a.dims[-1], a.dims[-2]))  # (..., K, M): K lines up with b's
     (left, right), _ = low.unified([a_turned.with_dims((*a_turned.dims[:-1], ())), b.with_dims((*b.dims[:-1], ()))])
     k, m, n = left.dims[-2], a.dims[-1 - 1], b.dims[-1]

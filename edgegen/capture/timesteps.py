@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, fx
 
 from edgegen.capture.passes import MOVES, Graph, aten, is_end
-from edgegen.errors import EdgegenError
 
 WAVES = {aten.sin.default, aten.cos.default}
 PLAIN = MOVES | WAVES | {
@@ -27,7 +26,7 @@ MOST = 64  # elements of an input that can be a timestep
 
 @dataclass(frozen=True)
 class Sinusoids:
-    """An input that the host computes of another: `graph` does it; `definition` says it in numbers where it can."""
+    """An input that the host computes of another: `graph` does it; `definition` says it in numbers."""
 
     name: str
     source: str
@@ -49,7 +48,11 @@ def cut_sinusoids(graph: Graph, names: dict[fx.Node, str]) -> list[tuple[fx.Node
         ends = [n for n in inside if any(u not in inside for u in n.users) and has_wave(n)]
         for number, end in enumerate(ends):
             label = f"{name}_features" + (f"_{number}" if len(ends) > 1 else "")
-            made.append(cut_at(graph, source, end, name, label))
+            host = extracted(graph, source, end)
+            size = end.meta["val"].shape[-1]
+            definition = definition_of(host, source.meta["val"], size)
+            if definition:  # what a manifest cannot tell stays in the program
+                made.append((cut_at(graph, end, label), Sinusoids(label, name, host, size, definition)))
     graph.graph.eliminate_dead_code(is_impure_node=is_end)
     return made
 
@@ -69,16 +72,14 @@ def has_wave(node: fx.Node) -> bool:
     return node.target in WAVES or any(has_wave(n) for n in node.all_input_nodes)
 
 
-def cut_at(graph: Graph, source: fx.Node, end: fx.Node, name: str, label: str) -> tuple[fx.Node, Sinusoids]:
+def cut_at(graph: Graph, end: fx.Node, label: str) -> fx.Node:
     """One input in the place of a node."""
-    host = extracted(graph, source, end)
     last = [n for n in graph.graph.nodes if n.op == "placeholder"][-1]
     with graph.graph.inserting_after(last):
         made = graph.graph.placeholder(label)
     made.meta["val"] = end.meta["val"]
     end.replace_all_uses_with(made)
-    size = end.meta["val"].shape[-1]
-    return made, Sinusoids(label, name, host, size, definition_of(host, source.meta["val"], size))
+    return made
 
 
 def extracted(graph: Graph, source: fx.Node, end: fx.Node) -> fx.GraphModule:
@@ -121,9 +122,3 @@ def definition_of(host: fx.GraphModule, like: Tensor, size: int) -> dict:
         return {}
     sines = rates[half:] if order == "cos,sin" else rates[:half]
     return {"size": size, "order": order, "frequencies": [float(np.float32(f)) for f in sines]}
-
-
-def require_known(made: Sinusoids) -> None:
-    """Refuses features that no formula of the manifest gives."""
-    if not made.definition:
-        raise EdgegenError(f"{made.name} are not sines and cosines of {made.source} that a manifest can tell.")

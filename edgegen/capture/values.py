@@ -8,7 +8,7 @@ moved when an operation asks for other axes. An atom that no axis holds is repea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, fx
@@ -116,6 +116,12 @@ def reshaped(value: Value, shape: Sequence[int]) -> Value | None:
                 return None
         dims.append(tuple(row))
     return Value(value.data, tuple(dims), value.replaced(table).axes)
+
+
+def apart(value: Value, atoms: Iterable[Atom]) -> Value:
+    """The value with atoms of its own in the place of these: one tensor may lie along two dimensions of another."""
+    own = {atom for row in value.dims for atom in row}
+    return value.replaced({atom: (Atom(atom.size),) for atom in atoms if atom in own})
 
 
 def replace_(table: dict[Atom, Row], atom: Atom, row: Row) -> None:

@@ -48,7 +48,8 @@ def android(
 
     bundles = opened(bundle)
     check_bundles(ANDROID, bundles)
-    write(ANDROID, bundles, out, overwrite, as_json, {PREDICTIONS: app_predictions(bundles, ANDROID.backends)})
+    tiers = [tier for bundle in bundles for tier in bundle.tiers]
+    write(ANDROID, bundles, out, overwrite, as_json, {PREDICTIONS: app_predictions(tiers, ANDROID.backends)})
 
 
 def opened(folders: list[Path] | None) -> list[Bundle]:

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    tier: Annotated[str, typer.Option(metavar="NAME", help="A tier (edgegen tiers), or a .toml file.")] = "low-android",
+    tier: Annotated[
+        str, typer.Option(metavar="NAME", help="A tier (edgegen tiers), a .toml file, or several: one bundle.")
+    ] = "low-android",
     backend: BackendList = "",
     checkpoint: CheckpointFolder = None,
     preset: Preset = "",
@@ -60,30 +62,40 @@ def export(
         ),
     ] = None,
     tune_steps: Annotated[int, typer.Option(metavar="N", help="With --bits: steps of tuning.")] = 2000,
+    chunks: Annotated[
+        int | None, typer.Option(metavar="N", help="Core ML: the transformer in N programs, of about the same size.")
+    ] = None,
+    chunk_mib: Annotated[
+        int | None, typer.Option(metavar="M", help="... in as few as have M MiB of weights or less each.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>/<tier>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle when the new one is whole.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted export finished.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written and how large.")] = False,
     as_json: Json = False,
 ) -> None:
     """Slices, rewrites and writes a model for phones, checks every file against PyTorch and draws a sample."""
     from edgegen import api, show
 
-    console, chosen = show.console(), api.load_tier(tier)
+    console, tiers = show.console(), [api.load_tier(name) for name in split(tier) or [tier]]
     foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        if dry_run or preset:
-            raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
-        shared = {"tier": chosen, "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
+        if dry_run or preset or resume or chunks is not None or chunk_mib is not None:
+            told = "--dry-run, --preset, --resume, --chunks and --chunk-mib go with our own checkpoints."
+            raise InputError(told, "Leave them out.")
+        if len(tiers) > 1:
+            raise InputError("several tiers go with our own checkpoints.", "Name one.")
+        shared = {"tier": tiers[0], "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
         return export_foreign(console, foreign, checkpoint, components, resolution, shared, as_json)
     foreign.refuse_with_ours()
     opened = open_checkpoint(checkpoint, preset)
     pixels = parse_resolution(resolution)
-    what = (opened, chosen, split(backend), split(components), pixels, out, overwrite)
+    what = (opened, tiers, split(backend), split(components), pixels, out, overwrite)
     if dry_run:
-        return show_dry_run(api.plan_export(*what), bits, as_json)
+        return show_dry_run(api.plan_export(*what, chunks=chunks, chunk_mib=chunk_mib), bits, as_json)
     try:
         with show.Progress(console) as progress:
-            result = api.export_bundle(*what, bits, tune_steps, progress)
+            result = api.export_bundle(*what, bits, tune_steps, resume, progress, chunks, chunk_mib)
     except VerificationError as error:
         if error.kept and not as_json:
             show_result(show.results(), error.kept)
@@ -106,23 +118,14 @@ def show_dry_run(plan: Plan, bits: float | None, as_json: bool) -> None:
 def show_result(to: Console, result: Result) -> None:
     """The table of an export, and what to type next."""
     plan = result.plan
-    rows = []
-    for artifact, count in zip(result.artifacts, result.operations, strict=True):
-        row = result.row(artifact.name, artifact.backend)
-        rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", f"{count:,}", *decibels(row)))
-    rows += [(row.component, row.backend, "", "", *decibels(row)) for row in result.rows if row.component == "picture"]
-    to.print(
-        table(
-            ("component", "back end", ">bytes", ">operations", ">PSNR", ">floor"),
-            rows,
-            f"{plan.checkpoint.config.name}, tier {plan.tier.name}, width {plan.tier.width:g}, "
-            f"{plan.resolution[0]}x{plan.resolution[1]}",
-        )
-    )
+    for each in (result, *result.others):
+        show_tier(to, each)
     if plan.checkpoint.is_random:
         to.print("[yellow]Random weights: the pictures mean nothing.[/]")
     to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
     to.print(f"Bundle: {escape(str(plan.out))}", soft_wrap=True)
+    for other in result.others:
+        to.print(f"Tier {other.plan.tier.name}: {escape(str(plan.out / other.plan.inside))}", soft_wrap=True)
     if result.sample:
         to.print(f"Sample: {escape(str(result.sample))}", soft_wrap=True)
         words = ["edgegen", "generate", plan.checkpoint.config.prompts[0], "--bundle", str(plan.out)]
@@ -131,9 +134,36 @@ def show_result(to: Console, result: Result) -> None:
     to.print(f"Next: [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
+def show_tier(to: Console, result: Result) -> None:
+    """The table of one tier: its own artifacts and its pictures."""
+    plan, rows = result.plan, []
+    for artifact, count in zip(result.artifacts, result.operations, strict=True):
+        row = result.row(artifact.name, artifact.backend)
+        rows.append((artifact.name, artifact.backend, f"{artifact.bytes:,}", f"{count:,}", *decibels(row)))
+    in_chunks = {(a.network, a.backend) for a in result.artifacts} - {(a.name, a.backend) for a in result.artifacts}
+    rows += [
+        (row.component, row.backend, "", "", *decibels(row))
+        for row in result.rows
+        if row.component == "picture" or (row.component, row.backend) in in_chunks
+    ]
+    to.print(
+        table(
+            ("component", "back end", ">bytes", ">operations", ">PSNR", ">floor"),
+            rows,
+            f"{plan.checkpoint.config.name}, tier {plan.tier.name}, width {plan.tier.width:g}, "
+            f"{plan.resolution[0]}x{plan.resolution[1]}",
+        )
+    )
+
+
 def show_plan(to: Console, plan: Plan) -> None:
     """A dry run: everything here is predicted."""
-    rows = [(part.component, part.backend, f"{part.parameters:,}", size(part.bytes)) for part in plan.parts]
+    rows = [
+        (f"{each.inside}/{name}".lstrip("/"), part.backend, f"{parameters:,}", size(count))
+        for each in (plan, *plan.others)
+        for part in each.parts
+        for name, parameters, count in part.programs
+    ]
     to.print(
         table(
             ("component", "back end", ">parameters", ">size, predicted"),

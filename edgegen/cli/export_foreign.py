@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,7 @@ Module = Annotated[
 ]
 Inputs = Annotated[str, typer.Option(metavar="A=1x4x8x8,B=1:int64", help="With --module: example inputs, random.")]
 Constant = Annotated[str, typer.Option(metavar="A,B", help="With --module: inputs that become part of the program.")]
-Tokens = Annotated[int, typer.Option(metavar="N", help="Text tokens of a diffusers folder; default: the family's.")]
+Tokens = Annotated[int, typer.Option(metavar="N", help="With a diffusers folder: its max_sequence_length; default: its own.")]
 Lora = Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA safetensors to merge into the transformer.")]
 LoraScale = Annotated[float, typer.Option(metavar="S", help="With --lora: its strength.")]
 
@@ -81,6 +82,13 @@ def show_foreign(to: Console, result: ForeignResult) -> None:
         )
     heads = ("component", "back end", ">bytes", ">moves", "without a layout", ">PSNR", ">floor")
     to.print(table(heads, rows, f"{result.model}, tier {result.tier.name}"))
+    for name, told in result.left_out.items():
+        to.print(
+            f"[yellow]Left out:[/] {name} ({told['class']}), {size(told['bytes'])} of weights; an app of this tier may "
+            f"hold {size(told['limit_bytes'])}. --components takes it all the same.",
+            soft_wrap=True,
+        )
     to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
     to.print(f"Bundle: {escape(str(result.out))}", soft_wrap=True)
-    to.print(f"Next: [bold]edgegen verify {escape(str(result.out))}[/]", soft_wrap=True)
+    drawn = "generate 'a red fox in the snow' --bundle" if result.is_pipeline else "verify"
+    to.print(f"Next: [bold]edgegen {drawn} {escape(shlex.quote(str(result.out)))}[/]", soft_wrap=True)

@@ -11,6 +11,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgegen.cli.app import app_app
 from edgegen.cli.bench import bench
@@ -27,13 +28,30 @@ from edgegen.cli.recommend import recommend
 from edgegen.cli.tiers import tiers
 from edgegen.cli.train import train_app
 from edgegen.cli.verify import verify
-from edgegen.errors import InputError
+from edgegen.errors import InputError, Interrupted
 from edgegen.failures import expected
 from edgegen.process import apart, crash
 from edgegen.streams import repair_
 
+
+class Commands(TyperGroup):
+    """The commands; an interruption is told like an error, which typer alone would not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted.", notes(error)) from None
+
+
+def notes(error: BaseException) -> str:
+    """What was added to an error on its way."""
+    return " ".join(getattr(error, "__notes__", ()))
+
+
 app = typer.Typer(
     name="edgegen",
+    cls=Commands,
     help="Puts a trained text-to-image transformer on a phone: slice, rewrite, export, verify, draw.",
     epilog="Start with: edgegen export --tier low-android",
     no_args_is_help=True,
@@ -120,7 +138,7 @@ def run(arguments: list[str]) -> int:
         code = app(args=arguments, prog_name="edgegen", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         print_error("interrupted.", "", 130, as_json)
         return 130
     except Exception as error:
@@ -131,7 +149,7 @@ def run(arguments: list[str]) -> int:
         found = expected(error)
         if found is None:
             raise
-        print_error(found.message, found.remedy, found.exit_code, as_json)
+        print_error(found.message, f"{found.remedy} {notes(error)}".strip(), found.exit_code, as_json)
         return found.exit_code
 
 

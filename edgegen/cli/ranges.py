@@ -30,8 +30,9 @@ def ranges(
     from edgegen.foreign.ranges import measure_ranges
     from edgegen.foreign.sources import Size, open_sources
 
-    sources = open_sources(checkpoint, Size(*(parse_resolution(resolution) or (512, 512)), tokens), split(components))
-    found = {source.name: measure_ranges(source) for source in sources}
+    size = Size(*(parse_resolution(resolution) or (512, 512)), tokens)
+    opened = open_sources(checkpoint, size, split(components))
+    found = {source.name: measure_ranges(source) for source in opened.sources}
     if as_json:
         show.print_json({name: [r.to_dict() for r in rows] for name, rows in found.items()})
     else:

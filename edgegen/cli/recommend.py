@@ -63,7 +63,8 @@ def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset:
     if sum(map(bool, (bundle, checkpoint, preset))) > 1:
         raise InputError("--bundle, --checkpoint and --preset exclude each other.", "Give one of them.")
     if bundle:
-        return work.options_of_bundle(load_bundle(bundle), device, report)
+        tiers = load_bundle(bundle).tiers
+        return [option for tier in tiers for option in work.options_of_bundle(tier, device, report)]
     config = preset_config(preset) if preset else load_checkpoint(checkpoint or bundled_folder()).config
     return work.options_of_config(config, list_tiers(), device, report)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgegen.emit.coreml_convert import convert, half_specs
-from edgegen.emit.coreml_stamp import save_stamped
+from edgegen.emit.coreml_stamp import Templates, save_stamped
+from edgegen.emit.lean import lean_capture
 from edgegen.emit.mlpackage import settle_
 from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
-from edgegen.emit.provenance import brief_provenance
 from edgegen.errors import InputError
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -39,16 +40,33 @@ def write(
     operations as a result (coreml_stamp.py). With `precision` float32 everything is that, which the Neural Engine
     does not run.
     """
+    for _ in write_all([component], [path], target, weights, precision):
+        pass
+
+
+def write_all(
+    components: Sequence[Component],
+    paths: Sequence[Path],
+    target: str = "iOS17",
+    weights: StoredWeights | None = None,
+    precision: str = "float16",
+) -> Iterator[Path]:
+    """Writes components as `write` does each, and yields each path when it is whole; a segment that several have is
+    converted once.
+    """
     if target not in TARGETS:
         raise InputError(f"Core ML target {target!r} is not one of {', '.join(TARGETS)}.")
     check(weights or {}, target)
-    description = f"edgegen {component.name}, {component.form} form"
-    with quiet(), brief_provenance():
-        if component.segments and precision == "float16":
-            save_stamped(component, path, target, weights or {}, description)
-        else:
-            save_whole(component, path, target, weights or {}, description, precision)
-        settle_(path)
+    templates = Templates(target)
+    for component, path in zip(components, paths, strict=True):
+        description = f"edgegen {component.name}, {component.form} form"
+        with quiet(), lean_capture():
+            if component.segments and precision == "float16":
+                save_stamped(component, path, templates, weights or {}, description)
+            else:
+                save_whole(component, path, target, weights or {}, description, precision)
+            settle_(path)
+        yield path
 
 
 def save_whole(

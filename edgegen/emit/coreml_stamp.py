@@ -152,12 +152,14 @@ def check_values(name: str, values: np.ndarray, stored: Any) -> None:
         raise EdgegenError(f"the weight {name} is not its quantized form.", "This is a bug of edgegen.")
 
 
-def save_stamped(component: Component, path: Path, target: str, weights: StoredWeights, description: str) -> None:
+def save_stamped(
+    component: Component, path: Path, templates: Templates, weights: StoredWeights, description: str
+) -> None:
     """Writes a component in segments as an .mlpackage."""
     from coremltools.models.utils import _create_mlpackage
 
     with tempfile.TemporaryDirectory() as folder:
-        model = stamped(component.segments, component.inputs, component.outputs, Templates(target), weights, folder)
+        model = stamped(component.segments, component.inputs, component.outputs, templates, weights, folder)
         model.description.metadata.shortDescription = description
         _create_mlpackage(model, folder, str(path))
 

@@ -2,15 +2,18 @@
 
 A palette becomes `lut_to_dense` of int8 centroids, then `blockwise_shift_scale` by the palette's one scale: the form
 of Apple's own palettizer. A scale that float16 does not hold goes into the table instead, rounded as Core ML's is.
-Integers become `blockwise_shift_scale` with a scale an output, int4 a scale a group of inputs.
+Integers become `blockwise_shift_scale` with a scale an output, int4 a scale a group of inputs. Beside them, constants
+of no more than four values, such as the quarter turns of rotary positions, become palettes without loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgegen.emit.coreai_constant import array_of, constant
 from edgegen.errors import EdgegenError, InputError
@@ -19,7 +22,10 @@ from edgegen.quantize.palette import Palette, pack
 from edgegen.quantize.stored import StoredWeight, StoredWeights
 
 LUT_BITS = (1, 2, 4, 6, 8)
+UNNAMED = "-"  # the file of a location without one
 WEIGHT = "edgegen.weight"  # marks a constant with the name of its parameter until the program is saved
+FEW_BITS = 2  # of an index into the values of a constant that has few
+LEAST = 1024  # numbers of such a constant: a smaller one saves less than its palette takes
 KINDS = {"int8": "si8", "float16": "f16", "float32": "f32"}
 
 
@@ -49,6 +55,8 @@ def store_(program: Any, weights: StoredWeights, precision: str) -> None:
     with module.context:
         for name, op in marked.items():
             replace_(op, name, weights.get(name), precision)
+        for op in constants(module, precision) if weights else ():
+            pack_few_(op, precision)
 
 
 def operations(module: Any) -> Iterator[Any]:
@@ -71,6 +79,40 @@ def replace_(op: Any, name: str, weight: StoredWeight | None, precision: str) ->
             check_values(name, op, weight, precision)
             made = unfolding(weight, tuple(op.results[0].type.shape), precision)
     op.results[0].replace_all_uses_with(made)
+    op.operation.erase()
+
+
+def constants(module: Any, precision: str) -> list[Any]:
+    """The float constants without a name that are large enough to pack."""
+    found = [op for op in operations(module) if op.operation.name == "coreai.constant" and is_unnamed(op)]
+    return [op for op in found if is_large(op.results[0].type, KINDS[precision])]
+
+
+def is_unnamed(op: Any) -> bool:
+    """Whether a constant is no parameter of ours."""
+    from coreai.authoring import DebugInfo
+
+    return DebugInfo._from_mlir(op.location).filename in (None, "", UNNAMED)
+
+
+def is_large(tensor: Any, kind: str) -> bool:
+    """Whether a type is of floats, and of numbers that are worth packing."""
+    return str(tensor.element_type) == kind and math.prod(tensor.shape) >= LEAST
+
+
+def pack_few_(op: Any, precision: str) -> None:
+    """A constant of few values becomes a palette of just those; others stay."""
+    from coreai._compiler.ir import InsertionPoint
+
+    dense = array_of(op)
+    values, indices = np.unique(dense, return_inverse=True)
+    if values.size > 2**FEW_BITS:
+        return
+    table = np.pad(values, (0, 2**FEW_BITS - values.size), "edge")
+    packed = pack(torch.from_numpy(indices.astype(np.uint8)), FEW_BITS)
+    with InsertionPoint(op), op.location:
+        palette = Palette(torch.from_numpy(table), None, packed, FEW_BITS, dense.shape)
+        op.results[0].replace_all_uses_with(looked_up(palette, table, dense.shape))
     op.operation.erase()
 
 

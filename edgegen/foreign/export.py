@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from edgegen.foreign.source import Source
 from edgegen.manifest import ForeignManifest
 from edgegen.meter import Meter, Stage
 from edgegen.pipeline.artifact import open_artifact
+from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import Form
@@ -61,10 +62,16 @@ class ForeignResult:
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...]
     networks: dict[str, Any]
+    left_out: Mapping[str, Any] = field(default_factory=dict)  # text encoders too large for the tier: class, bytes
 
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether the bundle can draw."""
+        return (self.out / PIPELINE_FOLDER).is_dir()
 
     @property
     def peak_bytes(self) -> int:
@@ -88,6 +95,7 @@ class ForeignResult:
             "components": components,
             "verify": [asdict(row) for row in self.rows],
             "networks": self.networks,
+            "left_out": dict(self.left_out),
             "seconds": round(self.seconds, 1),
             "peak_bytes": self.peak_bytes,
             "stages": [asdict(stage) for stage in self.stages],
@@ -113,14 +121,15 @@ def export_sources(
     bits: float | None = None,
     folder: Path | None = None,
     resolution: tuple[int, int] = (0, 0),
+    pipeline: Mapping[str, Any] | None = None,
     report: Report = lambda line: None,
 ) -> ForeignResult:
     """A bundle of foreign networks; one that fails verification leaves nothing and raises VerificationError.
 
     bits: palettize the transformer, or a lone network, to so many a weight on average. folder: of a pipeline, whose
-    schedulers and tokenizers the bundle then holds.
+    schedulers and tokenizers the bundle then holds. pipeline: what else its manifest says, see `open_sources`.
     """
-    chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.default_backends)]
+    chosen = targets_of(tier, backends)
     out = out or Path("out") / model / tier.name
     meter, artifacts, rows, networks = Meter(), [], [], {}
     with new_folder(out, MANIFEST, overwrite) as root:
@@ -130,9 +139,10 @@ def export_sources(
             report(f"recording the {source.name}")
             with meter.stage(f"record {source.name}"):
                 recorded = record(source)
-            weights: StoredWeights = {}
+            weights: StoredWeights = source.palettes
             palettes = None
             if bits is not None and source.name in (MAIN, sources[0].name if len(sources) == 1 else MAIN):
+                refuse_twice(source)
                 report(f"palettizing the {source.name}")
                 with meter.stage(f"palettize {source.name}"):
                     palettes = palettize_recorded(recorded, bits)
@@ -153,11 +163,25 @@ def export_sources(
         if folder is not None:
             copy_data(folder, root)
         kind = "pipeline" if (root / PIPELINE_FOLDER).is_dir() else "network"
-        details = {"kind": kind, "networks": networks}
+        details = {"kind": kind, "networks": networks, **(pipeline or {})}
         write_manifest(
             root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
         )
-    return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks)
+    return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks, (pipeline or {}).get("left_out", {}))
+
+
+def targets_of(tier: Tier, backends: Sequence[str]) -> list[BackendTarget]:
+    """The targets of the back ends named, the tier's own if none; one that cannot be written here is an InputError."""
+    chosen = [tier.backend(name) for name in (tuple(dict.fromkeys(backends)) or tier.default_backends)]
+    for target in chosen:
+        find_backend(target.name).check({}, target)
+    return chosen
+
+
+def refuse_twice(source: Source) -> None:
+    """Weights are palettized once, from their own values."""
+    if source.palettes:
+        raise InputError(f"the {source.name} is already quantized.", "Leave --bits out.")
 
 
 def record(source: Source) -> Recorded:
@@ -279,9 +303,10 @@ def foreign_manifest(
 ) -> ForeignManifest:
     """A manifest of format 2: `pipeline` says what the fields for our own networks cannot."""
     floors = {t.name: t.floor_db for t in targets}
+    quantized = [source.name for source in sources if source.palettes]
     if bits is not None:
-        name = MAIN if len(sources) > 1 else sources[0].name
-        floors |= {f"{t.name}/{name}": t.floor_of_quantized_db for t in targets}
+        quantized.append(MAIN if len(sources) > 1 else sources[0].name)
+    floors |= {f"{t.name}/{name}": t.floor_of_quantized_db for t in targets for name in quantized}
     return ForeignManifest(
         model=model,
         tier=tier.name,
@@ -291,7 +316,7 @@ def foreign_manifest(
         sigmas=(),
         shift=1.0,
         guidance=1.0,
-        bits=FLOAT_BITS if bits is None else bits,
+        bits=stored_bits(sources) if bits is None else bits,
         latent_shape=(),
         timestep_features={"size": 0},
         tokenizer=(),
@@ -302,6 +327,12 @@ def foreign_manifest(
         components=artifacts,
         pipeline=pipeline,
     )
+
+
+def stored_bits(sources: Sequence[Source]) -> float:
+    """Bits a palettized weight on average, of palettes that the sources came with."""
+    palettes = {f"{source.name}.{name}": p for source in sources for name, p in source.palettes.items()}
+    return average_bits(palettes) if palettes else FLOAT_BITS
 
 
 def export_module(

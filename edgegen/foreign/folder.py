@@ -20,6 +20,7 @@ from torch import nn
 
 from edgegen.errors import InputError
 from edgegen.model.states import pickle_error
+from edgegen.quiet import quietly
 from edgegen.strict_json import read_json
 
 LIBRARIES = ("diffusers", "transformers")
@@ -112,16 +113,7 @@ def read_part(name: str, folder: Path, library: str = "", class_name: str = "") 
 
 def check_weights(folder: Path) -> None:
     """Refuses weights that are missing, pickled, or of a type that is no plain number."""
-    files = sorted(folder.glob("*.safetensors"))
-    index = next(iter(sorted(folder.glob(f"*{INDEX}"))), None)
-    if index is not None:
-        shards = set(read_object(index).get("weight_map", {}).values())
-        missing = sorted(shard for shard in shards if not (folder / str(shard)).is_file())
-        if missing or not shards:
-            raise InputError(
-                f"{index} names {', '.join(missing[:LISTED]) or 'no file'}, which is not there.", "Copy every shard."
-            )
-        files = [folder / str(shard) for shard in sorted(shards)]
+    files = weight_files(folder)
     if not files:
         for pattern, refuse in (
             ("*.gguf", gguf_error),
@@ -136,31 +128,50 @@ def check_weights(folder: Path) -> None:
         check_types(path)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a folder: all, or those its index names; one that is not there is an error."""
+    index = next(iter(sorted(folder.glob(f"*{INDEX}"))), None)
+    if index is None:
+        return sorted(folder.glob("*.safetensors"))
+    shards = set(read_object(index).get("weight_map", {}).values())
+    missing = sorted(str(shard) for shard in shards if not (folder / str(shard)).is_file())
+    if missing or not shards:
+        raise InputError(
+            f"{index} names {', '.join(missing[:LISTED]) or 'no file'}, which is not there.", "Copy every shard."
+        )
+    return [folder / str(shard) for shard in sorted(shards)]
+
+
 def gguf_error(path: Path) -> InputError:
     return InputError(f"{path} holds gguf weights, which are quantized.", "Give the original safetensors.")
 
 
 def check_types(path: Path) -> None:
     """Refuses a safetensors file with fp8 or other types than plain numbers; only the header is read."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(HEADER_LIMIT, path.stat().st_size):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-            kinds = {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-            if path.stat().st_size < 8 + length + end:
-                raise ValueError("it is cut short")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Copy it again from where it was made.") from None
-    strange = {name: kind for name, kind in kinds.items() if kind not in PLAIN}
+    strange = {name: e["dtype"] for name, e in read_header(path).items() if e["dtype"] not in PLAIN}
     if strange:
         name, kind = next(iter(strange.items()))
         raise InputError(
             f"{path}: {name} is {kind}, as are {len(strange) - 1} others; fp8 and packed weights are not read.",
             "Give the fp32, fp16 or bf16 weights.",
         )
+
+
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """What a safetensors file says of its tensors: {name: {dtype, shape, data_offsets}}; one cut short is refused."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(HEADER_LIMIT, path.stat().st_size):
+                raise ValueError("its header is longer than the file")
+            header = {n: e for n, e in json.loads(file.read(length)).items() if n != "__metadata__"}
+            whole = [(entry["dtype"], [int(n) for n in entry["shape"]]) for entry in header.values()]
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            if path.stat().st_size < 8 + length + end or len(whole) < len(header):
+                raise ValueError("it is cut short")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+        raise InputError(f"{path} cannot be read: {error}.", "Copy it again from where it was made.") from None
+    return header
 
 
 def import_library(name: str) -> ModuleType:
@@ -185,9 +196,8 @@ def load_part(part: Part) -> nn.Module:
     variant = {} if not variants(part.folder) else {"variant": variants(part.folder)[0]}
     dtype = {"torch_dtype" if part.library == "diffusers" else "dtype": torch.float32}
     try:
-        module, info = kind.from_pretrained(
-            str(part.folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **variant, **dtype
-        )
+        settings = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        module, info = quietly(lambda: kind.from_pretrained(str(part.folder), **settings, **variant, **dtype))
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise InputError(

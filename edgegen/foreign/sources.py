@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edgegen.errors import InputError, unknown
 from edgegen.files import digest
+from edgegen.foreign.encoding import Encoding, adopt_, random_inputs, seen_inputs, told_reads
 from edgegen.foreign.families.family import Request
 from edgegen.foreign.families.guess import guessed_inputs
 from edgegen.foreign.families.registry import family_of
-from edgegen.foreign.folder import Part, list_parts, load_part
+from edgegen.foreign.fitting import too_large
+from edgegen.foreign.folder import PIPELINE, Part, list_parts, load_part
 from edgegen.foreign.lora import merge_lora_, read_lora
-from edgegen.foreign.source import Source
+from edgegen.foreign.observe import Seen, observe
+from edgegen.foreign.source import Source, varied
+from edgegen.foreign.stored_palettes import read_palettes
+from edgegen.target import Tier
 
 AUTOENCODERS = ("Autoencoder", "VQModel")
 TOKENS = 77  # of a text encoder whose family says nothing
@@ -26,7 +29,7 @@ TOKENS = 77  # of a text encoder whose family says nothing
 
 @dataclass(frozen=True)
 class Size:
-    """What a program is made for: pixels, and text tokens (the family's own if 0)."""
+    """What a program is made for: pixels, and text tokens (what a pipeline calls max_sequence_length; its own if 0)."""
 
     width: int
     height: int
@@ -39,9 +42,7 @@ class Decoding(nn.Module):
     def __init__(self, autoencoder: Any):
         super().__init__()
         self.__dict__["autoencoder"] = autoencoder  # not registered: names stay the checkpoint's
-        for name, child in autoencoder.named_children():
-            if name not in ("encoder", "quant_conv"):
-                self.add_module(name, child)
+        adopt_(self, autoencoder, without=("encoder", "quant_conv"))
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.autoencoder.decode(latent, return_dict=False)[0]
@@ -55,18 +56,39 @@ class Lora:
     scale: float = 1.0
 
 
-def open_sources(folder: Path, size: Size, names: Sequence[str] = (), lora: Lora | None = None) -> list[Source]:
-    """Every network of a folder that a phone needs, or those named; encoders of pictures are left out."""
+@dataclass(frozen=True)
+class Opened:
+    """The networks of a folder that an export takes, and what the manifest says of their pipeline."""
+
+    sources: list[Source]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def open_sources(
+    folder: Path,
+    size: Size,
+    names: Sequence[str] = (),
+    lora: Lora | None = None,
+    tier: Tier | None = None,
+    backends: Sequence[str] = (),
+) -> Opened:
+    """Every network of a folder that a phone needs, or those named; encoders of pictures are left out.
+
+    tier, backends: text encoders that are larger than an app of the tier may hold are left out too, unless named.
+    """
     parts = {part.name: part for part in list_parts(folder)}
     for name in names:
         if name not in parts:
             raise unknown("network", name, tuple(parts))
-    transformer = next((p for p in parts.values() if kind_of(p) == "transformer"), None)
-    family = family_of(transformer.class_name) if transformer else None
-    length = size.tokens or (family.text_length if family else TOKENS)
     chosen = [part for name, part in parts.items() if (not names or name in names) and kind_of(part) != "other"]
+    texts = [part for part in chosen if kind_of(part) == "text"]
+    left = too_large(texts, tier, backends or tier.default_backends) if tier and not names else {}
+    chosen = [part for part in chosen if part.name not in left]
     if not chosen:
         raise InputError(f"{folder} holds no network that is deployed.", f"It has: {', '.join(parts)}.")
+    seen = observe(folder, (size.width, size.height), size.tokens) if texts and (folder / PIPELINE).is_file() else {}
+    transformer = next((p for p in parts.values() if kind_of(p) == "transformer"), None)
+    length = text_length(transformer, seen, size)
     scale = compression(parts.values())
     tensors = read_lora(lora.path) if lora else {}
     made = []
@@ -74,8 +96,23 @@ def open_sources(folder: Path, size: Size, names: Sequence[str] = (), lora: Lora
         module = load_part(part)
         if lora and kind_of(part) == "transformer":
             merge_lora_(module, tensors, lora.scale)
-        made.append(source_of(part, module, Request(size.height // scale, size.width // scale, length)))
-    return made
+        ask = Request(size.height // scale, size.width // scale, length)
+        made.append(source_of(part, module, ask, seen.get(part.name)))
+    family = family_of(transformer.class_name) if transformer else None
+    optional = list(family.optional) if family else []
+    return Opened(made, {"max_sequence_length": size.tokens, "left_out": left, "optional": optional})
+
+
+def text_length(transformer: Part | None, seen: Mapping[str, Seen], size: Size) -> int:
+    """Text tokens of a transformer: as its pipeline was seen to give them, else as asked, else its family's own."""
+    if transformer is None:
+        return size.tokens or TOKENS
+    calls = seen[transformer.name].calls if transformer.name in seen else ()
+    text = calls[0].get("encoder_hidden_states") if calls else None
+    if isinstance(text, Tensor):
+        return text.shape[1]
+    family = family_of(transformer.class_name)
+    return size.tokens or (family.text_length if family else TOKENS)
 
 
 def kind_of(part: Part) -> str:
@@ -109,59 +146,61 @@ def compression(parts: Any) -> int:
     return 8
 
 
-def source_of(part: Part, module: Any, ask: Request) -> Source:
-    """A loaded part with inputs."""
+def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -> Source:
+    """A loaded part with inputs; `seen` is what its pipeline gives it."""
     make = {"transformer": transformer_inputs, "decoder": decoder_inputs, "text": text_inputs}[kind_of(part)]
-    inputs, constant, details = make(part, module, ask)
+    inputs, constant, details = make(part, module, ask, seen)
+    palettes = read_palettes(part, module)
     if kind_of(part) == "decoder":
         module = Decoding(module)
+    elif kind_of(part) == "text" and seen is not None:
+        module = Encoding(module, seen.reads)
     origin = {
         "kind": "diffusers",
         "name": part.folder.name,
         "class": part.class_name,
         "sha256": digest(part.folder / "config.json")[0],
     }
-    return Source(part.name, module, inputs(0), origin, constant, inputs, details)
+    return Source(part.name, module, inputs(0), origin, constant, inputs, details, palettes)
 
 
-Made = tuple[Callable[[int], dict[str, Any]], tuple[str, ...], dict[str, Any]]
+Made = tuple[Callable[[int], Mapping[str, Any]], tuple[str, ...], dict[str, Any]]
 
 
 def with_seed(ask: Request, seed: int) -> Request:
     return Request(ask.height, ask.width, ask.tokens, seed)
 
 
-def transformer_inputs(part: Part, module: nn.Module, ask: Request) -> Made:
+def transformer_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
     config, family = dict(module.config), family_of(part.class_name)
+    if family is None and seen is not None:
+        return (lambda seed: varied(seen.calls[0], seed)), (), {"family": ""}
     if family is None:
         return (lambda seed: guessed_inputs(module, config, with_seed(ask, seed))), (), {"family": ""}
     return (lambda seed: family.inputs(config, with_seed(ask, seed))), family.constant, family.to_dict()
 
 
-def decoder_inputs(part: Part, module: nn.Module, ask: Request) -> Made:
-    """Latents as the autoencoder's own decode takes them; the manifest tells the scale and shift before it."""
+def decoder_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
+    """Latents as large as a pipeline gives them to decode; the manifest tells the scale and shift before it."""
     config = dict(module.config)
     channels = config.get("latent_channels") or config.get("z_dim") or 4
     frames = (1,) if "QwenImage" in part.class_name or "Wan" in part.class_name else ()
     keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     details = {key: config[key] for key in keys if config.get(key) is not None}
-    return (
-        (lambda seed: {"latent": with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)}),
-        (),
-        details,
-    )
-
-
-def text_inputs(part: Part, module: nn.Module, ask: Request) -> Made:
-    """Token ids and a mask, cut at another length for each seed."""
-    size = int(getattr(module.config, "vocab_size", None) or module.config.text_config.vocab_size)
-    length = min(ask.tokens, int(getattr(module.config, "max_position_embeddings", ask.tokens) or ask.tokens))
-    takes_cache = "use_cache" in inspect.signature(module.forward).parameters
+    scale, shift = details.get("scaling_factor") or 1.0, details.get("shift_factor") or 0.0
 
     def inputs(seed: int) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(seed)
-        made: dict[str, Any] = {"input_ids": torch.randint(0, size, (1, length), generator=generator)}
-        made["attention_mask"] = Request(1, 1, length, seed).mask()
-        return made | ({"use_cache": False} if takes_cache else {})
+        noise = with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)
+        return {"latent": noise / scale + shift}
 
-    return inputs, (), {"tokens": length}
+    return inputs, (), details
+
+
+def text_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
+    """Prompts as the pipeline was seen to give them; random tokens for an encoder on its own."""
+    if seen is not None:
+        ids = seen.calls[0].get("input_ids")
+        length = ids.shape[1] if isinstance(ids, Tensor) else 0
+        return seen_inputs(module, seen), (), {"tokens": length, "reads": told_reads(seen)}
+    length = min(ask.tokens, int(getattr(module.config, "max_position_embeddings", ask.tokens) or ask.tokens))
+    return random_inputs(module, length), (), {"tokens": length}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -119,6 +119,17 @@ class Program:
         used = {name for operation in self.operations for name in operation.inputs}
         return {name: tensor for name, tensor in self.tensors.items() if tensor.is_weight and name in used}
 
+    def renamed(self, prefix: str, kept: Collection[str]) -> Program:
+        """The same with other names for its values, but for those `kept`."""
+
+        def name(old: str) -> str:
+            return old if old in kept else f"{prefix}{old}"
+
+        operations = tuple(
+            replace(o, inputs=tuple(map(name, o.inputs)), outputs=tuple(map(name, o.outputs))) for o in self.operations
+        )
+        return replace(self, operations=operations, tensors={name(n): tensor for n, tensor in self.tensors.items()})
+
     @cached_property
     def totals(self) -> Totals:
         weights, scores, moved = self.weights.values(), Counter[int](), 0
@@ -140,6 +151,26 @@ class Program:
             scores=tuple(sorted((size, elements) for size, elements in scores.items() if elements)),
             dispatches=sum(operation.type not in VIEWS for operation in self.operations),
         )
+
+
+def joined(programs: Sequence[Program]) -> Program:
+    """Programs that run in order, each reading by name what those before it gave, as one."""
+    if len(programs) == 1:
+        return programs[0]
+    given = {name for program in programs for name in (*program.inputs, *program.outputs)}
+    apart = [program.renamed(f"{number}/", given) for number, program in enumerate(programs)]
+    made = {name for program in programs for name in program.outputs}
+    counts: Counter[str] = Counter()
+    for program in programs:
+        counts.update(program.counts)
+    return Program(
+        tuple(operation for program in apart for operation in program.operations),
+        {name: tensor for program in apart for name, tensor in program.tensors.items()},
+        tuple(dict.fromkeys(name for program in programs for name in program.inputs if name not in made)),
+        programs[-1].outputs,
+        dict(counts.most_common()),
+        sum(program.parameters for program in programs),
+    )
 
 
 class Builder:

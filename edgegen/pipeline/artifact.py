@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from edgegen.callbacks import ArrayFunction
 from edgegen.errors import EdgegenError, InputError, shortened
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import TensorSpec
+
+Watch = Callable[[Artifact, dict[str, np.ndarray]], None]
 
 
 def open_component(
@@ -53,6 +55,36 @@ def artifact_errors(path: Path, what: str) -> Iterator[None]:
 def open_artifact(bundle: Bundle, artifact: Artifact, native: bool = False) -> ArrayFunction:
     """Opens a component of a bundle."""
     return open_component(artifact.backend, bundle.path(artifact), artifact.inputs, artifact.outputs, native)
+
+
+class Chain:
+    """Programs that run in order, each given inputs of the network and what those before it gave, by name. A value is
+    let go after the last that reads it.
+    """
+
+    def __init__(self, programs: Sequence[Artifact], runs: Sequence[ArrayFunction]):
+        self.programs, self.runs = tuple(programs), tuple(runs)
+
+    def run(self, feed: Mapping[str, np.ndarray], watch: Watch = lambda program, given: None) -> dict[str, np.ndarray]:
+        """What the last program gives; `watch` is told what each gives."""
+        values = dict(feed)
+        for index, (program, run) in enumerate(zip(self.programs, self.runs, strict=True)):
+            given = run(values)
+            watch(program, given)
+            read = {spec.name for later in self.programs[index + 1 :] for spec in later.inputs}
+            values = {name: value for name, value in (values | given).items() if name in read}
+        return given
+
+
+def open_chain(bundle: Bundle, network: str, backend: str, native: bool = False) -> Chain:
+    """Opens the programs of a component, most often one."""
+    programs = bundle.programs(network, backend)
+    return Chain(programs, [open_artifact(bundle, program, native) for program in programs])
+
+
+def open_network(bundle: Bundle, network: str, backend: str, native: bool = False) -> ArrayFunction:
+    """Opens a component, all its programs, as one function."""
+    return open_chain(bundle, network, backend, native).run
 
 
 def fitted(feed: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:

@@ -16,7 +16,7 @@ from edgegen.bundle import Bundle
 from edgegen.model.blocks import timestep_features
 from edgegen.model.checkpoint import make_tokenizers
 from edgegen.model.text import TokenIds, Tokenizers
-from edgegen.pipeline.artifact import ArrayFunction, open_artifact
+from edgegen.pipeline.artifact import ArrayFunction, open_network
 
 Condition = dict[str, np.ndarray]  # text, text_mask, pooled_text
 
@@ -50,7 +50,7 @@ class ArtifactNetworks:
     def __init__(self, bundle: Bundle, backend: str, native: bool = False):
         self.bundle, self.backend, self.native = bundle, backend, native
         for name in ("text_encoder", "transformer", "decoder"):
-            bundle.artifact(name, backend)  # refuses what is missing before anything runs
+            bundle.programs(name, backend)  # refuses what is missing before anything runs
         self.feature_size = bundle.manifest.timestep_features["size"]
 
     @cached_property
@@ -58,7 +58,7 @@ class ArtifactNetworks:
         return make_tokenizers(self.bundle.tokenizer_files())
 
     def _open(self, name: str) -> ArrayFunction:
-        return open_artifact(self.bundle, self.bundle.artifact(name, self.backend), self.native)
+        return open_network(self.bundle, name, self.backend, self.native)
 
     @cached_property
     def _text_encoder(self) -> ArrayFunction:

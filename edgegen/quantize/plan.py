@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError, unknown
-from edgegen.files import write_json
+from edgegen.files import replace_json
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable, read_bits
@@ -106,9 +106,7 @@ def measure_layers(
 
 def write_layers(path: Path, layers: Sequence[Sensitivity]) -> None:
     """Measured layers as JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    write_json(temporary, [asdict(layer) for layer in layers])
-    temporary.replace(path)
+    replace_json(path, [asdict(layer) for layer in layers])
 
 
 def read_layers(path: Path) -> list[Sensitivity]:

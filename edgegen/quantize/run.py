@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgegen.callbacks import Advance, Report
 from edgegen.errors import EdgegenError, InputError
-from edgegen.files import disk_errors, write_json
+from edgegen.files import disk_errors, replace_json, write_json
 from edgegen.folders import check_apart, check_free, checked_target, new_folder
 from edgegen.model.checkpoint import Checkpoint, load_checkpoint
 from edgegen.model.dit import DiT
@@ -219,7 +219,7 @@ def open_work(request: QuantizeRequest) -> None:
             )
         remove_stages_(request.work)
     request.work.mkdir(parents=True, exist_ok=True)
-    write_stage(path, settings)
+    replace_json(path, settings)
 
 
 def read_settings(path: Path) -> Any:
@@ -228,13 +228,6 @@ def read_settings(path: Path) -> Any:
         return read_json(path)
     except InputError:
         return None
-
-
-def write_stage(path: Path, value: Any) -> None:
-    """Writes a stage's JSON whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    write_json(temporary, value)
-    temporary.replace(path)
 
 
 def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Advance) -> BitPlan:
@@ -256,7 +249,7 @@ def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Ad
             say(f"giving each weight its bits: {request.bits:g} on average")
             with reading_stage(measured):
                 plan = choose(request.planning, read_layers(measured))
-        write_stage(path, asdict(plan))
+        replace_json(path, asdict(plan))
     with reading_stage(path):
         found = from_values(BitPlan, read_json(path, AGAIN), str(path))
         strangers = sorted(found.bits.keys() - models.weights.keys())

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgegen.emit.coreai_constant import array_of, numpy_name
-from edgegen.emit.palette_coreai import operations
+from edgegen.emit.palette_coreai import UNNAMED, operations
 from edgegen.runtime.frames import write_arrays
 
 READ_LIMIT = 2**16  # as in lint.py
@@ -29,7 +29,6 @@ PARTS = {  # of a weight, in the order in which these take them
     "coreai.blockwise_shift_scale": ("values", "scale", "zero", "shift"),
 }
 MAIN = "main"
-UNNAMED = "-"  # the file of a location without one
 
 
 class Reader:

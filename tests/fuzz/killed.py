@@ -1,8 +1,9 @@
 """`python -m tests.fuzz.killed --moments 20 [--what export]`: SIGKILL at random moments of three commands, and SIGTERM.
 
-export --overwrite over a good bundle: a whole bundle is there at every moment. quantize and train: what is resumed ends
-in the bytes of a run that nobody killed. terminate: a quantize that is asked to end says so in one line and exits with
-143, unless it had not begun. No process is left. Exit code 1 if any of it does not hold.
+export --overwrite over a good bundle: a whole bundle is there at every moment. export-resume (two tiers, chunks),
+quantize and train: what is resumed ends in the bytes of a run that nobody killed. terminate: a quantize that is asked
+to end says so in one line and exits with 143, unless it had not begun. No process is left. Exit code 1 if any of it
+does not hold.
 """
 
 from __future__ import annotations
@@ -164,6 +165,15 @@ def quantizing(fixtures: Path) -> list[str]:
     return [*line, "--out", "q"]
 
 
+def kill_resumed_export(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
+    """Two tiers, and a transformer in two programs."""
+    wide = (fixtures / "tier.toml").read_text().replace("tiny-tier", "wide").replace("width = 0.5", "width = 1.0")
+    (folder / "wide.toml").write_text(wide)
+    line = ["export", "--tier", f"{fixtures / 'tier.toml'},{folder / 'wide.toml'}", "--chunks", "2", "--out", "o"]
+    line += ["--checkpoint", str(fixtures / "checkpoint"), "--backend", "onnx,coreml"]
+    return resumed(rng, line, "--resume", folder, moments, "o", "o", ".o.partial-*/.finished/*-*.json")
+
+
 def kill_quantize(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
     return resumed(rng, quantizing(fixtures), "--resume", folder, moments, "q", "q", ".q.unfinished/*")
 
@@ -206,6 +216,7 @@ def kill_train(rng: Random, fixtures: Path, folder: Path, moments: int) -> str:
 
 WHAT: dict[str, Callable[[Random, Path, Path, int], str]] = {
     "export": kill_export,
+    "export-resume": kill_resumed_export,
     "quantize": kill_quantize,
     "train": kill_train,
     "terminate": terminate,

@@ -41,7 +41,7 @@ class Family:
 
     inputs: keyword arguments of the transformer. constant: those that become part of the program. prediction: what the
     network gives ("epsilon", "velocity", "trigflow"). sampler, guidance ("batch", "embedded", "none"), packing (how
-    latents (C, h, w) become tokens): for the manifest.
+    latents (C, h, w) become tokens): for the manifest. optional: networks that its pipeline draws without.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Family:
     guidance: str = "batch"
     packing: str = "none"
     text_length: int = 256
+    optional: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -21,4 +21,5 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
 FAMILY = Family(
     name="sd3", title="Stable Diffusion 3 and 3.5", transformer="SD3Transformer2DModel",
     pipelines=("StableDiffusion3Pipeline",), inputs=inputs, text_length=333,
+    optional=("text_encoder_3",),
 )  # fmt: skip

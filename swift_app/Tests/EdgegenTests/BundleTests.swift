@@ -36,6 +36,24 @@ struct BundleVectors: Decodable {
   }
 }
 
+struct TierVectors: Decodable {
+  struct Tier: Decodable {
+    let tier: String
+    let width: Double
+    let floor: Double
+    let paths: [String]
+
+    enum CodingKeys: String, CodingKey {
+      case tier, width, paths
+      case floor = "floor_db"
+    }
+  }
+
+  let manifest: String
+  let files: [String: String]
+  let tiers: [Tier]
+}
+
 struct BundleTests {
   @Test func theWholeBundleIsLoaded() throws {
     let folder = ScratchFolder()
@@ -47,6 +65,25 @@ struct BundleTests {
     #expect(bundle.manifest.components.filter { !($0.options ?? [:]).isEmpty }.count == 1)
     #expect(try bundle.backend(among: ["coreai", "coreml"]) == "coreml")
     expectError(.incomplete) { _ = try bundle.backend(among: ["coreai"]) }
+  }
+
+  @Test func eachTierOfABundleIsAsIfItWereAlone() throws {
+    let vectors = Vectors.read("tiers", as: TierVectors.self)
+    let folder = ScratchFolder()
+    let root = folder.url.appendingPathComponent("one")
+    let files = vectors.files.merging(["manifest.json": vectors.manifest]) { _, new in new }
+    try folder.write(Dictionary(uniqueKeysWithValues: files.map { ("one/\($0)", $1) }))
+    let tiers = try ModelBundle.load(root).tiers
+    #expect(tiers.map(\.manifest.tier) == vectors.tiers.map(\.tier))
+    #expect(tiers.map(\.manifest.width) == vectors.tiers.map(\.width))
+    #expect(tiers.map { $0.manifest.floorsDb["onnx"] } == vectors.tiers.map(\.floor))
+    #expect(tiers.map { $0.manifest.components.map(\.path) } == vectors.tiers.map(\.paths))
+    let full = try ModelBundle.load(root.appendingPathComponent("full"))
+    #expect(full.manifest == tiers[2].manifest)
+    let library = BundleLibrary(imported: ScratchFolder().url, carried: folder.url)
+    #expect(Set(library.bundles().map(\.title)) == Set(tiers.map(\.title)))
+    try folder.write(["one/full/onnx/transformer.onnx": "other"])
+    expectError(.changedFile) { _ = try ModelBundle.load(root) }
   }
 
   @Test(arguments: BundleVectors.broken)

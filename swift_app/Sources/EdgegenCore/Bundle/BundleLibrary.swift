@@ -10,11 +10,11 @@ public struct BundleLibrary: Sendable {
     self.carried = carried
   }
 
-  /// Every bundle by title; a folder that is no bundle is passed over. An imported one takes the place of a carried
+  /// Every bundle by title, each tier on its own; a folder that is no bundle is passed over. An imported one takes the place of a carried
   /// one of the same title. Digests were checked when they were imported, those inside an app by its signature.
   public func bundles() -> [ModelBundle] {
     let found = (carried.map(Self.folders) ?? []) + Self.folders(in: imported)
-    let loaded = found.compactMap { try? ModelBundle.load($0, checkingDigests: false) }
+    let loaded = found.compactMap { try? ModelBundle.load($0, checkingDigests: false) }.flatMap(\.tiers)
     let byTitle = Dictionary(loaded.map { ($0.title, $0) }) { _, last in last }
     return byTitle.values.sorted { $0.title < $1.title }
   }
@@ -39,7 +39,7 @@ public struct BundleLibrary: Sendable {
     return try place(copy)
   }
 
-  /// Removes an imported bundle; one that the app carries stays.
+  /// Removes an imported bundle with all its tiers; one that the app carries stays.
   public func remove(_ bundle: ModelBundle) throws {
     guard bundle.root.standardizedFileURL.path.hasPrefix(imported.standardizedFileURL.path + "/") else {
       throw EdgegenError(.badInput, "\(bundle.title) is part of the app.", "Delete the app to remove it.")

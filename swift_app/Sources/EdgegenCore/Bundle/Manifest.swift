@@ -54,6 +54,19 @@ public struct TimestepFeatures: Codable, Equatable, Sendable {
   }
 }
 
+/// A further tier of a bundle: what is its own. The rest it shares with the first.
+public struct TierPart: Codable, Equatable, Sendable {
+  public let tier: String
+  public let width: Double
+  public let floorsDb: [String: Double]
+  public let components: [Component]
+
+  enum CodingKeys: String, CodingKey {
+    case tier, width, components
+    case floorsDb = "floors_db"
+  }
+}
+
 /// What it takes to draw a picture, and where each part came from: `manifest.json` of a bundle.
 public struct Manifest: Codable, Equatable, Sendable {
   public static let formatVersion = 1
@@ -61,8 +74,8 @@ public struct Manifest: Codable, Equatable, Sendable {
 
   public let formatVersion: Int
   public let model: String
-  public let tier: String
-  public let width: Double
+  public private(set) var tier: String
+  public private(set) var width: Double
   public let resolution: [Int]  // pixels: width, height
   public let steps: Int
   public let sigmas: [Double]  // steps + 1 noise levels
@@ -73,19 +86,42 @@ public struct Manifest: Codable, Equatable, Sendable {
   public let timestepFeatures: TimestepFeatures
   public let tokenizer: [TokenizerFile]
   public let prompts: [String]
-  public let floorsDb: [String: Double]
+  public private(set) var floorsDb: [String: Double]
   public let checkpoint: [String: JSONValue]
   public let toolVersions: [String: String]
-  public let components: [Component]
+  public private(set) var components: [Component]
+  public private(set) var tiers: [TierPart]?  // further ones, of which one is chosen at the start
 
   enum CodingKeys: String, CodingKey {
     case model, tier, width, resolution, steps, sigmas, shift, guidance, bits, tokenizer, prompts, checkpoint,
-      components
+      components, tiers
     case formatVersion = "format_version"
     case latentShape = "latent_shape"
     case timestepFeatures = "timestep_features"
     case floorsDb = "floors_db"
     case toolVersions = "tool_versions"
+  }
+
+  /// The manifest once for each of its tiers, as if that were the only one; the first first.
+  public var each: [Manifest] {
+    var first = self
+    first.tiers = tiers.map { _ in [] }
+    return [first] + (tiers ?? []).map(at)
+  }
+
+  /// A further tier: on each of its back ends, what is not its own is the first tier's.
+  private func at(_ part: TierPart) -> Manifest {
+    let network = { (component: Component) in "\(component.role?.rawValue ?? component.name)/\(component.backend)" }
+    let own = Set(part.components.map(network))
+    let backends = Set(part.components.map(\.backend))
+    let shared = components.filter { backends.contains($0.backend) && !own.contains(network($0)) }
+    var found = self
+    found.tier = part.tier
+    found.width = part.width
+    found.floorsDb = part.floorsDb
+    found.components = shared + part.components
+    found.tiers = []
+    return found
   }
 
   /// The back ends in the order in which they are first named.

@@ -18,7 +18,12 @@ public enum ManifestReader {
     try checkVersion(of: data)
     do {
       let manifest = try JSONDecoder().decode(Manifest.self, from: data)
-      try ManifestChecks.check(manifest)
+      try manifest.each.forEach(ManifestChecks.check)
+      let names = manifest.each.map(\.tier)
+      guard Set(names).count == names.count else {
+        throw EdgegenError(
+          .badField, "tiers has one of \(names.joined(separator: ", ")) twice.", "Export the bundle again.")
+      }
       return manifest
     } catch let error as DecodingError {
       throw EdgegenError(.badField, "\(Manifest.fileName): \(told(error)).", "Export the bundle again.")

@@ -7,7 +7,12 @@ public struct ModelBundle: Sendable, Equatable {
 
   /// Reads a bundle's folder. A malformed manifest, a path that leaves the folder and a file that is missing or, with
   /// `checkingDigests`, has changed are errors that name the file. Digests are checked once, when a bundle is imported.
+  /// Of a bundle with several tiers the folder of a further tier inside it chooses that.
   public static func load(_ root: URL, checkingDigests: Bool = true) throws -> ModelBundle {
+    if let outer = furtherTier(root) {
+      let tiers = try load(outer, checkingDigests: checkingDigests).tiers
+      if let found = tiers.first(where: { $0.manifest.tier == root.lastPathComponent }) { return found }
+    }
     let bundle = ModelBundle(root: root, manifest: try ManifestReader.read(folder: root))
     for file in bundle.files {
       let url = try BundlePath.resolve(file.path, in: root)
@@ -18,6 +23,17 @@ public struct ModelBundle: Sendable, Equatable {
     }
     return bundle
   }
+
+  /// The bundle in which a folder without a manifest is that of a further tier.
+  private static func furtherTier(_ folder: URL) -> URL? {
+    let outer = folder.standardizedFileURL.deletingLastPathComponent()
+    let isBundle = { (url: URL) in FolderFiles.isFile(url.appendingPathComponent(Manifest.fileName)) }
+    guard !isBundle(folder), isBundle(outer), let manifest = try? ManifestReader.read(folder: outer) else { return nil }
+    return manifest.tiers?.contains { $0.tier == folder.lastPathComponent } == true ? outer : nil
+  }
+
+  /// The bundle once for each of its tiers, the first first.
+  public var tiers: [ModelBundle] { manifest.each.map { ModelBundle(root: root, manifest: $0) } }
 
   /// `model/tier`, as a person reads it.
   public var title: String { "\(manifest.model)/\(manifest.tier)" }
@@ -59,7 +75,8 @@ public struct ModelBundle: Sendable, Equatable {
   }
 
   private var files: [ListedFile] {
-    manifest.components.map { ListedFile(path: $0.path, sha256: $0.sha256, bytes: $0.bytes) }
+    (manifest.components + (manifest.tiers ?? []).flatMap(\.components))
+      .map { ListedFile(path: $0.path, sha256: $0.sha256, bytes: $0.bytes) }
       + manifest.tokenizer.map { ListedFile(path: $0.path, sha256: $0.sha256, bytes: $0.bytes) }
   }
 

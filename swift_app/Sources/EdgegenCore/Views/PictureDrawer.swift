@@ -24,7 +24,7 @@ public actor PictureDrawer: PictureDrawing {
   private var kept: Kept?
 
   private struct Kept {
-    let root: URL
+    let bundle: ModelBundle
     let unit: ComputeUnit
     let networks: BundleNetworks
     let events: EventRelay
@@ -55,7 +55,7 @@ public actor PictureDrawer: PictureDrawing {
   public func unload() { kept = nil }
 
   private func networks(of bundle: ModelBundle, _ unit: ComputeUnit) throws -> Kept {
-    if let kept, kept.root == bundle.root, kept.unit == unit { return kept }
+    if let kept, kept.bundle == bundle, kept.unit == unit { return kept }
     kept = nil  // before the next is opened: their memory must not add up
     let backend = try bundle.backend(among: provider.backends)
     try MemoryCheck(bundle, backend: backend, availableBytes: availableBytes()).require(bundle)
@@ -63,7 +63,7 @@ public actor PictureDrawer: PictureDrawing {
     let networks = try BundleNetworks(bundle, loader: try provider.loader(backend: backend, unit: unit)) {
       events.target?(.opening(component: $0.name))
     }
-    let opened = Kept(root: bundle.root, unit: unit, networks: networks, events: events)
+    let opened = Kept(bundle: bundle, unit: unit, networks: networks, events: events)
     kept = opened
     return opened
   }

@@ -15,7 +15,7 @@ class EdgegenApplication : Application() {
         DrawModel(
             appFiles(this), engines(), AndroidPhone(this, predictions(this)), scope, Dispatchers.IO,
             predictions = predictions(this),
-            bench = BenchStarter { bundle, _ -> BenchService.start(this, bundle.root.name) },
+            bench = BenchStarter { bundle, _ -> BenchService.start(this, bundle.key) },
             shipped = assets.list(BUNDLES).orEmpty().map { folder -> Shipped(folder) { path -> assets.open("$BUNDLES/$folder/$path") } },
         ).apply { start() }
     }

@@ -83,7 +83,7 @@ private fun JsonObjectBuilder.putIdentity(bundle: Bundle, backend: String, part:
     put("width", manifest.width)
     putJsonArray("resolution") { manifest.resolution.forEach { add(it) } }
     put("bits", manifest.bits)
-    put("bundle", bundle.root.name)
+    put("bundle", bundle.key)
     put("component", part)
     put("backend", backend)
     put("form", artifacts.first().form)

@@ -5,7 +5,14 @@ import org.edgegen.core.Kind
 import java.io.File
 
 /** A bundle on disk whose manifest was read and, unless [open] was told otherwise, whose files were checked. */
-class Bundle private constructor(val root: File, val manifest: Manifest) {
+class Bundle private constructor(val root: File, val manifest: Manifest, private val inside: String = "") {
+    /** What tells it from other bundles of the app, and from other tiers in its folder. */
+    val key: String get() = if (inside.isEmpty()) root.name else "${root.name}/$inside"
+
+    /** The bundle once for each of its tiers, the first first. */
+    val tiers: List<Bundle>
+        get() = manifest.each.mapIndexed { index, each -> Bundle(root, each, if (index == 0) inside else each.tier) }
+
     /** "emoji/low-android", with the bits where weights are quantized. */
     val title: String
         get() = "${manifest.model}/${manifest.tier}" + if (manifest.bits < HALF_BITS) ", ${manifest.bits} bit" else ""

@@ -21,8 +21,9 @@ class BundleStore(private val root: File, private val freeBytes: (File) -> Long 
         root.mkdirs()
     }
 
-    /** The bundles here whose manifests can be read, by name; what is broken is passed over. */
-    fun list(): List<Bundle> = folders().filterNot { it.name.startsWith(".") }.sortedBy { it.name }.mapNotNull(::openQuietly)
+    /** The bundles here whose manifests can be read, by name, each tier on its own; what is broken is passed over. */
+    fun list(): List<Bundle> =
+        folders().filterNot { it.name.startsWith(".") }.sortedBy { it.name }.mapNotNull(::openQuietly).flatMap { it.tiers }
 
     private fun folders(): List<File> = root.listFiles { file: File -> file.isDirectory }.orEmpty().toList()
 
@@ -52,7 +53,7 @@ class BundleStore(private val root: File, private val freeBytes: (File) -> Long 
         return import { staging -> copyFiles(manifest, text, staging, copied, open) }
     }
 
-    /** Removes a bundle: the manifest first, so that what is left never looks whole. */
+    /** Removes a bundle with all its tiers: the manifest first, so that what is left never looks whole. */
     fun remove(bundle: Bundle) {
         require(bundle.root.parentFile == root) { "${bundle.root} is not of this store" }
         removeFolder(bundle.root)

@@ -27,6 +27,9 @@ internal class Fields(private val values: JsonObject, private val where: String)
 
     fun objects(name: String): List<Fields> = list(name, ::fieldsOf)
 
+    /** A list that may be missing. */
+    fun objectsOrNone(name: String): List<Fields> = if (name in values) objects(name) else emptyList()
+
     /** An object of texts or numbers by name; empty where the field is missing and may be. */
     fun textMap(name: String): Map<String, String> =
         values[name]?.let { fieldsOf(it, at(name)).all(::textOf) } ?: emptyMap()

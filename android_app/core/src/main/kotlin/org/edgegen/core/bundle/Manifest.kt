@@ -30,7 +30,10 @@ data class Artifact(
     val inputs: List<TensorSpec>,
     val outputs: List<TensorSpec>,
     val options: Map<String, String>,
-) : BundleFile
+) : BundleFile {
+    /** The network that it is, or is a chunk of: transformer_2 is of transformer. */
+    val network: String get() = name.replace(Regex("_[1-9][0-9]?$"), "")
+}
 
 /** A tokenizer and how many ids it gives: `word` (WordPiece) or `byte`. */
 data class TokenizerFile(
@@ -43,6 +46,14 @@ data class TokenizerFile(
 
 /** How a sigma t becomes the transformer's input: cosines, then sines, of scale * t * maxPeriod^(-i / (size / 2)). */
 data class TimestepDefinition(val size: Int, val scale: Double, val maxPeriod: Double, val order: String)
+
+/** A further tier of a bundle: what is its own. The rest it shares with the first. */
+data class TierPart(
+    val tier: String,
+    val width: Double,
+    val floorsDb: Map<String, Double>,
+    val components: List<Artifact>,
+)
 
 /** What the bundle's manifest.json says, by the bundle contract of edgegen. */
 data class Manifest(
@@ -64,8 +75,21 @@ data class Manifest(
     val checkpointKind: String,
     val toolVersions: Map<String, String>,
     val components: List<Artifact>,
+    val tiers: List<TierPart> = emptyList(), // further ones, of which one is chosen at the start
 ) {
-    val files: List<BundleFile> get() = components + tokenizers
+    val files: List<BundleFile> get() = components + tokenizers + tiers.flatMap { it.components }
+
+    /** The manifest once for each of its tiers, as if that were the only one. */
+    val each: List<Manifest> get() = listOf(copy(tiers = emptyList())) + tiers.map(::of)
+
+    /** A further tier: on each of its back ends, what is not its own is the first tier's. */
+    private fun of(part: TierPart): Manifest {
+        val own = part.components.map { it.network to it.backend }.toSet()
+        val backends = part.components.map { it.backend }.toSet()
+        val shared = components.filter { it.backend in backends && (it.network to it.backend) !in own }
+        return copy(tier = part.tier, width = part.width, floorsDb = part.floorsDb, components = shared + part.components,
+            tiers = emptyList())
+    }
 
     /** Back ends with all three components, in the manifest's order. */
     val wholeBackends: List<String>

@@ -18,7 +18,7 @@ fun parseManifest(text: String): Manifest {
             throw Failure(Kind.UNREADABLE_MANIFEST, "$MANIFEST cannot be read: ${error.message}.", EXPORT_AGAIN, error)
         }
     requireVersion(values)
-    return readManifest(Fields(values, "")).also(::requireFit)
+    return readManifest(Fields(values, "")).also { it.each.forEach(::requireFit) }
 }
 
 private fun requireVersion(values: JsonObject) {
@@ -50,8 +50,16 @@ private fun readManifest(fields: Fields): Manifest {
         checkpointKind = checkpoint.text("kind"),
         toolVersions = fields.textMap("tool_versions"),
         components = fields.objects("components").map(::readArtifact),
-    )
+        tiers = fields.objectsOrNone("tiers").map(::readTier),
+    ).also { manifest ->
+        val names = manifest.each.map { it.tier }
+        requireField(names.toSet().size == names.size, "tiers has one of ${names.joinToString()} twice")
+    }
 }
+
+private fun readTier(fields: Fields) =
+    TierPart(fields.text("tier"), fields.number("width"), fields.numberMap("floors_db"),
+        fields.objects("components").map(::readArtifact))
 
 private fun readTimestep(fields: Fields) =
     TimestepDefinition(fields.int("size"), fields.number("scale"), fields.number("max_period"), fields.text("order"))

@@ -27,7 +27,7 @@ const val PATIENCE_SECONDS = 5.0
  */
 class Chooser(private val phone: Phone, private val predictions: Predictions, private val backends: List<String>) {
     fun choose(bundles: List<Bundle>, measured: List<JsonObject>, asked: String?): Choice? {
-        bundles.firstOrNull { it.root.name == asked }?.let { return Choice(it, Reason.USER) }
+        bundles.firstOrNull { it.key == asked }?.let { return Choice(it, Reason.USER) }
         val usable = bundles.filter { bundle -> backends.any { it in bundle.manifest.wholeBackends } }
         val widestFirst = usable.sortedWith(compareByDescending<Bundle> { it.manifest.width }.thenBy { it.manifest.bits })
         return widestFirst.firstNotNullOfOrNull { suited(it, measured) } ?: widestFirst.lastOrNull()?.let { Choice(it, Reason.SMALLEST) }

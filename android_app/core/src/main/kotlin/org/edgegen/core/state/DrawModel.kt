@@ -133,7 +133,7 @@ class DrawModel(
     }
 
     fun remove(key: String) = work(Activity.Importing(0)) {
-        files.bundles.list().firstOrNull { it.root.name == key }?.let(files.bundles::remove)
+        files.bundles.list().firstOrNull { it.key == key }?.let(files.bundles::remove)
         refresh()
     }
 
@@ -219,7 +219,7 @@ class DrawModel(
 }
 
 private fun item(bundle: Bundle) =
-    BundleItem(bundle.root.name, bundle.title, bundle.manifest.prompts, bundle.manifest.steps, bundle.manifest.guidance)
+    BundleItem(bundle.key, bundle.title, bundle.manifest.prompts, bundle.manifest.steps, bundle.manifest.guidance)
 
 private fun time(row: JsonObject): Time? {
     fun text(name: String) = (row[name] as? JsonPrimitive)?.contentOrNull

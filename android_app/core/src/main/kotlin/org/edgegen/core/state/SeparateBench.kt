@@ -39,7 +39,7 @@ class SeparateBench(
     private fun bundle(name: String): Bundle {
         val pushed = File(files.inbox, name)
         if (files.waiting().any { it == pushed }) return files.bundles.importFolder(pushed)
-        return files.bundles.list().firstOrNull { it.root.name == name }
+        return files.bundles.list().firstOrNull { it.key == name }
             ?: throw Failure(Kind.NO_BUNDLE, "There is no bundle named $name here.", "Push it into the inbox first.")
     }
 

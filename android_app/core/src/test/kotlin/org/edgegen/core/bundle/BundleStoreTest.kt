@@ -1,9 +1,12 @@
 package org.edgegen.core.bundle
 
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
 import org.edgegen.core.Failure
 import org.edgegen.core.Kind
 import org.edgegen.core.cases
 import org.edgegen.core.text
+import org.edgegen.core.vectors
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import java.io.ByteArrayInputStream
@@ -41,6 +44,17 @@ class BundleStoreTest {
             store.remove(store.list().single())
             assertTrue(names().isEmpty())
         }
+    }
+
+    @Test
+    fun `a bundle of several tiers is imported once and listed by tier`() {
+        val vectors = vectors("tiers.json")
+        val files = vectors.getValue("files").jsonObject.mapValues { it.value.jsonPrimitive.content }
+        store.importZip(zipped(files + (MANIFEST to vectors.text("manifest"))))
+        assertEquals(listOf("tiny-low-android-4.300"), names())
+        assertEquals(listOf("low-android", "high-phone", "full"), store.list().map { it.manifest.tier })
+        store.remove(store.list().last())
+        assertTrue(names().isEmpty())
     }
 
     @Test

@@ -1,5 +1,6 @@
 package org.edgegen.core.bundle
 
+import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
 import org.edgegen.core.Failure
@@ -7,6 +8,7 @@ import org.edgegen.core.Kind
 import org.edgegen.core.cases
 import org.edgegen.core.number
 import org.edgegen.core.text
+import org.edgegen.core.vectors
 import org.junit.jupiter.api.DynamicTest
 import org.junit.jupiter.api.DynamicTest.dynamicTest
 import org.junit.jupiter.api.Test
@@ -36,6 +38,22 @@ class BundleTest {
         assertEquals(setOf("coreml", "onnx", "executorch"), manifest.wholeBackends.toSet())
         assertEquals("4", bundle.artifact(TRANSFORMER, "onnx").options["session.qdq_matmulnbits_accuracy_level"])
         assertEquals("tiny/low-android, 4.3 bit", bundle.title)
+    }
+
+    @Test
+    fun `each tier of a bundle is as if it were alone`() {
+        val vectors = vectors("tiers.json")
+        val files = vectors.getValue("files").jsonObject.mapValues { it.value.jsonPrimitive.content }
+        val bundle = Bundle.open(write(folder, files + (MANIFEST to vectors.text("manifest"))))
+        val told = vectors.getValue("tiers").jsonArray.map { it.jsonObject }
+        assertEquals(told.map { it.text("tier") to it.number("width") }, bundle.tiers.map { it.manifest.tier to it.manifest.width })
+        assertEquals(told.map { it.number("floor_db") }, bundle.tiers.map { it.manifest.floorsDb["onnx"] })
+        val paths = told.map { tier -> tier.getValue("paths").jsonArray.map { it.jsonPrimitive.content } }
+        assertEquals(paths, bundle.tiers.map { tier -> tier.manifest.components.map { it.path } })
+        assertEquals(listOf("", "/high-phone", "/full").map { folder.name + it }, bundle.tiers.map { it.key })
+        assertEquals(files.keys.size, folder.walkTopDown().count { it.isFile } - 1)
+        File(folder, "full/onnx/transformer.onnx").appendText("x")
+        assertEquals(Kind.CHANGED_FILE, assertFailsWith<Failure> { Bundle.open(folder) }.kind)
     }
 
     @TestFactory

@@ -1,0 +1,84 @@
+"""Folders of whole diffusers pipelines: one command exports them, one draws, and the picture is diffusers' own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pipelines import PIPELINES, save_pipeline
+
+from edgegen.cli import run
+from edgegen.foreign import fitting
+from edgegen.foreign.observe import observe
+from edgegen.foreign.reads import Known, Reading, follow
+from edgegen.verify import psnr
+
+PICTURE_DB = 60.0  # of 8-bit pixels; the issue asks for 35
+TOKENS = 24
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_path, capsys, monkeypatch):
+    """PixArt's text encoder is made too large for the tier: it is left out, and drawing asks for the folder."""
+    pipeline, folder, bundle = save_pipeline(name, tmp_path / name), str(tmp_path / name), tmp_path / "bundle"
+    left = name == "pixart"
+    monkeypatch.setattr(fitting, "memory_limit", lambda tier: 1000 if left else None)
+    side, steps = (32 if name.startswith("sana") else 16), 2
+    size = ["--resolution", f"{side}x{side}", "--tokens", str(TOKENS)]
+    asked = ["--checkpoint", folder, "--tier", "high-phone", "--backend", "onnx", *size, "--out", str(bundle)]
+    assert run(["export", *asked, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    encoders = {n for n in pipeline.components if n.startswith("text_encoder")}
+    exported = {row["component"] for row in made["components"]}
+    assert exported == {"transformer", "vae"} | (set() if left else encoders)
+    assert set(made["left_out"]) == (encoders if left else set()) and all(row["passed"] for row in made["verify"])
+
+    picture = tmp_path / "drawn.png"
+    draw = ["generate", "a red cat", "--bundle", str(bundle), "--steps", str(steps), "--seed", "5", "--out", str(picture)]
+    if left:
+        assert run(draw) == 2
+        assert "text_encoder was left out" in capsys.readouterr().err
+        draw += ["--checkpoint", folder]
+    assert run(draw) == 0
+    drawn = np.asarray(Image.open(picture).convert("RGB"), np.float32) / 255
+    binning = {} if name in ("sd3", "flux") else {"use_resolution_binning": False}
+    expected = pipeline(
+        "a red cat", height=side, width=side, num_inference_steps=steps, max_sequence_length=TOKENS, output_type="np",
+        generator=torch.Generator().manual_seed(5), **binning,
+    ).images[0]  # fmt: skip
+    assert expected.std() > 0.05
+    assert psnr(expected, drawn, peak=1.0) >= min(PICTURE_DB, psnr(expected, np.round(expected * 255) / 255, peak=1.0) - 3)
+
+
+def test_what_a_pipeline_gives_and_reads_is_seen_without_weights(tmp_path):
+    pipeline = save_pipeline("sd3", tmp_path)
+    for path in tmp_path.rglob("*.safetensors"):
+        path.unlink()
+    seen = observe(tmp_path, (16, 16), TOKENS)
+    assert set(seen["text_encoder"].reads.values()) == {"text_embeds", "hidden_states_1"}
+    assert seen["text_encoder_3"].calls[0]["input_ids"].shape == (1, TOKENS)
+    assert seen["transformer"].calls[0]["encoder_hidden_states"].shape == (1, 77 + TOKENS, 24)
+    ids = [call["input_ids"] for call in seen["text_encoder"].calls]
+    assert len(ids) > 1 and not torch.equal(ids[0], ids[1])
+    encoder, call = pipeline.text_encoder, seen["text_encoder"].calls[0]
+    with torch.no_grad():
+        given = encoder(**call)
+    for path, name in seen["text_encoder"].reads.items():
+        assert torch.equal(follow(given, path), given["text_embeds"] if name == "text_embeds" else given.hidden_states[1])
+
+
+def test_a_result_gives_what_is_read_of_it_and_nothing_else():
+    class Output(dict):
+        hidden_states = (torch.zeros(1), torch.ones(1))
+
+    reads = {}
+    result = Reading(Output(last=torch.zeros(2)), reads)
+    assert result["last"].shape == (2,) and result.hidden_states[-1] == 1
+    assert reads == {("last",): "last", ("hidden_states", -1): "hidden_states_1"}
+    known = Known({("hidden_states", -1): torch.ones(1)})
+    assert known.hidden_states[-1] == 1
+    with pytest.raises(AttributeError, match="does not give hidden_states.0"):
+        known.hidden_states[0]
+    with pytest.raises(AttributeError):
+        known.pooler_output  # noqa: B018
