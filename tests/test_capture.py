@@ -253,7 +253,7 @@ def test_fresh_inputs_differ_in_kind_preserving_ways():
     assert not torch.equal(made[0]["x"], made[1]["x"])
 
 
-@pytest.mark.parametrize("name", ["pixart", "qwen_image", "z_image", "sana"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_core_ml_programs_move_little(recordings, name, tmp_path):
     """Beyond the inputs' and outputs' own, at most two moves of the innermost axis an attention layer, and no fp32."""
     recorded = recording(recordings, name)
