@@ -268,6 +268,8 @@ def generate_image(
 ) -> Drawn:
     """Draws a picture with a bundle's artifacts and saves it; `.open()` of the result gives it as a PIL image.
 
+    Artifacts are opened in this process, without the limits of `edgegen generate`, whose child may crash or hang.
+
     bundle: the newest below ./out if None. backend: the fastest here; "torch" is the original. seed: 0 to 2^63 - 1,
     the same noise on every back end. steps, guidance: the bundle's own if None. out: named after the prompt, in the
     working folder, if None. preview: also save what each step aims at. checkpoint: for the back end "torch", and for
@@ -287,6 +289,7 @@ def verify_bundle(
 ) -> Verification:
     """Checks a bundle's files, then runs every artifact against PyTorch in fp32 (PSNR in dB, finite first).
 
+    Artifacts are opened in this process, without the limits of `edgegen verify`, whose child may crash or hang.
     Returns a row an artifact and one a picture; `.passed` says whether all reach their floors, `.require()` raises
     VerificationError otherwise. InputError for a bundle whose files changed.
     """
@@ -295,7 +298,10 @@ def verify_bundle(
 
 
 def inspect_bundle(bundle: AnyPath, backends: Sequence[str] = (), progress: Watcher | bool = True) -> Inspection:
-    """Operations, transposes, reshapes, parameters and bytes of every artifact, and the Neural Engine's findings."""
+    """Operations, transposes, reshapes, parameters and bytes of every artifact, and the Neural Engine's findings.
+
+    Artifacts are read in this process, without the limits of `edgegen inspect`: it is for bundles that are trusted.
+    """
     with watched(progress) as watcher:
         return inspect_folder(Path(bundle), backends, watcher)
 

@@ -309,6 +309,41 @@ def test_a_crash_of_a_runtime_is_one_line(made, tmp_path):
     assert json.loads(done.stdout)["error"]["exit_code"] == 2 and not list(tmp_path.iterdir())
 
 
+def test_artifacts_that_run_without_end_are_stopped_in_one_line(made, tmp_path):
+    """Even where the runtime never comes back to Python."""
+    script = (
+        "import ctypes\n"
+        "import importlib\n"
+        "main = importlib.import_module('edgegen.cli.main')\n"
+        "import edgegen.pipeline.artifact as artifact\n"
+        "main.STILL = 5.0\n"
+        "artifact.open_component = lambda *_: ctypes.PyDLL(None).pause()\n"  # holds the interpreter's lock
+        "main.main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    arguments = ["generate", "a cat", "--bundle", str(made / "bundle"), "--out", str(tmp_path / "p.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "without a sign of progress" in done.stderr.splitlines()[-1], done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_work_that_shows_progress_may_take_longer(tmp_path):
+    script = (
+        "import sys, time\n"
+        "from edgegen.process import apart, goes_on\n"
+        "code = apart(still_s=1.0)\n"
+        "if code is not None: print(code); sys.exit()\n"
+        "for _ in range(6): time.sleep(0.4); goes_on()\n"
+        "time.sleep(3 if sys.argv[1] == 'stop' else 0)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for word, code in (("go", "0"), ("stop", "-14")):
+        line = [sys.executable, "-c", script, word]
+        assert subprocess.run(line, env=environment, capture_output=True, text=True).stdout.strip() == code
+
+
 def test_what_passed_is_written_when_a_back_end_fails(copy, capfd, monkeypatch):
     real = export_module.verify_network
 

@@ -82,9 +82,9 @@ LEAST = {True: 2.0**-14, False: 1e-7}  # that fp16 holds as a normal number; tha
 
 @lowers(aten.add.Tensor, aten.add.Scalar)
 def add(low: Lowering, x: Any, y: Any, alpha: float = 1) -> Value:
-    """A sum; what keeps a divisor from zero must still do so in the form's numbers."""
+    """A sum; what keeps a divisor from zero does so as a lower limit, where the form's numbers would lose it."""
     if isinstance(y, float) and 0 < y < LEAST[low.split] and low.is_divisor():
-        y = LEAST[low.split]
+        return unary(low, torch.clamp, x, min=LEAST[low.split])
     return joint(low, operator.add, x, y if alpha == 1 else joint(low, operator.mul, y, alpha))
 
 

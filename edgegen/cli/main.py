@@ -82,6 +82,7 @@ app.add_typer(evaluate_app(), name="evaluate")
 APART = ("generate", "verify", "inspect", "bench", "recommend")  # they open artifacts that may come from anywhere
 READING = 600.0  # seconds that those which only read artifacts may take
 JUST_READ = ("inspect", "recommend")
+STILL = 3600.0  # seconds that artifacts may run without a sign of progress: one of them may hold a loop without end
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     command = next((word for word in arguments if not word.startswith("-")), "")
     if command in APART:
-        code = apart(READING if command in JUST_READ else None)
+        code = apart(READING if command in JUST_READ else None, STILL)
         if code is not None:
             sys.exit(told(code, "--json" in arguments))
     asked: list[int] = []  # kept, since a library that catches everything can turn the exit into an error of its own
