@@ -14,6 +14,7 @@ from edgegen.capture.values import plain, reshaped
 from edgegen.emit import coreml
 from edgegen.errors import InputError
 from edgegen.foreign.export import Recorded, record
+from edgegen.foreign.palettes import palettize_recorded
 from edgegen.foreign.source import varied
 from edgegen.lint import lint
 from edgegen.rewrite.component import Form
@@ -232,3 +233,15 @@ def test_core_ml_programs_move_little(recordings, name, tmp_path):
     feed = {s.name: recorded.cases[0].feed[s.name].astype(np.float16) for s in component.inputs}
     (output,) = component.outputs
     assert psnr(recorded.cases[0].expected[output.name], program.run(feed, fp16=True)[output.name]) >= 60
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_4_3_bits_run_through_on_every_family(recordings, name):
+    """The palettized network is the same in every form, under the names of the network's own parameters."""
+    recorded = recording(recordings, name)
+    made = palettize_recorded(recorded, 4.3, candidates=(4, 8))
+    own = {n for n, _ in recorded.source.module.named_parameters()}
+    assert 4 <= made.bits <= 4.3 and len(made.weights) > 4 and made.weights.keys() <= own
+    assert 10 < made.psnr_db < 100
+    for form in FORMS:
+        assert worst(made.recorded, form) >= EXACT_DB

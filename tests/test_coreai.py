@@ -6,6 +6,7 @@ Tests of the runtime are skipped by name where the extra is not installed; those
 import importlib.metadata
 import importlib.util
 import json
+import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from edgegen.emit import coreai, coreml
 from edgegen.emit.half import to_half_
 from edgegen.emit.palette_coreai import check
 from edgegen.emit.program import exported
+from edgegen.emit.program_stamp import stamped
 from edgegen.errors import EdgegenError, InputError
 from edgegen.graph.read_coreai import read_coreai
 from edgegen.graph.read_coreml import read_coreml
@@ -32,6 +34,7 @@ from edgegen.quantize.integers import round_to_nearest
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.palette import palettize
 from edgegen.rewrite.component import Component, Form, TensorSpec
+from edgegen.rewrite.rotary import quarter_turn
 from edgegen.runtime.coreai import Guard, open_coreai
 from edgegen.runtime.coreai_program import CoreAIProgram
 from edgegen.target import list_tiers, load_tier
@@ -71,6 +74,19 @@ class Products(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(layer(x) for layer in self.layers.values())
+
+
+class Turned(nn.Module):
+    """x (N, in) times a weight (out, in), then a constant."""
+
+    def __init__(self, weight: torch.Tensor, turn: torch.Tensor):
+        super().__init__()
+        self.inner = nn.Linear(*weight.shape[::-1], bias=False)
+        self.inner.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("turn", turn)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.inner(x), self.turn)
 
 
 def values_there(weights: dict, path: Path, precision: str) -> dict[str, np.ndarray]:
@@ -137,6 +153,56 @@ def test_another_version_is_named_with_the_one_that_is_known(found, monkeypatch)
         coreai.require()
 
 
+PLACES = [  # what platform says, and what is told
+    (("Linux", "aarch64", "", "2.39"), "Linux on aarch64"),
+    (("Linux", "x86_64", "", "2.31"), "glibc 2.31"),
+    (("Darwin", "x86_64", "27.0", ""), "macOS 27.0 on x86_64"),
+    (("Darwin", "arm64", "15.7.1", ""), "macOS 15.7.1 on arm64"),
+    (("Windows", "AMD64", "", ""), "Windows on AMD64"),
+]
+
+
+def settle(monkeypatch, system: str, machine: str, macos: str, glibc: str) -> None:
+    """Another machine."""
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "mac_ver", lambda: (macos, ("", "", ""), machine if macos else ""))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", glibc) if glibc else ("", ""))
+
+
+@pytest.mark.parametrize(("place", "told"), PLACES)
+def test_a_platform_without_wheels_is_said_by_doctor_and_by_export_before_work(
+    place, told, monkeypatch, tmp_path, capfd
+):
+    settle(monkeypatch, *place)
+    health = find_backend("coreai").examine()
+    assert not health.convert.works and f"do not exist for {told}." in health.convert.note
+    user = tmp_path / "net.py"
+    user.write_text("def build():\n    raise SystemExit('the file ran')\n")
+    ways = (["--tier", "low-android"], ["--tier", "low-android", "--module", f"{user}:build"])
+    for way in ways:
+        code = run(["export", *way, "--backend", "coreai", "--out", str(tmp_path / "bundle")])
+        lines = capfd.readouterr().err.strip().splitlines()
+        assert code == 2 and len(lines) == 1 and told in lines[0] and "glibc 2.34" in lines[0]
+    assert list(tmp_path.iterdir()) == [user]
+
+
+@pytest.mark.parametrize(("version", "runs"), [("26.4", False), ("27.0", True), ("28.1", True)])
+def test_a_mac_runs_it_from_27_on(version, runs, monkeypatch):
+    settle(monkeypatch, "Darwin", "arm64", version, "")
+    assert coreai.unsupported() == "" and find_backend("coreai").runs_here() is runs
+
+
+def test_packages_that_do_not_load_are_one_line(monkeypatch):
+    def fail(name: str):
+        raise OSError("libcoreai.so: cannot open shared object file\nmore")
+
+    monkeypatch.setattr(coreai, "PACKAGES", {})
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(InputError, match=r"do not load here: libcoreai\.so: cannot open shared object file\."):
+        coreai.require()
+
+
 def test_tiers_give_it_on_request_only():
     for tier in list_tiers():
         assert tier.backend("coreai").deployment_target == "iOS27"
@@ -165,6 +231,22 @@ def test_a_program_in_half_leaves_its_module_alone():
     assert types == {torch.float16}
     after = list(component.module.parameters())
     assert len(after) > 50 and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("attention", ["split", "batched"])
+def test_a_program_of_stamped_layers_computes_the_network_with_each_layer_prepared_once(attention):
+    component, feed, _ = feed_of(plain(), Form(attention))
+    made = []
+    program = stamped(component, lambda part: made.append(part) or part)
+    assert 0 < len(made) < len(component.segments)
+    names = program.graph_signature.inputs_to_parameters | program.graph_signature.inputs_to_buffers
+    assert set(program.graph_signature.parameters) == {name for name, _ in component.module.named_parameters()}
+    given = {name: torch.from_numpy(value) for name, value in feed.items()}
+    held = [node.name for node in program.graph.nodes if node.op == "placeholder"]
+    values = [program.state_dict[names[name]] if name in names else given[name] for name in held]
+    (velocity,) = torch.fx.Interpreter(program.graph_module).run(*values)
+    with torch.no_grad():
+        assert torch.equal(velocity, component.module(*given.values())) and velocity.abs().max() > 0
 
 
 # ---- what an asset holds and computes -------------------------------------------------------------------------------
@@ -228,6 +310,23 @@ def test_stored_weights_unfold_to_the_values_of_the_other_back_ends_bit_by_bit(p
     found = values_there(weights, tmp_path / "products.aimodel", precision)
     for name, weight in weights.items():
         np.testing.assert_array_equal(found[name], weight.dense().numpy().astype(precision), err_msg=name)
+
+
+@installed
+def test_constants_of_few_values_are_packed_beside_palettes_and_keep_them(tmp_path):
+    """Only there: a program without quantized weights stays as Apple's converter makes it."""
+    turn = quarter_turn(32)
+    weight = palettize(torch.randn(32, 32), 4)
+    module = Turned(weight.dense(), turn)
+    component = Component("turned", module, (TensorSpec("x", (32, 32)),), (TensorSpec("y", (32, 32)),), "split")
+    paths = [
+        written(component, tmp_path / f"{n}.aimodel", w) for n, w in (("a", None), ("b", {"inner.weight": weight}))
+    ]
+    plain_one, packed = (outputs_of(path, {"x": np.eye(32)}, "float16")["y"] for path in paths)
+    np.testing.assert_array_equal(plain_one, packed)
+    np.testing.assert_array_equal(packed, (weight.dense().half().T @ turn.half().T).numpy())
+    stored = [read_coreai(path).storage for path in paths]
+    assert "uint2" not in stored[0] and stored[1]["uint2"] == turn.numel()
 
 
 @installed
@@ -361,3 +460,45 @@ def test_export_verify_inspect_generate_and_doctor(tmp_path, capfd):
     assert run(["verify", str(bundle)]) == 2
     health = next(h for h in output("doctor")["backends"] if h["backend"] == "coreai")
     assert health["convert"]["works"] and health["verify"]["works"]
+
+
+# ---- networks of others ---------------------------------------------------------------------------------------------
+
+
+@installed
+@pytest.mark.parametrize(
+    ("family", "precision", "floor"),
+    [("pixart", "float32", 100.0), ("sd3", "float16", 45.0), ("flux", "float16", 45.0)],
+)
+def test_a_folder_of_diffusers_goes_the_same_way(family, precision, floor, tmp_path, capfd):
+    pytest.importorskip("diffusers", reason="edgegen[models] is not installed")
+    from foreign import FAMILIES, build
+
+    folder, tier = tmp_path / family, tmp_path / "tier.toml"
+    build(*FAMILIES[family](layers=1)).save_pretrained(folder)
+    wanted = COREAI.replace("float16", precision).replace("40.0", str(floor))
+    tier.write_text(TIER + wanted)
+    asked = ["--checkpoint", str(folder), "--resolution", "64x64", "--tokens", "8", "--out", str(tmp_path / "bundle")]
+    capfd.readouterr()
+    code = run(["export", *asked, "--tier", str(tier), "--backend", "coreai", "--json"])
+    told = capfd.readouterr()
+    assert code == 0, told.err
+    (row,) = json.loads(told.out)["verify"]
+    assert row["passed"] and row["floor_db"] == floor and row["evaluator"].startswith("coreai-core")
+
+
+@installed
+def test_a_module_of_the_users_own_goes_the_same_way_with_palettes(tmp_path, capfd):
+    from test_foreign import MODULE
+
+    (tmp_path / "net.py").write_text(MODULE)
+    out = tmp_path / "bundle"
+    asked = ["--module", f"{tmp_path / 'net.py'}:build", "--tier", "high-phone", "--backend", "coreai", "--bits", "6"]
+    capfd.readouterr()
+    code = run(["export", *asked, "--out", str(out), "--json"])
+    told = capfd.readouterr()
+    assert code == 0, told.err
+    (row,) = json.loads(told.out)["verify"]
+    assert row["passed"] and row["psnr_db"] >= 45
+    assert {"uint4", "uint8"} & set(read_coreai(out / "coreai" / "network.aimodel").storage)
+    assert run(["verify", str(out)]) == 0

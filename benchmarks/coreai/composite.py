@@ -78,7 +78,7 @@ def compose_(module: nn.Module) -> None:
 
 
 def write(component: Component, path: Path, precision: str) -> None:
-    """Converts a component of the batched form with composites, norms and rotations externalized as Apple's own exporter does."""
+    """Converts a component of the batched form; norms and rotations are externalized as Apple's own exporter does."""
 
     def export(module: nn.Module) -> torch.export.ExportedProgram:
         with torch.no_grad():

@@ -1,6 +1,7 @@
-"""Core AI by Apple's own runtime: forms of attention, agreement with Core ML, palettes beside Apple's palettizer.
+"""Core AI by Apple's own runtime: forms of attention, agreement with Core ML, palettes beside Apple's palettizer,
+whole exports at every width, and the paper's size.
 
-usage: python benchmarks/coreai/run.py [--parts forms,agreement,palettes] [--widths 0.375,0.5,1.0]
+usage: python benchmarks/coreai/run.py [--parts forms,agreement,sums,palettes,exports,paper] [--widths 0.375,0.5,1.0]
 
 Needs `edgegen[coreai]`, and for palettes `pip install --no-deps coreai-opt==0.4.0`. The bundled transformer with seeded
 inputs; every row goes to measurements.jsonl.
@@ -13,13 +14,15 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import composite
+import exports
 import numpy as np
+import paper
+import sums
 import torch
 
 from edgegen.backends.registry import find_backend
@@ -128,6 +131,11 @@ def agreement(widths: Sequence[float], folder: Path) -> None:
         record({"part": "agreement", "width": width, "tokens": 64}, results)
 
 
+def accumulation(widths: Sequence[float], folder: Path) -> None:
+    """In what the products of a float16 program add up; the same at all widths."""
+    record({"part": "sums", "terms": sums.TERMS, "precision": "float16"}, sums.sums(folder))
+
+
 def palettes(widths: Sequence[float], folder: Path) -> None:
     """Both palettizers at 4 bits a weight, one table a tensor, on the program of the same component."""
     for width in widths:
@@ -175,7 +183,7 @@ def ours(component: Component, dit: DiT, path: Path) -> float:
         for name, parameter in fake.module.named_parameters():
             if name in stored:
                 parameter.copy_(stored[name].dense().reshape(parameter.shape))
-    coreai.write(replace(component, module=fake.module), path, stored)
+    coreai.write(fake, path, stored)
     return seconds
 
 
@@ -193,7 +201,7 @@ def weight_error(component: Component, path: Path) -> float:
     parameters = [p.detach().numpy() for p in component.module.parameters() if p.numel() > LEAST_WEIGHT]
     errors, count = 0.0, 0
     for operation in operations(program._module._mlir_module):
-        if operation.operation.name == "coreai.lut_to_dense":
+        if operation.operation.name == "coreai.lut_to_dense" and scale_of(operation) is not None:
             dense = unfolded(operation)
             alike = [np.square(p.astype(np.float64) - dense).sum() for p in parameters if p.shape == dense.shape]
             if alike:
@@ -201,16 +209,20 @@ def weight_error(component: Component, path: Path) -> float:
     return errors / count
 
 
-def unfolded(operation: Any) -> np.ndarray:
-    """What a palette stands for: its table, times the scale of what takes it, by its indices."""
-    indices, table = (operand.owner for operand in list(operation.operands)[:2])
-    shape = tuple(operation.results[0].type.shape)
+def scale_of(operation: Any) -> Any:
+    """The scale of a palette, by what takes it; None for a constant of few values, which has none."""
     user = next(iter(operation.results[0].uses)).owner
     if user.operation.name == "coreai.cast":  # Apple's palettizer has one between table and scale
         user = next(iter(user.results[0].uses)).owner
-    scale = user.operands[1].owner
+    return user.operands[1].owner if user.operation.name == "coreai.blockwise_shift_scale" else None
+
+
+def unfolded(operation: Any) -> np.ndarray:
+    """What a palette stands for: its table, times its scale, by its indices."""
+    indices, table = (operand.owner for operand in list(operation.operands)[:2])
+    shape = tuple(operation.results[0].type.shape)
     packed = torch.from_numpy(array_of(indices))
-    values = array_of(table).astype(np.float64).reshape(-1) * float(array_of(scale).reshape(-1)[0])
+    values = array_of(table).astype(np.float64).reshape(-1) * float(array_of(scale_of(operation)).reshape(-1)[0])
     return values[unpack(packed, 4, math.prod(shape)).numpy()].reshape(shape)
 
 
@@ -219,7 +231,24 @@ def record(settings: dict, results: dict) -> None:
     print(settings, results, flush=True)
 
 
-PARTS = {"forms": forms, "agreement": agreement, "palettes": palettes}
+def whole_exports(widths: Sequence[float], folder: Path) -> None:
+    for row in exports.rows(widths, folder):
+        record(*row)
+
+
+def paper_size(widths: Sequence[float], folder: Path) -> None:
+    for precision in ("float16", "float32"):
+        paper.paper(precision, folder, record)
+
+
+PARTS = {
+    "forms": forms,
+    "agreement": agreement,
+    "sums": accumulation,
+    "palettes": palettes,
+    "exports": whole_exports,
+    "paper": paper_size,
+}
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 PROGRAM = "main.mlirb"  # of an asset: operations and weights in one file
 PALETTE_BITS = 4
 RELEASES = ("iOS27",)
+OS_RUNTIME = 27  # macOS that has Core AI
 
 
 def check(weights: StoredWeights, target: BackendTarget) -> None:
@@ -91,7 +91,10 @@ def examine() -> BackendHealth:
 
 
 def runs_here() -> bool:
-    return sys.platform == "darwin"
+    """On macOS 27 and later, whose own Core AI the packages then use."""
+    from edgegen.emit.coreai import macos
+
+    return macos() >= OS_RUNTIME
 
 
 def warm() -> None:

@@ -30,7 +30,8 @@ def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
         (
             t.name,
             f"{t.width:g}",
-            b.name if b.default else f"{b.name} (on request)",
+            told(b),
+            b.deployment_target or "",
             b.attention,
             b.precision,
             f"{b.floor_db:g} dB",
@@ -39,7 +40,7 @@ def show_tiers(to: Console, tiers: Sequence[Tier]) -> None:
         for t in tiers
         for b in t.backends.values()
     ]
-    to.print(table(("tier", ">width", "back end", "attention", "precision", ">floor", "for"), cells))
+    to.print(table(("tier", ">width", "back end", "from", "attention", "precision", ">floor", "for"), cells))
 
 
 def told(target: BackendTarget) -> str:

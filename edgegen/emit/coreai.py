@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import io
+import platform
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -25,10 +26,15 @@ from edgegen.rewrite.component import Component, TensorSpec
 
 PACKAGES = {"coreai-core": "1.0.0b3", "coreai-torch": "0.4.3"}  # the versions whose programs we have run
 EXTRA = "pip install 'edgegen[coreai]'"
+WHERE = "x86-64 Linux with glibc 2.34, and macOS 26 on Apple silicon, or newer"  # Apple's wheels of coreai-core
+GLIBC, MACOS = (2, 34), 26
 
 
 def require() -> None:
-    """An InputError of one line unless Apple's packages are here in a version we know and load on this system."""
+    """An InputError of one line unless Apple's packages can be here, are, in a version we know, and load."""
+    place = unsupported()
+    if place:
+        raise InputError(f"Core AI's packages do not exist for {place}.", f"They do for {WHERE}.")
     for package, wanted in PACKAGES.items():
         try:
             found = importlib.metadata.version(package)
@@ -41,10 +47,28 @@ def require() -> None:
             importlib.import_module("coreai_torch")
     except Exception as error:  # a wheel for another system fails in its own ways
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"Core AI's packages do not load here: {reason}.",
-            "They run on x86-64 Linux with glibc 2.34 or newer, and on macOS.",
-        ) from error
+        raise InputError(f"Core AI's packages do not load here: {reason}.", f"They run on {WHERE}.") from error
+
+
+def unsupported() -> str:
+    """This system, where Apple has no wheels for it; "" where it has."""
+    system, machine = platform.system(), platform.machine()
+    if system == "Darwin":
+        return "" if machine == "arm64" and macos() >= MACOS else f"macOS {platform.mac_ver()[0]} on {machine}"
+    library, version = platform.libc_ver()
+    if (system, machine, library) != ("Linux", "x86_64", "glibc"):
+        return f"{system} on {machine}" + ("" if system != "Linux" or library == "glibc" else " without glibc")
+    return "" if numbers(version) >= GLIBC else f"glibc {version}"
+
+
+def macos() -> int:
+    """The number of this macOS; 0 elsewhere."""
+    return next(iter(numbers(platform.mac_ver()[0])), 0)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version: (2, 34) of 2.34."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def signature(component: Component, precision: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
