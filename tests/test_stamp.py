@@ -169,17 +169,19 @@ def test_stamped_graphs_and_delegates_compute_what_the_network_does(tmp_path):
 def test_joined_blocks_are_the_same_numbers_of_fewer_operations(tmp_path):
     """By the evaluator in fp32, where only an error of the emission would be left."""
     config = dataclasses.replace(SMALL, depths=(1, 1, 1), blocks=8)  # the outer layers are sparse
-    programs = {}
+    counts, made = {}, {}
     for operations in ("composed", "joined"):
         component = component_of(config, Form("split", query_chunk=24, operations=operations))
         coreml.write(component, tmp_path / f"{operations}.mlpackage")
-        programs[operations] = CoreMLProgram.load(tmp_path / f"{operations}.mlpackage")
+        program = CoreMLProgram.load(tmp_path / f"{operations}.mlpackage")
         feed = {spec.name: torch.randn(spec.shape, generator=torch.manual_seed(1)) for spec in component.inputs}
-        with torch.no_grad():
-            expected = component.module(*feed.values()).numpy()
-        made = programs[operations].run({name: x.numpy() for name, x in feed.items()}, fp16=False)["velocity"]
-        assert np.abs(made - expected).max() < 1e-3 * np.abs(expected).max()
-    composed, joined = (programs[name].operation_counts() for name in ("composed", "joined"))
+        made[operations] = program.run({name: x.numpy() for name, x in feed.items()}, fp16=False)["velocity"]
+        counts[operations] = program.operation_counts()
+    size = np.abs(made["composed"]).max()
+    assert size > 1 and np.abs(made["joined"] - made["composed"]).max() < 1e-5 * size
+    with torch.no_grad():  # its weights are not rounded to fp16
+        assert np.abs(made["joined"] - component.module(*feed.values()).numpy()).max() < 1e-2 * size
+    composed, joined = counts["composed"], counts["joined"]
     assert joined["einsum"] < 0.75 * composed["einsum"] and joined.total() < composed.total()
     assert joined["transpose"] > composed["transpose"]  # what it costs
 
