@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from edgegen.bundle import COMPONENTS, MANIFEST, tool_versions
 from edgegen.chunking import Chunking, cut_transformer
 from edgegen.errors import InputError, unknown
 from edgegen.files import free_bytes, user_path
-from edgegen.folders import check_apart, check_free, checked_target, left_bytes
+from edgegen.folders import check_apart, check_free, checked_target, left_bytes, listed_files
 from edgegen.meter import available_bytes
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.config import position_elements, score_elements
@@ -120,6 +122,12 @@ class Plan:
             "tool_versions": tool_versions(),
         }
 
+    @property
+    def asked(self) -> str:
+        """sha256 of the settings, with what is to be made of them."""
+        values = self.settings() | {"backends": self.backends, "components": self.components}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
     def to_dict(self) -> dict:
         return {
             "model": self.checkpoint.config.name,
@@ -173,7 +181,8 @@ def make_plan(
     out = user_path(out or Path("out") / config.name / tier.name)
     checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
-    check_free(out, MANIFEST, overwrite)
+    if not (resume and listed_files(out / MANIFEST)):  # a finished one is looked at when all is known
+        check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume, chunking=chunking)
 
 
@@ -203,7 +212,7 @@ def further_plan(first: Plan, tier: Tier) -> Plan:
     """A further tier of a bundle: of all parts only its transformers are to be made."""
     size = first.resolution
     plan = make_plan(
-        first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite,
+        first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite, first.resume,
         chunking=first.chunking,
     )  # fmt: skip
     parts = tuple(
