@@ -230,8 +230,9 @@ def export_folder(
 
     components: names of the folder's networks; all that a phone needs if empty, less text encoders that an app of the
     tier cannot hold. resolution: pixels (width, height), 1024x1024 if None. tokens: what the pipeline calls
-    max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
-    and code of the folder's own.
+    max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run.
+    Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf and code of the folder's
+    own.
     """
     from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.sources import Lora, Size, open_sources
@@ -268,6 +269,8 @@ def generate_image(
 ) -> Drawn:
     """Draws a picture with a bundle's artifacts and saves it; `.open()` of the result gives it as a PIL image.
 
+    Artifacts are opened in this process, without the limits of `edgegen generate`, whose child may crash or hang.
+
     bundle: the newest below ./out if None. backend: the fastest here; "torch" is the original. seed: 0 to 2^63 - 1,
     the same noise on every back end. steps, guidance: the bundle's own if None. out: named after the prompt, in the
     working folder, if None. preview: also save what each step aims at. checkpoint: for the back end "torch", and for
@@ -287,6 +290,7 @@ def verify_bundle(
 ) -> Verification:
     """Checks a bundle's files, then runs every artifact against PyTorch in fp32 (PSNR in dB, finite first).
 
+    Artifacts are opened in this process, without the limits of `edgegen verify`, whose child may crash or hang.
     Returns a row an artifact and one a picture; `.passed` says whether all reach their floors, `.require()` raises
     VerificationError otherwise. InputError for a bundle whose files changed.
     """
@@ -295,7 +299,10 @@ def verify_bundle(
 
 
 def inspect_bundle(bundle: AnyPath, backends: Sequence[str] = (), progress: Watcher | bool = True) -> Inspection:
-    """Operations, transposes, reshapes, parameters and bytes of every artifact, and the Neural Engine's findings."""
+    """Operations, transposes, reshapes, parameters and bytes of every artifact, and the Neural Engine's findings.
+
+    Artifacts are read in this process, without the limits of `edgegen inspect`: it is for bundles that are trusted.
+    """
     with watched(progress) as watcher:
         return inspect_folder(Path(bundle), backends, watcher)
 
@@ -352,6 +359,34 @@ def quantize_checkpoint(
     with watched(progress) as watcher:
         report = quantize(request, watcher, watcher.advance)
     return Quantized(folder, round(time.perf_counter() - start, 1), report)
+
+
+def quantize_folder(
+    folder: AnyPath,
+    out: AnyPath | None = None,
+    bits: float | None = None,
+    candidates: Sequence[int] = (4, 8),
+    resolution: tuple[int, int] | None = None,
+    tokens: int = 0,
+    overwrite: bool = False,
+    progress: Watcher | bool = True,
+) -> Quantized:
+    """Palettizes the transformer of a folder that diffusers saved: sensitivity, bits, exact clusters; no tuning.
+
+    bits: average a weight, 4.3 if None. out: out/<folder>-<bits> if None; a folder that diffusers loads, and that
+    `export_folder` writes with these palettes. resolution, tokens: of the inputs that sensitivity is measured on,
+    256x256 pixels and the pipeline's own if left out. Raises InputError.
+    """
+    from edgegen.foreign.quantize import quantize_folder as work
+    from edgegen.foreign.sources import Size
+    from edgegen.quantize.run import BITS
+
+    start, average = time.perf_counter(), BITS if bits is None else bits
+    where = Path(out) if out else Path("out") / f"{Path(folder).resolve().name}-{average:g}"
+    with watched(progress) as watcher:
+        size = Size(*(resolution or (256, 256)), tokens)
+        report = work(Path(folder), where, average, tuple(candidates), size, overwrite, watcher)
+    return Quantized(where, round(time.perf_counter() - start, 1), report)
 
 
 @dataclass(frozen=True)

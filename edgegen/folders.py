@@ -112,7 +112,7 @@ def check_apart(target: Path, source: Path | None, what: str) -> None:
 
 
 def check_ours(folder: Path, marker: str) -> None:
-    """Refuses a folder whose marker does not list every file in it: it, or something in it, was not made here."""
+    """Refuses a folder whose marker does not list every file in it, or that holds a link: not all was made here."""
     kept = "--overwrite replaces only what was made here."
     listed = listed_files(folder / marker)
     if listed is None:
@@ -122,6 +122,8 @@ def check_ours(folder: Path, marker: str) -> None:
     for name in files_below(folder):
         if name not in listed and not LITTER.fullmatch(name.rpartition("/")[2]):
             raise InputError(f"{folder} holds {brief(name)}, which its {marker} does not list: {kept}", ELSEWHERE)
+        if os.path.islink(folder / name) or not os.path.isfile(folder / name):
+            raise InputError(f"{folder} holds {brief(name)}, which is no file: {kept}", ELSEWHERE)
 
 
 def listed_files(marker: Path) -> frozenset[str] | None:

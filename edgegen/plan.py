@@ -26,7 +26,8 @@ from edgegen.target import BackendTarget, Tier, list_tiers
 BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB measured with the bundled one
 LONGEST_SIDE = 8192  # pixels of a picture
 SCORE_FACTOR = 2.5  # copies of a layer's attention scores at the peak
-MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
+PIXEL_BYTES = 360  # a pixel of the picture, of what the decoders and the references hold; 330 to 410 measured
+WHOLE_COPIES = 3.0  # of the fp32 weights of a component that is converted whole, at the peak
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,17 @@ class Plan:
     @property
     def own_memory_bytes(self) -> int:
         scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
-        return round(BASE_MEMORY + MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores)
+        pixels = self.resolution[0] * self.resolution[1]
+        weights = max(self.weights_while_writing(part) for part in self.parts)
+        return round(BASE_MEMORY + weights + SCORE_FACTOR * scores + PIXEL_BYTES * pixels)
+
+    def weights_while_writing(self, part: Part) -> float:
+        """Bytes of weights at the peak of a part's export: its own, and once those of the other networks."""
+        others = sum({other.component: other.parameters for other in self.parts}.values()) - part.parameters
+        target, copies = self.tier.backend(part.backend), WHOLE_COPIES
+        if part.component == "transformer":
+            copies = find_backend(part.backend).export_copies(target)
+        return 4 * (copies * part.parameters + others)
 
     def settings(self) -> dict:
         """What must be the same for an export to go on with another's artifacts."""

@@ -60,10 +60,11 @@ def limit_memory_() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def apart(limit_s: float | None = None) -> int | None:
-    """Goes on in a child process, and waits for it here: None in the child; here, how it ended, as `ended` tells.
+def apart(limit_s: float | None = None, still_s: float | None = None) -> int | None:
+    """Goes on in a child process, and waits for it here: None in the child; here, how it ended, as `crash` tells.
 
-    Only to be called before any thread is started. Where processes cannot be copied it goes on in this one.
+    The child may take `limit_s` seconds in all, and `still_s` without a sign of progress (`goes_on`). Only to be called
+    before any thread is started. Where processes cannot be copied it goes on in this one, without limits.
     """
     if sys.platform != "linux" or os.environ.get("EDGEGEN_DEBUG"):
         return None
@@ -73,6 +74,9 @@ def apart(limit_s: float | None = None) -> int | None:
     if child == 0:
         end_with_parent_(parent)
         limit_memory_()
+        if still_s is not None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a runtime
+            signal.setitimer(signal.ITIMER_REAL, still_s, still_s)
         return None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, passed_on(child))
@@ -81,6 +85,15 @@ def apart(limit_s: float | None = None) -> int | None:
         signal.signal(signal.SIGALRM, lambda number, frame: os.kill(child, signal.SIGXCPU))
         signal.setitimer(signal.ITIMER_REAL, limit_s)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def goes_on() -> None:
+    """A sign of progress: the time without one, where `apart` limits it, starts anew."""
+    if sys.platform != "linux" or signal.getsignal(signal.SIGALRM) != signal.SIG_DFL:  # a timer of someone else's
+        return
+    _, still_s = signal.getitimer(signal.ITIMER_REAL)
+    if still_s:
+        signal.setitimer(signal.ITIMER_REAL, still_s, still_s)
 
 
 def passed_on(child: int) -> Callable[[int, object], None]:
@@ -102,4 +115,9 @@ def crash(code: int) -> tuple[str, str] | None:
         return "the process was killed (SIGKILL).", "This is mostly the system running out of memory."
     if -code == signal.SIGXCPU:
         return "reading the artifacts takes longer than any of edgegen's.", "Do not use this bundle."
+    if -code == signal.SIGALRM:
+        return (
+            "the artifacts ran for an hour without a sign of progress.",
+            "Do not use this bundle, or a narrower tier.",
+        )
     return f"an artifact crashed what runs or reads it ({name}).", "Export the bundle again."

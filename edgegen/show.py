@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edgegen.process import RESTING
+from edgegen.process import RESTING, goes_on
 from edgegen.streams import for_people
 
 PEOPLE_WIDTH = 120  # of what goes to stderr where that is no terminal
@@ -105,12 +105,14 @@ class Progress:
 
     def __call__(self, line: str) -> None:
         self.end("[green]+[/]")
+        goes_on()
         self.line, self.start, self.steps = line, time.perf_counter(), ""
         if self.status:
             self.status.update(escape(line))
 
     def advance(self, done: int, of: int) -> None:
         """A bar behind the current line."""
+        goes_on()
         self.steps = f" {done}/{of}"
         if self.status:
             full = round(24 * done / of)

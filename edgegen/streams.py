@@ -32,9 +32,8 @@ class Tolerant:
         except ValueError:  # closed
             pass
         except OSError as error:
-            if error.errno in GONE:
-                drop_(self._stream)
-            elif not self._lossy:
+            drop_(self._stream)  # else what it holds fails again when Python ends
+            if error.errno not in GONE and not self._lossy:
                 raise
 
 

@@ -84,7 +84,9 @@ def test_links_are_never_followed_to_write_or_delete(ours, tmp_path):
         with pytest.raises(InputError, match="is a link to"):
             make(tmp_path / target)
     (ours / "sub" / "weights.bin").unlink()
-    (ours / "sub" / "weights.bin").symlink_to(home / "thesis.txt")  # listed, and yet a link: only it goes
+    (ours / "sub" / "weights.bin").symlink_to(home / "thesis.txt")  # listed, and yet not what was made here
+    with pytest.raises(InputError, match="which is no file"):
+        make(ours)
     (ours / MARKER).rename(home / MARKER)
     (ours / MARKER).symlink_to(home / MARKER)
     with pytest.raises(InputError, match="replaces only"):

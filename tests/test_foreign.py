@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from foreign import FAMILIES, build, scrambled, source
+from foreign import FAMILIES, build, source
 from safetensors.torch import load_file, save_file
 
 from edgegen.bundle import load_bundle
@@ -234,3 +234,31 @@ def test_ranges_name_the_layer_that_leaves_fp16():
     made.module.get_submodule("transformer_blocks.1.ff.net.2").weight.data *= 1e6
     outside = [found.layer for found in measure_ranges(made, 1) if not found.fits]
     assert "transformer_blocks.1.ff.net.2" in outside and "transformer_blocks.0.ff.net.2" not in outside
+
+
+@pytest.mark.parametrize(("name", "backend"), [("pixart", "coreml"), ("sana", "onnx")])
+def test_a_quantized_folder_is_diffusers_own_and_exports_its_palettes(name, backend, tmp_path, capsys):
+    folder, out, bundle = (tmp_path / part for part in ("plain", "small", "bundle"))
+    build(*FAMILIES[name](heads=6)).save_pretrained(folder)
+    size = ["--resolution", "64x64", "--tokens", "8"]
+    assert run(["quantize", "--checkpoint", str(folder), "--bits", "4.3", *size, "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 4 <= report["bits"] <= 4.3 and report["bytes"] < 0.4 * report["bytes_float16"] and report["psnr_db"] > 10
+    (part,) = list_parts(out)
+    module, plan = load_part(part), report["plan"]
+    assert set(plan.values()) <= {4, 8} and len(plan) > 5
+    assert all(len(module.get_parameter(key).unique()) <= 2**bits for key, bits in plan.items())
+
+    export = ["export", "--checkpoint", str(out), "--backend", backend, *size]
+    assert run([*export, "--bits", "4.3", "--out", str(bundle)]) == 2
+    assert "already quantized" in capsys.readouterr().err
+    assert run([*export, "--tier", "high-phone", "--out", str(bundle), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["verify"][0]["passed"] and made["components"][0]["bytes"] < 0.55 * report["bytes_float16"]
+    assert load_bundle(bundle).manifest.bits <= 4.3
+
+    tensors = load_file(out / WEIGHTS)
+    tensors[next(iter(plan))] += 0.5
+    save_file(tensors, out / WEIGHTS)
+    assert run([*export, "--out", str(tmp_path / "other")]) == 2
+    assert "not what the weights hold" in " ".join(capsys.readouterr().err.split())

@@ -1,8 +1,11 @@
 """Two processes that share jobs: every job once, in whichever process; an error or a death of either is told."""
 
+import functools
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,6 +16,7 @@ from edgegen import show
 from edgegen.errors import EdgegenError, InputError
 from edgegen.jobs import can_share, share
 
+ALONE = "EDGEGEN_TEST_ALONE"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be copied here")
 
 
@@ -75,6 +79,21 @@ def test_a_second_process_that_is_killed_is_no_success():
         share(5, work, lambda: time.sleep(0.2), second=True)
 
 
+def alone(test):
+    """Runs a test that counts threads or children in a process of its own: other tests leave some in this one."""
+
+    @functools.wraps(test)
+    def run(*fixtures, **named):
+        if os.environ.get(ALONE):
+            return test(*fixtures, **named)
+        line = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"{__file__}::{test.__name__}"]
+        ended = subprocess.run(line, env=os.environ | {ALONE: "1"}, capture_output=True, text=True)
+        assert ended.returncode == 0 and "1 passed" in ended.stdout, ended.stdout[-4000:]
+
+    return run
+
+
+@alone
 def test_an_error_here_ends_the_second_process():
     def first() -> None:
         raise InputError("no.")
@@ -87,6 +106,7 @@ def test_an_error_here_ends_the_second_process():
         os.waitpid(-1, os.WNOHANG)
 
 
+@alone
 def test_what_shows_progress_rests_while_the_process_is_copied(monkeypatch, capfd):
     monkeypatch.setattr(show, "HEARTBEAT", 0.05)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
@@ -100,6 +120,7 @@ def test_what_shows_progress_rests_while_the_process_is_copied(monkeypatch, capf
     assert "so far" in capfd.readouterr().err
 
 
+@alone
 def test_a_spinner_rests_too(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     with show.Progress(Console(file=io.StringIO(), force_terminal=True)):

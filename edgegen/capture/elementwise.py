@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from edgegen.capture.lowering import Lowering, lowers
+from edgegen.capture.passes import lessened
 from edgegen.capture.values import Value, plain
 from edgegen.rewrite.attention import MASKED
 
@@ -66,6 +67,11 @@ for _target, _function in BINARY.items():
     _enter(_target, _function, 2)
 
 
+@lowers(lessened)
+def lower_lessened(low: Lowering, x: Value, factor: float) -> Value:
+    return joint(low, operator.mul, x, factor) if low.split else x
+
+
 @lowers(aten.gelu.default)
 def gelu(low: Lowering, x: Value, approximate: str = "none") -> Value:
     return unary(low, F.gelu, x, approximate=approximate)
@@ -76,9 +82,9 @@ LEAST = {True: 2.0**-14, False: 1e-7}  # that fp16 holds as a normal number; tha
 
 @lowers(aten.add.Tensor, aten.add.Scalar)
 def add(low: Lowering, x: Any, y: Any, alpha: float = 1) -> Value:
-    """A sum; what keeps a divisor from zero must still do so in the form's numbers."""
+    """A sum; what keeps a divisor from zero does so as a lower limit, where the form's numbers would lose it."""
     if isinstance(y, float) and 0 < y < LEAST[low.split] and low.is_divisor():
-        y = LEAST[low.split]
+        return unary(low, torch.clamp, x, min=LEAST[low.split])
     return joint(low, operator.add, x, y if alpha == 1 else joint(low, operator.mul, y, alpha))
 
 
@@ -104,6 +110,7 @@ def where(low: Lowering, condition: Value, x: Any, y: Any) -> Value:
     if first is not None and second is not None:  # a mask, which no runtime needs to choose by
         chosen = unary(low, torch.Tensor.float, condition)
         return joint(low, operator.add, joint(low, operator.mul, chosen, first - second), second)
+    x, y = (v if isinstance(v, Value) else plain(torch.tensor(float(v)), ()) for v in (x, y))
     return joint(low, torch.where, condition, x, y)
 
 

@@ -158,7 +158,7 @@ def cat(low: Lowering, values: Sequence[Value], dim: int = 0) -> Value:
         return values[0]
     dim %= len(values[0].dims)
     values, rows = unified_but(low, values, dim)
-    lead = max((v for v in values if not v.is_constant), key=lambda v: v.elements)
+    lead = low.whole(max((v for v in values if not v.is_constant), key=lambda v: v.elements))
     lead, axis = low.leading(lead, lead.dims[dim]) if lead.dims[dim] else beside(low, lead, dim)
     after = lead.axes[axis][len(lead.dims[dim]) :]
     made = []
@@ -172,8 +172,7 @@ def cat(low: Lowering, values: Sequence[Value], dim: int = 0) -> Value:
 
 
 def unified_but(low: Lowering, values: Sequence[Value], dim: int) -> tuple[list[Value], tuple[Row, ...]]:
-    """Values that share the atoms of every dimension but one, all of them held."""
-    values = [low.whole(v) if not v.is_constant else v for v in values]
+    """Values that share the atoms of every dimension but one; what is repeated is so where it is joined."""
     own = [v.dims[dim] for v in values]
     bare = [v.with_dims((*v.dims[:dim], (), *v.dims[dim + 1 :])) for v in values]
     made, dims = low.unified(bare)

@@ -41,6 +41,11 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, order: Sequence[int], signs: Seq
     return x * cos + rotate(x, order, signs) * sin
 
 
+def lessened(x: Tensor, factor: float) -> Tensor:
+    """x times a factor that cancels in the end; fp16 needs it, fp32 does not."""
+    return x * factor
+
+
 class Graph:
     """A graph under rewriting, and the constants its placeholders and attributes stand for."""
 
@@ -69,7 +74,8 @@ class Graph:
 
 def simplify(graph: Graph) -> None:
     """Every rewrite, in order."""
-    for rewrite in (drop_nothing, compose_complex, compose_norms, compose_attention, compose_rotations, compose_rotary):
+    rewrites = (drop_nothing, compose_complex, compose_norms, compose_attention, compose_rotations, compose_rotary)
+    for rewrite in (*rewrites, lessen_linear_attention):
         rewrite(graph)
         graph.graph.eliminate_dead_code(is_impure_node=is_end)
 
@@ -356,3 +362,26 @@ def table_product(graph: Graph, node: fx.Node) -> tuple[fx.Node, fx.Node] | None
     if graph.constant(second) is not None:
         return first, second
     return (second, first) if graph.constant(first) is not None else None
+
+
+# ---- linear attention ----
+
+
+def lessen_linear_attention(graph: Graph) -> None:
+    """(v k^T q) / (1 k^T q), both rows of one product: sums over tokens become means, which fp16 holds."""
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.div.Tensor or not all(isinstance(a, fx.Node) for a in node.args):
+            continue
+        below = node.args[1].args[0] if node.args[1].target is aten.add.Tensor else node.args[1]
+        over = node.args[0]
+        if not (over.target is below.target is aten.slice.Tensor and over.args[0] is below.args[0]):
+            continue
+        sums = over.args[0].args[0] if over.args[0].target is aten.matmul.default else None
+        if getattr(sums, "target", None) is not aten.matmul.default:
+            continue
+        keys = sums.args[1]
+        factor = 2.0 ** -(shape_of(keys)[-2] - 1).bit_length()
+        with graph.graph.inserting_before(sums):
+            made = graph.graph.call_function(lessened, (keys, factor))
+        made.meta["val"] = keys.meta["val"]
+        sums.replace_input_with(keys, made)

@@ -82,6 +82,7 @@ app.add_typer(evaluate_app(), name="evaluate")
 APART = ("generate", "verify", "inspect", "bench", "recommend")  # they open artifacts that may come from anywhere
 READING = 600.0  # seconds that those which only read artifacts may take
 JUST_READ = ("inspect", "recommend")
+STILL = 3600.0  # seconds that artifacts may run without a sign of progress: one of them may hold a loop without end
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     command = next((word for word in arguments if not word.startswith("-")), "")
     if command in APART:
-        code = apart(READING if command in JUST_READ else None)
+        code = apart(READING if command in JUST_READ else None, STILL)
         if code is not None:
             sys.exit(told(code, "--json" in arguments))
     asked: list[int] = []  # kept, since a library that catches everything can turn the exit into an error of its own
@@ -103,11 +104,18 @@ def main() -> None:
         signal.signal(number, end)
     try:
         code = run(arguments)
-        sys.stdout.flush()
     except BaseException:
         if not asked:
             raise
-    sys.exit(asked[0] if asked else code)
+    sys.exit(ended_by(asked[0], "--json" in arguments) if asked else code)
+
+
+def ended_by(code: int, as_json: bool) -> int:
+    """Tells of the signal that asked the program to end, whose exit code this is."""
+    from edgegen.show import print_error
+
+    print_error(f"ended by {signal.Signals(code - 128).name}.", "", code, as_json)
+    return code
 
 
 def told(code: int, as_json: bool) -> int:
@@ -128,6 +136,7 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = app(args=arguments, prog_name="edgegen", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except typer.Abort:
         print_error("interrupted.", "", 130, as_json)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from edgegen.cli.options import CheckpointFolder, Json
+from edgegen.cli.options import CheckpointFolder, Json, parse_resolution
 from edgegen.errors import InputError
 from edgegen.show import size, table
 
@@ -43,20 +43,51 @@ def quantize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a checkpoint, or a run, that is there.")
     ] = False,
+    resolution: Annotated[
+        str, typer.Option(metavar="WxH", help="With a diffusers folder: of the inputs to measure on; default 256x256.")
+    ] = "",
+    tokens: Annotated[int, typer.Option(metavar="N", help="With a diffusers folder: its max_sequence_length.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Measures sensitivity, gives each weight its bits, clusters, tunes, verifies and writes a quantized checkpoint."""
     from edgegen import api, show
     from edgegen.prompts import read_prompts
 
-    prompts = read_prompts(calibration) if calibration else ()
     console = show.console()
+    if checkpoint and api.is_foreign(checkpoint):
+        refuse_ours(method, width, calibration, plan, resume)
+        with show.Progress(console) as progress:
+            made = api.quantize_folder(
+                checkpoint, out, bits, parse_candidates(candidates), parse_resolution(resolution), tokens, overwrite,
+                progress,
+            )  # fmt: skip
+        return show.print_json(made.to_dict()) if as_json else show_foreign(show.results(), made)
+    if resolution or tokens:
+        raise InputError("--resolution and --tokens go with a folder of diffusers.", "Leave them out.")
+    prompts = read_prompts(calibration) if calibration else ()
     with show.Progress(console) as progress:
         made = api.quantize_checkpoint(
             checkpoint, out, width, bits, method, parse_candidates(candidates), prompts, plan, measure, tune_steps,
             tune_batch, seed, resume, overwrite, progress,
         )  # fmt: skip
     show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, width)
+
+
+def refuse_ours(method: str, width: float, calibration: Path | None, plan: Path | None, resume: bool) -> None:
+    """Refuses what only our own checkpoints take."""
+    if method != "palette" or width != 1.0 or calibration or plan or resume:
+        raise InputError(
+            "--method, --width, --calibration, --plan and --resume go with our own checkpoints.", "Leave them out."
+        )
+
+
+def show_foreign(to: Console, made: Quantized) -> None:
+    """Sizes before and after of a diffusers folder's transformer, what it costs, and what to type next."""
+    report, folder = made.report, shlex.quote(str(made.checkpoint))
+    rows = [(report["network"], size(report["bytes_float16"]), size(report["bytes"]))]
+    to.print(table(("component", ">float16", ">stored"), rows, f"{report['bits']:.3f} bits a weight"))
+    to.print(f"Against the unquantized network: {report['psnr_db']:.1f} dB, not tuned. {made.seconds:.0f} s.")
+    to.print(f"Next: [bold]edgegen export --checkpoint {escape(folder)} --tier high-phone[/]", soft_wrap=True)
 
 
 def show_quantized(to: Console, made: Quantized, width: float) -> None:

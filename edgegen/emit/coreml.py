@@ -7,10 +7,10 @@ from pathlib import Path
 
 from edgegen.emit.coreml_convert import convert, half_specs
 from edgegen.emit.coreml_stamp import Templates, save_stamped
+from edgegen.emit.lean import lean_capture
 from edgegen.emit.mlpackage import settle_
 from edgegen.emit.palette_coreml import check, compress_
 from edgegen.emit.program import exported
-from edgegen.emit.provenance import brief_provenance
 from edgegen.errors import InputError
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -60,7 +60,7 @@ def write_all(
     templates = Templates(target)
     for component, path in zip(components, paths, strict=True):
         description = f"edgegen {component.name}, {component.form} form"
-        with quiet(), brief_provenance():
+        with quiet(), lean_capture():
             if component.segments and precision == "float16":
                 save_stamped(component, path, templates, weights or {}, description)
             else:

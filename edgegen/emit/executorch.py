@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from edgegen.emit.delegate_shapes import delegates_unrun
 from edgegen.emit.executorch_stamp import chained
+from edgegen.emit.lean import lean_capture
 from edgegen.emit.palette_executorch import check, quantize_linears_
 from edgegen.emit.program import exported
-from edgegen.emit.provenance import brief_provenance
 from edgegen.emit.xnnpack_passes import needed_passes
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -28,7 +29,7 @@ def write(
         if weights and activations == "int8":
             quantize_linears_(component.module, weights)
             component = replace(component, segments=())  # their weights are other ones now
-        with brief_provenance(), needed_passes():
+        with lean_capture(), needed_passes(), delegates_unrun():
             buffer, left = lower(component)
     path.write_bytes(buffer)
     return left

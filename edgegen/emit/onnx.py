@@ -7,11 +7,11 @@ from pathlib import Path
 
 import onnx
 
+from edgegen.emit.lean import lean_capture
 from edgegen.emit.onnx_stamp import Beside, stamped
 from edgegen.emit.onnx_template import export, module_of
 from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS, OPTIONS_KEY, check, compress_
 from edgegen.emit.program import exported
-from edgegen.emit.provenance import brief_provenance
 from edgegen.files import data_beside
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -31,7 +31,7 @@ def write(component: Component, path: Path, weights: StoredWeights | None = None
     """
     check(weights or {})
     size = sum(parameter.nbytes for parameter in component.module.parameters())
-    with quiet(), brief_provenance():
+    with quiet(), lean_capture():
         if component.segments and size > LARGEST and not weights:
             beside = Beside(data_beside(path))
             with beside.file:

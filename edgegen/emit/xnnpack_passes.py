@@ -1,4 +1,6 @@
-"""XNNPACK's passes without those that look for an operation the graph does not have: each rebuilds the whole graph."""
+"""XNNPACK's passes without those that look for an operation the graph does not have: each rebuilds the whole graph;
+and without the check of a program before each, which its making and the end of the lowering check as well.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,17 @@ def needed(passes: list[Any], program: Any) -> list[Any]:
 def needed_passes() -> Iterator[None]:
     """Within it XNNPACK runs the passes that `needed` leaves."""
     from executorch.backends.xnnpack._passes import XNNPACKPassManager
+    from executorch.exir.pass_manager import ExportedProgramPassManager
 
-    kept = XNNPACKPassManager.transform
+    kept, check = XNNPACKPassManager.transform, ExportedProgramPassManager.check
 
     def transform(manager: Any) -> Any:
         manager.passes = needed(manager.passes, manager.exported_program)
         return kept(manager)
 
     XNNPACKPassManager.transform = transform
+    ExportedProgramPassManager.check = lambda manager, program: None
     try:
         yield
     finally:
-        XNNPACKPassManager.transform = kept
+        XNNPACKPassManager.transform, ExportedProgramPassManager.check = kept, check

@@ -36,6 +36,7 @@ from edgegen.foreign.source import Source
 from edgegen.manifest import ForeignManifest
 from edgegen.meter import Meter, Stage
 from edgegen.pipeline.artifact import open_artifact
+from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quietly
 from edgegen.rewrite.component import Form
@@ -138,9 +139,10 @@ def export_sources(
             report(f"recording the {source.name}")
             with meter.stage(f"record {source.name}"):
                 recorded = record(source)
-            weights: StoredWeights = {}
+            weights: StoredWeights = source.palettes
             palettes = None
             if bits is not None and source.name in (MAIN, sources[0].name if len(sources) == 1 else MAIN):
+                refuse_twice(source)
                 report(f"palettizing the {source.name}")
                 with meter.stage(f"palettize {source.name}"):
                     palettes = palettize_recorded(recorded, bits)
@@ -165,7 +167,16 @@ def export_sources(
         write_manifest(
             root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
         )
-    return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks, (pipeline or {}).get("left_out", {}))
+    return ForeignResult(
+        out,
+        model,
+        tier,
+        tuple(artifacts),
+        tuple(rows),
+        tuple(meter.stages),
+        networks,
+        (pipeline or {}).get("left_out", {}),
+    )
 
 
 def targets_of(tier: Tier, backends: Sequence[str]) -> list[BackendTarget]:
@@ -174,6 +185,12 @@ def targets_of(tier: Tier, backends: Sequence[str]) -> list[BackendTarget]:
     for target in chosen:
         find_backend(target.name).check({}, target)
     return chosen
+
+
+def refuse_twice(source: Source) -> None:
+    """Weights are palettized once, from their own values."""
+    if source.palettes:
+        raise InputError(f"the {source.name} is already quantized.", "Leave --bits out.")
 
 
 def record(source: Source) -> Recorded:
@@ -295,9 +312,10 @@ def foreign_manifest(
 ) -> ForeignManifest:
     """A manifest of format 2: `pipeline` says what the fields for our own networks cannot."""
     floors = {t.name: t.floor_db for t in targets}
+    quantized = [source.name for source in sources if source.palettes]
     if bits is not None:
-        name = MAIN if len(sources) > 1 else sources[0].name
-        floors |= {f"{t.name}/{name}": t.floor_of_quantized_db for t in targets}
+        quantized.append(MAIN if len(sources) > 1 else sources[0].name)
+    floors |= {f"{t.name}/{name}": t.floor_of_quantized_db for t in targets for name in quantized}
     return ForeignManifest(
         model=model,
         tier=tier.name,
@@ -307,7 +325,7 @@ def foreign_manifest(
         sigmas=(),
         shift=1.0,
         guidance=1.0,
-        bits=FLOAT_BITS if bits is None else bits,
+        bits=stored_bits(sources) if bits is None else bits,
         latent_shape=(),
         timestep_features={"size": 0},
         tokenizer=(),
@@ -318,6 +336,12 @@ def foreign_manifest(
         components=artifacts,
         pipeline=pipeline,
     )
+
+
+def stored_bits(sources: Sequence[Source]) -> float:
+    """Bits a palettized weight on average, of palettes that the sources came with."""
+    palettes = {f"{source.name}.{name}": p for source in sources for name, p in source.palettes.items()}
+    return average_bits(palettes) if palettes else FLOAT_BITS
 
 
 def export_module(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgegen.quantize.palette import Palette
+
 Arguments = Mapping[str, Any]
 Fresh = Callable[[int], Arguments]
 
@@ -25,6 +27,7 @@ class Source:
     constant: tuple[str, ...] = ()
     fresh: Fresh | None = None
     details: dict[str, Any] = field(default_factory=dict)  # of the family, for the manifest
+    palettes: Mapping[str, Palette] = field(default_factory=dict)  # that its weights are made of, by parameter name
 
     def inputs(self, seed: int) -> Arguments:
         """Inputs to judge with."""

@@ -20,6 +20,7 @@ from edgegen.foreign.folder import PIPELINE, Part, list_parts, load_part
 from edgegen.foreign.lora import merge_lora_, read_lora
 from edgegen.foreign.observe import Seen, observe
 from edgegen.foreign.source import Source, varied
+from edgegen.foreign.stored_palettes import read_palettes
 from edgegen.target import Tier
 
 AUTOENCODERS = ("Autoencoder", "VQModel")
@@ -149,6 +150,7 @@ def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -
     """A loaded part with inputs; `seen` is what its pipeline gives it."""
     make = {"transformer": transformer_inputs, "decoder": decoder_inputs, "text": text_inputs}[kind_of(part)]
     inputs, constant, details = make(part, module, ask, seen)
+    palettes = read_palettes(part, module)
     if kind_of(part) == "decoder":
         module = Decoding(module)
     elif kind_of(part) == "text" and seen is not None:
@@ -159,7 +161,7 @@ def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -
         "class": part.class_name,
         "sha256": digest(part.folder / "config.json")[0],
     }
-    return Source(part.name, module, inputs(0), origin, constant, inputs, details)
+    return Source(part.name, module, inputs(0), origin, constant, inputs, details, palettes)
 
 
 Made = tuple[Callable[[int], Mapping[str, Any]], tuple[str, ...], dict[str, Any]]
@@ -179,17 +181,19 @@ def transformer_inputs(part: Part, module: Any, ask: Request, seen: Seen | None)
 
 
 def decoder_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
-    """Latents as the autoencoder's own decode takes them; the manifest tells the scale and shift before it."""
+    """Latents as large as a pipeline gives them to decode; the manifest tells the scale and shift before it."""
     config = dict(module.config)
     channels = config.get("latent_channels") or config.get("z_dim") or 4
     frames = (1,) if "QwenImage" in part.class_name or "Wan" in part.class_name else ()
     keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     details = {key: config[key] for key in keys if config.get(key) is not None}
-    return (
-        (lambda seed: {"latent": with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)}),
-        (),
-        details,
-    )
+    scale, shift = details.get("scaling_factor") or 1.0, details.get("shift_factor") or 0.0
+
+    def inputs(seed: int) -> dict[str, Any]:
+        noise = with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)
+        return {"latent": noise / scale + shift}
+
+    return inputs, (), details
 
 
 def text_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:

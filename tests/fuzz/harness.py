@@ -1,11 +1,12 @@
 """Runs a command line on a mutated input in a process of its own, and judges what came of it.
 
 A command must end within `LIMIT` seconds with exit code 0, 1 or 2; if it refuses, with one line of at most 300
-characters; and must leave every file that was there as it was, and make none but where it may.
+characters; and must leave every file that was there as it was, and make none but where it may. It has no network.
 """
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import hashlib
 import json
@@ -14,6 +15,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -23,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 LIMIT = 60.0  # seconds
 LONGEST = 300  # characters of the line
@@ -39,6 +42,9 @@ class Case:
     work: Callable[[Path], object] | None = None
     may_make: tuple[str, ...] = ()  # regular expressions of paths in the case's folder
     may_change: tuple[str, ...] = ()
+    must_make: tuple[str, ...] = ()  # paths
+    code: int | None = None  # the exit code it must end with, unless what it prints finds no room
+    streams: dict[int, str] = field(default_factory=dict)  # closed, full or gone: what has become of 0, 1 and 2
 
 
 @dataclass
@@ -98,11 +104,13 @@ def child_(case: Case, folder: Path, streams: list) -> None:
         os.setsid()
         faulthandler.disable()  # pytest's: a crash is what some cases are about
         os.chdir(folder)
-        os.environ["HOME"] = str(folder / "home")
+        os.environ["HOME"] = os.environ["PATH"] = str(folder / "home")
         for number, stream in zip((1, 2), streams, strict=True):
             os.dup2(stream.fileno(), number)
-        sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
+        for number, what in case.streams.items():
+            spoil_stream_(number, what)
+        sys.stdout, sys.stderr = opened(1, "strict"), opened(2, "backslashreplace")
+        socket.socket.connect = no_network  # type: ignore[method-assign]  # nor does npm, which is in no PATH
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
         code = work_(case, folder)
@@ -111,9 +119,45 @@ def child_(case: Case, folder: Path, streams: list) -> None:
     except BaseException:
         traceback.print_exc()
         code = 70
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+    os._exit(code if flushed() else 120)
+
+
+def no_network(*address: Any) -> None:
+    raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def spoil_stream_(number: int, what: str) -> None:
+    """Closes a standard stream, or makes it one of a full disk, or a pipe whose other end has gone."""
+    if what == "closed":
+        os.close(number)
+    elif what == "full":
+        full = os.open("/dev/full", os.O_RDWR)
+        os.dup2(full, number)
+        os.close(full)
+    else:
+        reading, writing = os.pipe()
+        os.dup2(writing if number else reading, number)
+        os.close(reading)
+        os.close(writing)
+
+
+def opened(number: int, errors: str) -> Any:
+    """A standard stream as Python makes it when it starts: None if it is closed."""
+    try:
+        return os.fdopen(number, "w", encoding="utf-8", errors=errors, closefd=False)
+    except OSError:
+        return None
+
+
+def flushed() -> bool:
+    """Whether what was printed could be written; Python ends with exit code 120 if not."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        return False
+    return True
 
 
 def work_(case: Case, folder: Path) -> int:
@@ -144,19 +188,36 @@ def judge(case: Case, ended: tuple[int | None, str, str, float], before: dict, a
         return ["ran past the limit"]
     if code not in (0, 1, 2):
         return [f"exit code {code}: {(err.strip().splitlines() or [''])[-1][:200]}"]
+    wrong = judge_words(case, code, out, err)
+    if case.code not in (None, code) and case.streams.get(1) != "full":
+        wrong.append(f"exit code {code}, not {case.code}")
+    changed = [name for name in before if after.get(name) != before[name] and not matches(name, case.may_change)]
+    made = [name for name in after if name not in before and not matches(name, (*case.may_make, *case.may_change))]
+    wrong += [f"lost or changed {name}" for name in changed[:2]] + [f"wrote {name}" for name in made[:2]]
+    return wrong + [f"did not make {name}" for name in case.must_make if name not in after]
+
+
+def judge_words(case: Case, code: int, out: str, err: str) -> list[str]:
+    """What is wrong with what was printed, as far as it could be."""
     wrong = []
     errors = [line.removeprefix("error: ") for line in err.splitlines() if line.startswith("error: ")]
     if "Traceback (most recent call last)" in err:
         wrong.append(f"a traceback: {err.strip().splitlines()[-1][:200]}")
-    nothing_fits = code == 1 and "recommend" in case.arguments and not errors  # an answer, not an error
-    if code and not nothing_fits and (len(errors) != 1 or len(errors[0]) > LONGEST):
+    told = len(errors) == 1 and len(errors[0]) <= LONGEST
+    if code and 2 not in case.streams and not told and not (code == 1 and not errors and says_nothing_fits(case, out)):
         wrong.append(f"exit code {code} with {len(errors)} lines of {[len(line) for line in errors]} characters")
-    if code and "--json" in case.arguments:
-        wrong += [] if is_json(out) else ["stdout is not one JSON document"]
-    changed = [name for name in before if after.get(name) != before[name] and not matches(name, case.may_change)]
-    made = [name for name in after if name not in before and not matches(name, (*case.may_make, *case.may_change))]
-    wrong += [f"lost or changed {name}" for name in changed[:2]] + [f"wrote {name}" for name in made[:2]]
+    if code and "--json" in case.arguments and 1 not in case.streams and not is_json(out):
+        wrong.append("stdout is not one JSON document")
     return wrong
+
+
+def says_nothing_fits(case: Case, out: str) -> bool:
+    """Whether this is the answer of recommend, no error, that no way to run the model fits."""
+    if "recommend" not in case.arguments:
+        return False
+    if "--json" not in case.arguments:
+        return "Nothing fits." in out.splitlines()
+    return is_json(out) and json.loads(out)["fitting"] == [] and len(json.loads(out)["others"]) > 0
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -189,6 +250,8 @@ def fuzz(
         name = names[number % len(names)]
         run_one(findings, kinds[name], name, fixtures, seed, number, tell)
         number += 1
+        if number % 100 == 0:
+            print(f"{number} inputs, {len(findings.wrong)} wrong so far", file=sys.stderr, flush=True)
     return findings
 
 

@@ -1,0 +1,99 @@
+"""`edgegen quantize` of another project's network: the same folder, its transformer's weights what palettes give.
+
+The folder stays one that diffusers loads. `palettes/` beside the weights holds tables and indices by parameter name,
+which an export writes as they are.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edgegen.errors import InputError
+from edgegen.files import write_json
+from edgegen.folders import new_folder
+from edgegen.foreign.export import MAIN, record
+from edgegen.foreign.folder import weight_files
+from edgegen.foreign.palettes import palettize_recorded
+from edgegen.foreign.sources import Size, open_sources
+from edgegen.foreign.stored_palettes import FOLDER, PLAN, TABLES
+from edgegen.quantize.palette import Palette
+
+REPORT = "report.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+HALF = 2  # bytes of a weight that is not palettized, as Core ML stores it
+
+
+def quantize_folder(
+    folder: Path,
+    out: Path,
+    bits: float,
+    candidates: Sequence[int],
+    size: Size,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Writes the quantized folder whole or not at all; returns its report: bits, bytes, the plan, PSNR in dB.
+
+    size: of the example inputs that sensitivity is measured on. Weights alone change; nothing is tuned.
+    """
+    start = time.perf_counter()
+    whole = open_sources(folder, size, [MAIN] if (folder / MAIN).is_dir() else [])
+    (source,) = whole.sources
+    if source.palettes:
+        raise InputError(f"{folder} is already quantized.", "Give the folder it was made of.")
+    report(f"recording the {source.name}")
+    recorded = record(source)
+    report("measuring sensitivity and clustering")
+    made = palettize_recorded(recorded, bits, candidates)
+    inside = Path(source.name) if (folder / source.name).is_dir() else Path()
+    told = made.to_dict() | sizes(source.module, made.weights) | {"network": source.name, "tuned": False}
+    report("writing")
+    with new_folder(out, REPORT, overwrite) as root:
+        copy_rest(folder, root, weight_files(folder / inside))
+        apply_(source.module, made.weights)
+        state = {name: t.contiguous() for name, t in source.module.state_dict().items()}
+        save_file(state, root / inside / WEIGHTS)
+        write_palettes(root / inside / FOLDER, made.weights)
+        told["seconds"] = round(time.perf_counter() - start, 1)
+        write_json(root / REPORT, told)
+    return told
+
+
+def copy_rest(folder: Path, root: Path, replaced: Sequence[Path]) -> None:
+    """Copies a folder but for the weights that are replaced and their index."""
+    gone = {path.resolve() for path in replaced}
+    gone |= {path.resolve() for weights in replaced for path in weights.parent.glob("*.index.json")}
+    skip = lambda at, names: [n for n in names if (Path(at) / n).resolve() in gone or n.startswith(".")]  # noqa: E731
+    shutil.copytree(folder, root, dirs_exist_ok=True, ignore=skip)
+
+
+@torch.no_grad()
+def apply_(module: nn.Module, weights: Mapping[str, Palette]) -> None:
+    """Puts what palettes give into a network."""
+    for name, palette in weights.items():
+        parameter = module.get_parameter(name)
+        parameter.copy_(palette.dense().reshape(parameter.shape))
+
+
+def sizes(module: nn.Module, weights: Mapping[str, Palette]) -> dict[str, int]:
+    """Bytes of the network in fp16 before, and with palettes after."""
+    total = sum(p.numel() for p in module.parameters())
+    inside = sum(module.get_parameter(name).numel() for name in weights)
+    stored = sum(palette.nbytes for palette in weights.values())
+    return {"bytes_float16": HALF * total, "bytes": HALF * (total - inside) + stored}
+
+
+def write_palettes(folder: Path, weights: Mapping[str, Palette]) -> None:
+    """Tables and indices, and how many bits each weight got."""
+    folder.mkdir()
+    tensors = {key: t.contiguous() for name, palette in weights.items() for key, t in palette.to_tensors(name).items()}
+    save_file(tensors, folder / TABLES)
+    write_json(folder / PLAN, {name: {"bits": p.bits, "shape": list(p.shape)} for name, p in weights.items()})
