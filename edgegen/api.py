@@ -230,8 +230,9 @@ def export_folder(
 
     components: names of the folder's networks; all that a phone needs if empty, less text encoders that an app of the
     tier cannot hold. resolution: pixels (width, height), 1024x1024 if None. tokens: what the pipeline calls
-    max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run. Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf
-    and code of the folder's own.
+    max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run.
+    Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf and code of the folder's
+    own.
     """
     from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.sources import Lora, Size, open_sources

@@ -68,11 +68,21 @@ def deep_autoencoder() -> Any:
     kinds = ("ResBlock", "EfficientViTBlock")
     return scrambled(
         diffusers.AutoencoderDC(
-            latent_channels=4, attention_head_dim=8, encoder_block_out_channels=(8, 16), scaling_factor=0.4,
-            decoder_block_out_channels=(8, 16), encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1),
-            encoder_block_types=kinds, decoder_block_types=kinds, encoder_qkv_multiscales=((), (3,)),
-            decoder_qkv_multiscales=((), (3,)), upsample_block_type="interpolate", downsample_block_type="Conv",
-            decoder_norm_types="rms_norm", decoder_act_fns="silu",
+            latent_channels=4,
+            attention_head_dim=8,
+            encoder_block_out_channels=(8, 16),
+            scaling_factor=0.4,
+            decoder_block_out_channels=(8, 16),
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            encoder_block_types=kinds,
+            decoder_block_types=kinds,
+            encoder_qkv_multiscales=((), (3,)),
+            decoder_qkv_multiscales=((), (3,)),
+            upsample_block_type="interpolate",
+            downsample_block_type="Conv",
+            decoder_norm_types="rms_norm",
+            decoder_act_fns="silu",
         )  # fmt: skip
     )
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgegen.capture.deploy import Deployed, deploy, trace
+from edgegen.capture.passes import lessened
 from edgegen.capture.specialize import specialize
 from edgegen.capture.values import plain, reshaped
 from edgegen.emit import coreml
@@ -173,6 +174,45 @@ class Attends(nn.Module):
         return out.transpose(1, 2).flatten(2)
 
 
+class Capped(nn.Module):
+    """Attention of tokens with themselves whose scores are bent before the softmax, and every pair of tokens."""
+
+    def forward(self, x):
+        scores = torch.tanh(x @ x.transpose(-1, -2) / 5)
+        return (scores + scores.triu()).softmax(-1) @ x + (x[:, :, None] * x[:, None]).sum(2)
+
+
+def test_tokens_along_both_sides_of_a_product():
+    x = torch.randn(1, 7, 12, generator=torch.Generator().manual_seed(0))
+    traced = trace(specialize(Capped(), {"x": x}))
+    for form in FORMS:
+        made = deploy(traced, form).module(x)[0]
+        assert psnr(Capped()(x).numpy(), made.numpy()) >= EXACT_DB
+
+
+class Linear(nn.Module):
+    """Linear attention in which the divisor of some tokens is zero."""
+
+    def forward(self, x):
+        q, k, v = torch.relu(x), torch.relu(x), torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (B, E, S)
+        sums = v @ k.transpose(-1, -2) @ q
+        return sums[:, :-1] / (sums[:, -1:] + 1e-15)
+
+
+def test_linear_attention_never_divides_zero_by_zero(tmp_path):
+    """Not in fp16 either, and sums over tokens stay within it."""
+    x = 12 * torch.randn(1, 8, 512, generator=torch.Generator().manual_seed(0))
+    x[:, :, :3] = -x[:, :, :3].abs()
+    expected, traced = Linear()(x), trace(specialize(Linear(), {"x": x}))
+    for form in FORMS:
+        assert psnr(expected.numpy(), deploy(traced, form).module(x)[0].numpy()) >= 90
+    component = deploy(traced, Form("split"))
+    coreml.write(component, tmp_path / "linear.mlpackage")
+    program = CoreMLProgram.load(tmp_path / "linear.mlpackage")
+    made = program.run({"x": x.numpy().astype(np.float16)}, fp16=True)[component.outputs[0].name]
+    assert psnr(expected.numpy(), made) >= 50
+
+
 @pytest.mark.parametrize("written", [False, True])
 def test_attention_in_its_other_shapes(written):
     torch.manual_seed(0)
@@ -213,7 +253,7 @@ def test_fresh_inputs_differ_in_kind_preserving_ways():
     assert not torch.equal(made[0]["x"], made[1]["x"])
 
 
-@pytest.mark.parametrize("name", ["pixart", "qwen_image"])
+@pytest.mark.parametrize("name", ["pixart", "qwen_image", "z_image", "sana"])
 def test_core_ml_programs_move_little(recordings, name, tmp_path):
     """Beyond the inputs' and outputs' own, at most two moves of the innermost axis an attention layer, and no fp32."""
     recorded = recording(recordings, name)
@@ -222,13 +262,12 @@ def test_core_ml_programs_move_little(recordings, name, tmp_path):
     coreml.write(component, path)
     program = CoreMLProgram.load(path)
     nodes = recorded.traced.graph.graph.nodes
-    layers = sum(node.target is torch.ops.aten.scaled_dot_product_attention.default for node in nodes)
+    attention = (torch.ops.aten.scaled_dot_product_attention.default, lessened)  # and linear attention
+    layers = sum(node.target in attention for node in nodes)
     moved = [finding for finding in lint(path) if finding.rule == "ANE008"]
     assert layers > 1 and len(moved) <= 2 * layers + len(component.inputs) - 1
-    assert {"einsum", "conv"} <= program.operation_counts().keys() and not {
-        "linear",
-        "matmul",
-    } & program.operation_counts().keys()
+    counts, products = program.operation_counts(), {"linear"} if name == "sana" else {"linear", "matmul"}
+    assert {"einsum", "conv"} <= counts.keys() and not products & counts.keys()
     assert not any("32" in info.dtype and "int" not in info.dtype for op in program.operations() for info in op.outputs)
     feed = {s.name: recorded.cases[0].feed[s.name].astype(np.float16) for s in component.inputs}
     (output,) = component.outputs

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from foreign import FAMILIES, build, scrambled, source
+from foreign import FAMILIES, build, source
 from safetensors.torch import load_file, save_file
 
 from edgegen.bundle import load_bundle

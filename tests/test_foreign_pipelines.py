@@ -14,7 +14,7 @@ from edgegen.foreign.observe import observe
 from edgegen.foreign.reads import Known, Reading, follow
 from edgegen.verify import psnr
 
-PICTURE_DB = 60.0  # of 8-bit pixels; the issue asks for 35
+PICTURE_DB = 50.0  # of a picture of 8 bits, which alone cost some 59
 TOKENS = 24
 
 
@@ -35,7 +35,18 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
     assert set(made["left_out"]) == (encoders if left else set()) and all(row["passed"] for row in made["verify"])
 
     picture = tmp_path / "drawn.png"
-    draw = ["generate", "a red cat", "--bundle", str(bundle), "--steps", str(steps), "--seed", "5", "--out", str(picture)]
+    draw = [
+        "generate",
+        "a red cat",
+        "--bundle",
+        str(bundle),
+        "--steps",
+        str(steps),
+        "--seed",
+        "5",
+        "--out",
+        str(picture),
+    ]
     if left:
         assert run(draw) == 2
         assert "text_encoder was left out" in capsys.readouterr().err
@@ -48,7 +59,7 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
         generator=torch.Generator().manual_seed(5), **binning,
     ).images[0]  # fmt: skip
     assert expected.std() > 0.05
-    assert psnr(expected, drawn, peak=1.0) >= min(PICTURE_DB, psnr(expected, np.round(expected * 255) / 255, peak=1.0) - 3)
+    assert psnr(expected, drawn, peak=1.0) >= PICTURE_DB
 
 
 def test_what_a_pipeline_gives_and_reads_is_seen_without_weights(tmp_path):
@@ -65,7 +76,8 @@ def test_what_a_pipeline_gives_and_reads_is_seen_without_weights(tmp_path):
     with torch.no_grad():
         given = encoder(**call)
     for path, name in seen["text_encoder"].reads.items():
-        assert torch.equal(follow(given, path), given["text_embeds"] if name == "text_embeds" else given.hidden_states[1])
+        expected = given["text_embeds"] if name == "text_embeds" else given.hidden_states[1]
+        assert torch.equal(follow(given, path), expected)
 
 
 def test_a_result_gives_what_is_read_of_it_and_nothing_else():

@@ -24,7 +24,9 @@ Module = Annotated[
 ]
 Inputs = Annotated[str, typer.Option(metavar="A=1x4x8x8,B=1:int64", help="With --module: example inputs, random.")]
 Constant = Annotated[str, typer.Option(metavar="A,B", help="With --module: inputs that become part of the program.")]
-Tokens = Annotated[int, typer.Option(metavar="N", help="With a diffusers folder: its max_sequence_length; default: its own.")]
+Tokens = Annotated[
+    int, typer.Option(metavar="N", help="With a diffusers folder: its max_sequence_length; default: its own.")
+]
 Lora = Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA safetensors to merge into the transformer.")]
 LoraScale = Annotated[float, typer.Option(metavar="S", help="With --lora: its strength.")]
 

@@ -167,7 +167,16 @@ def export_sources(
         write_manifest(
             root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
         )
-    return ForeignResult(out, model, tier, tuple(artifacts), tuple(rows), tuple(meter.stages), networks, (pipeline or {}).get("left_out", {}))
+    return ForeignResult(
+        out,
+        model,
+        tier,
+        tuple(artifacts),
+        tuple(rows),
+        tuple(meter.stages),
+        networks,
+        (pipeline or {}).get("left_out", {}),
+    )
 
 
 def targets_of(tier: Tier, backends: Sequence[str]) -> list[BackendTarget]:
