@@ -109,7 +109,7 @@ class Plan:
         others = sum({other.component: other.parameters for other in self.parts}.values()) - part.parameters
         target, copies = self.tier.backend(part.backend), WHOLE_COPIES
         if part.component == "transformer":
-            copies = find_backend(part.backend).export_copies(target)
+            copies = find_backend(part.backend).export_copies(target, part.parameters)
         return 4 * (copies * part.parameters + others)
 
     def settings(self) -> dict:

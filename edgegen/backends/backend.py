@@ -75,7 +75,7 @@ def no_known_options() -> Collection[Mapping[str, str]]:
     return ()
 
 
-def three_copies(target: BackendTarget) -> float:
+def three_copies(target: BackendTarget, parameters: int) -> float:
     """For a converter that takes a network whole: 2.8 were measured at 430M parameters."""
     return 3.0
 
@@ -123,7 +123,7 @@ class Backend:
     options: Callable[[BackendTarget, StoredWeights], dict[str, str]] = no_options
     check_file: Callable[[Path, Specs, Specs], None] = nothing_to_check
     known_options: Callable[[], Collection[Mapping[str, str]]] = no_known_options
-    export_copies: Callable[[BackendTarget], float] = three_copies
+    export_copies: Callable[[BackendTarget, int], float] = three_copies
     set_threads: Callable[[int], None] = nothing_to_set  # before anything is opened
     profile: Profile | None = None
     lint: Callable[[Path], list[Finding]] | None = None

@@ -110,9 +110,9 @@ def warm() -> None:
     import coremltools  # noqa: F401
 
 
-def export_copies(target: BackendTarget) -> float:
+def export_copies(target: BackendTarget, parameters: int) -> float:
     """A stamped program's weights go to their file one by one: 7.3 bytes a parameter measured, at 72M and at 133M."""
-    return 1.9 if target.precision == "float16" else three_copies(target)
+    return 1.9 if target.precision == "float16" else three_copies(target, parameters)
 
 
 BACKEND = Backend(
