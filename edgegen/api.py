@@ -23,6 +23,7 @@ from edgegen.bundle import load_bundle as read_bundle
 from edgegen.chunking import Chunking
 from edgegen.errors import InputError
 from edgegen.export import Result, export
+from edgegen.finished import finished
 from edgegen.foreign.export import ForeignResult
 from edgegen.generate import Drawn, PictureRequest, generate
 from edgegen.inspection import Inspection, inspect_folder
@@ -151,7 +152,7 @@ def export_bundle(
                 progress=watcher,
             )  # fmt: skip
             plan = plan_export(folder, chosen, backends, components, resolution, plan.out, *how)
-        return export(plan, watcher)
+        return (finished(plan) if resume else None) or export(plan, watcher)
 
 
 def export_module(

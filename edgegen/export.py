@@ -87,7 +87,7 @@ class Result:
 
     @property
     def peak_bytes(self) -> int:
-        return max(stage.peak_bytes for result in (self, *self.others) for stage in result.stages)
+        return max((stage.peak_bytes for result in (self, *self.others) for stage in result.stages), default=0)
 
     def require(self) -> None:
         """Raises VerificationError that names every row below its floor, and the back ends that were written."""
@@ -461,6 +461,7 @@ def make_manifest(plan: Plan, root: Path, artifacts: Sequence[Artifact]) -> Mani
         floors_db=floors(plan),
         checkpoint=plan.checkpoint.origin,
         tool_versions=tool_versions(),
+        asked=plan.asked,
         components=tuple(artifacts),
     )
 

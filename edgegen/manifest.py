@@ -105,6 +105,7 @@ class Manifest:
     tool_versions: Annotated[dict[str, Short], Size(0, 256)]
     components: Annotated[tuple[Artifact, ...], Size(1, 64)]
     tiers: Annotated[tuple[TierPart, ...], Size(0, 16)] = ()  # further ones, of which an app chooses one at start
+    asked: Annotated[str, Size(0, 64)] = ""  # sha256 of what was asked of the export, by which it knows its own again
 
     def to_dict(self) -> dict:
         return {"format_version": FORMAT_VERSION} | asdict(self)

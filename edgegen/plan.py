@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from edgegen.bundle import COMPONENTS, MANIFEST, tool_versions
 from edgegen.chunking import Chunking, cut_transformer
 from edgegen.errors import InputError, unknown
 from edgegen.files import free_bytes, user_path
-from edgegen.folders import check_apart, check_free, checked_target, left_bytes
+from edgegen.folders import check_apart, check_free, checked_target, left_bytes, listed_files
 from edgegen.meter import available_bytes
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.config import position_elements, score_elements
@@ -27,7 +29,7 @@ BASE_MEMORY = 2**30  # what the converters take before they see a model: 0.95 GB
 LONGEST_SIDE = 8192  # pixels of a picture
 SCORE_FACTOR = 2.5  # copies of a layer's attention scores at the peak
 PIXEL_BYTES = 360  # a pixel of the picture, of what the decoders and the references hold; 330 to 410 measured
-MEMORY_FACTOR = 3.0  # copies of the largest component's fp32 weights at the peak; 2.8 measured at 430M parameters
+WHOLE_COPIES = 3.0  # of the fp32 weights of a component that is converted whole, at the peak
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,16 @@ class Plan:
     def own_memory_bytes(self) -> int:
         scores = 4 * score_elements(self.checkpoint.config.transformer.at(self.tier.width), self.latent_size)
         pixels = self.resolution[0] * self.resolution[1]
-        held = MEMORY_FACTOR * 4 * self.parameters + SCORE_FACTOR * scores + PIXEL_BYTES * pixels
-        return round(BASE_MEMORY + held)
+        weights = max(self.weights_while_writing(part) for part in self.parts)
+        return round(BASE_MEMORY + weights + SCORE_FACTOR * scores + PIXEL_BYTES * pixels)
+
+    def weights_while_writing(self, part: Part) -> float:
+        """Bytes of weights at the peak of a part's export: its own, and once those of the other networks."""
+        others = sum({other.component: other.parameters for other in self.parts}.values()) - part.parameters
+        target, copies = self.tier.backend(part.backend), WHOLE_COPIES
+        if part.component == "transformer":
+            copies = find_backend(part.backend).export_copies(target, part.parameters)
+        return 4 * (copies * part.parameters + others)
 
     def settings(self) -> dict:
         """What must be the same for an export to go on with another's artifacts."""
@@ -111,6 +121,12 @@ class Plan:
             "chunks": asdict(self.chunking),
             "tool_versions": tool_versions(),
         }
+
+    @property
+    def asked(self) -> str:
+        """sha256 of the settings, with what is to be made of them."""
+        values = self.settings() | {"backends": self.backends, "components": self.components}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict:
         return {
@@ -165,7 +181,8 @@ def make_plan(
     out = user_path(out or Path("out") / config.name / tier.name)
     checked_target(out)
     check_apart(out, checkpoint.folder, "checkpoint")
-    check_free(out, MANIFEST, overwrite)
+    if not (resume and listed_files(out / MANIFEST)):  # a finished one is looked at when all is known
+        check_free(out, MANIFEST, overwrite)
     return Plan(tier, checkpoint, backends, components, resolution, out, overwrite, parts, resume, chunking=chunking)
 
 
@@ -195,7 +212,7 @@ def further_plan(first: Plan, tier: Tier) -> Plan:
     """A further tier of a bundle: of all parts only its transformers are to be made."""
     size = first.resolution
     plan = make_plan(
-        first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite,
+        first.checkpoint, tier, first.backends, first.components, size, first.out, first.overwrite, first.resume,
         chunking=first.chunking,
     )  # fmt: skip
     parts = tuple(

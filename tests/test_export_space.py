@@ -6,6 +6,7 @@ import pytest
 
 from edgegen import export as work
 from edgegen import plan as planning
+from edgegen.cli.options import open_checkpoint
 from edgegen.emit.xnnpack_passes import NEEDS, needed
 from edgegen.errors import InputError
 from edgegen.model.checkpoint import bundled_folder, load_checkpoint
@@ -21,6 +22,16 @@ def test_too_little_memory_is_said_before_the_work(tmp_path, monkeypatch):
         work.export(plan)
     assert "tier" in caught.value.remedy and not list(tmp_path.iterdir())
     assert not work.fits_two(plan)
+
+
+def test_memory_is_that_of_the_back_end(tmp_path):
+    """A stamped Core ML program holds fewer copies of the weights than what other converters take whole."""
+    checkpoint, tier = open_checkpoint(None, "paper"), load_tier("full")
+    plans = [make_plan(checkpoint, tier, (name,), ("transformer",), out=tmp_path / name) for name in ("coreml", "onnx")]
+    small, large = (plan.memory_bytes for plan in plans)
+    parameters = plans[0].parameters
+    assert parameters > 1.5e9 and large - small == pytest.approx(4 * 1.1 * parameters, rel=1e-6)
+    assert 4 * parameters < small < 15 * 2**30
 
 
 def test_transformers_are_begun_first_and_each_part_once(tmp_path):

@@ -61,6 +61,39 @@ def test_the_judge_sees_what_is_wrong(tmp_path, work, told):
     assert (not wrong) if not told else any(told in line for line in wrong), wrong
 
 
+def no_answer(folder):
+    raise SystemExit(1)
+
+
+def answer(folder):
+    print("Nothing fits.")
+    raise SystemExit(1)
+
+
+def prints(folder):
+    print("x" * 100_000, flush=True)
+
+
+def connects(folder):
+    import socket
+
+    socket.create_connection(("127.0.0.1", 9))
+
+
+@pytest.mark.parametrize("case, told", [
+    (Case("x", ["recommend"], no_answer), "0 lines"), (Case("x", ["recommend"], answer), ""),
+    (Case("x", ["inspect"], answer), "0 lines"), (Case("x", [], prints, must_make=("p.png",)), "did not make p.png"),
+    (Case("x", [], answer, code=0, streams={2: "closed"}), "exit code 1, not 0"),
+    (Case("x", [], connects, code=2), ""),  # refused by the network that is not there
+    (Case("x", [], prints, code=0, streams={1: "full"}), ""),  # refused in one line, and excused
+])  # fmt: skip
+def test_the_judge_knows_what_a_case_must_do(tmp_path, case, told):
+    before = contents(tmp_path)
+    (tmp_path / "home").mkdir()
+    wrong = judge(case, run_case(case, tmp_path), before, contents(tmp_path))
+    assert (not wrong) if not told else any(told in line for line in wrong), wrong
+
+
 def test_a_seed_gives_the_same_inputs_and_they_differ():
     value = {"name": "a", "list": [1, 2, {"x": 0.5}], "flag": True}
     for make in (lambda rng: text_of(rng, value), lambda rng: flipped(rng, b"some bytes" * 9)):

@@ -84,6 +84,19 @@ def test_the_resumed_bundle_has_the_bytes_of_an_unbroken_one(unbroken, interrupt
     load_bundle(interrupted)
 
 
+def test_what_is_finished_is_told_again_and_not_made_again(unbroken, tmp_path, capfd, monkeypatch):
+    shutil.copytree(unbroken / "whole", tmp_path / "b")
+    monkeypatch.setattr(exporting, "emit", None)
+    assert run(line(unbroken, tmp_path / "b", "--resume")) == 0
+    assert "It was finished already" in capfd.readouterr().out
+    assert run(line(unbroken, tmp_path / "b", "--resume", "--json")) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert len(told["components"]) == 3 and len(told["verify"]) == 4
+    assert run(line(unbroken, tmp_path / "b", "--resume", "--resolution", "96x64")) == 2
+    assert "is not empty" in capfd.readouterr().err
+    assert digest(tmp_path / "b") == digest(unbroken / "whole")
+
+
 def test_without_resume_it_starts_again(unbroken, interrupted):
     assert run(line(unbroken, interrupted)) == 0
     assert os.listdir(interrupted.parent) == ["b"]

@@ -21,6 +21,7 @@ from edgegen.model.dit import DiT
 from edgegen.rewrite.build import transformer_component
 from edgegen.rewrite.component import Form, TensorSpec
 from edgegen.rewrite.segments import Segment, run_segments, structure
+from edgegen.runtime.coreml import CoreMLProgram
 from edgegen.runtime.executorch import open_executorch
 from edgegen.runtime.mil_file import Constant, read_program
 from edgegen.runtime.onnx import open_onnx
@@ -81,7 +82,7 @@ def test_a_stamped_program_is_the_plainly_converted_one_operation_for_operation(
     assert stamped == plain
 
 
-@pytest.mark.parametrize("form", [Form("split"), Form("batched"), Form("batched", operations="fused")])
+@pytest.mark.parametrize("form", [Form("split"), Form("split", operations="joined"), Form("batched")])
 def test_segments_compute_what_the_whole_does(form):
     component = component_of(SMALL, form)
     feed = {spec.name: torch.randn(spec.shape) for spec in component.inputs}
@@ -163,6 +164,26 @@ def test_stamped_graphs_and_delegates_compute_what_the_network_does(tmp_path):
         made = open_file(tmp_path / name, inputs, outputs)({name: x.numpy() for name, x in feed.items()})["velocity"]
         with torch.no_grad():
             assert np.abs(component.module(*feed.values()).numpy() - made).max() < 1e-4
+
+
+def test_joined_blocks_are_the_same_numbers_of_fewer_operations(tmp_path):
+    """By the evaluator in fp32, where only an error of the emission would be left."""
+    config = dataclasses.replace(SMALL, depths=(1, 1, 1), blocks=8)  # the outer layers are sparse
+    counts, made = {}, {}
+    for operations in ("composed", "joined"):
+        component = component_of(config, Form("split", query_chunk=24, operations=operations))
+        coreml.write(component, tmp_path / f"{operations}.mlpackage")
+        program = CoreMLProgram.load(tmp_path / f"{operations}.mlpackage")
+        feed = {spec.name: torch.randn(spec.shape, generator=torch.manual_seed(1)) for spec in component.inputs}
+        made[operations] = program.run({name: x.numpy() for name, x in feed.items()}, fp16=False)["velocity"]
+        counts[operations] = program.operation_counts()
+    size = np.abs(made["composed"]).max()
+    assert size > 1 and np.abs(made["joined"] - made["composed"]).max() < 1e-5 * size
+    with torch.no_grad():  # its weights are not rounded to fp16
+        assert np.abs(made["joined"] - component.module(*feed.values()).numpy()).max() < 1e-2 * size
+    composed, joined = counts["composed"], counts["joined"]
+    assert joined["einsum"] < 0.75 * composed["einsum"] and joined.total() < composed.total()
+    assert joined["transpose"] > composed["transpose"]  # what it costs
 
 
 def node_digests(model) -> tuple[Counter, list[str]]:

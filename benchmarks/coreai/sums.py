@@ -40,4 +40,3 @@ def sums(folder: Path) -> dict[str, dict[str, float]]:
         "core_ml_evaluator": CoreMLProgram.load(folder / "sums.mlpackage").run,
     }
     return {kind: {name: float(value.item()) for name, value in run(feed).items()} for kind, run in runs.items()}
-

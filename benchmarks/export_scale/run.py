@@ -6,6 +6,7 @@ usage: python benchmarks/export_scale/run.py COMMAND [...]
   paper --tier T --backend B      `edgegen export --preset paper` at 1024x1024, verification included
   plain [--tier T]                stamping against a plain coremltools.convert of the same network, in turn
   depth [--layers 7,14,28,56]     seconds and peak memory of Core ML emission by depth, with a plot
+  memory [--backends coreml,onnx,executorch]      peak memory of emission at two depths, by back end
   step [--backends onnx,executorch] [--runs 3]   one 1024x1024 step of low-android by ONNX Runtime and ExecuTorch,
                                   against the plain network in eager PyTorch and a plain torch.onnx.export of it
 
@@ -101,20 +102,24 @@ def component_of(tier: str, form: Any, layers: int | None = None) -> Any:
 
 
 def emit(arguments: argparse.Namespace) -> dict:
-    """Core ML emission of one network, stamped or plain, in this process."""
-    from edgegen.emit import coreml
+    """Emission of one network by a back end, stamped or plain, in this process."""
+    from edgegen.backends.registry import find_backend
     from edgegen.rewrite.component import Form
+    from edgegen.target import load_tier
 
-    component = component_of(arguments.tier, Form("split"), arguments.layers)
+    backend, target = find_backend(arguments.backend), load_tier(arguments.tier).backend(arguments.backend)
+    form = Form(target.attention, target.query_chunk, target.operations)
+    component = component_of(arguments.tier, form, arguments.layers)
     with tempfile.TemporaryDirectory() as folder:
-        path, start = Path(folder) / "transformer.mlpackage", time.perf_counter()
+        path, start = Path(folder) / f"transformer{backend.suffix}", time.perf_counter()
         if arguments.way == "plain":
             convert_plainly(component, path)
         else:
-            coreml.write(component, path)
+            backend.write(component, path, target, {})
         seconds = time.perf_counter() - start
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return {"seconds": round(seconds, 1), "bytes": size}
+        size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+    parameters = sum(parameter.numel() for parameter in component.module.parameters())
+    return {"seconds": round(seconds, 1), "bytes": size, "parameters": parameters}
 
 
 def convert_plainly(component: Any, path: Path) -> None:
@@ -159,6 +164,19 @@ def depth(arguments: argparse.Namespace) -> dict:
     }
     (HERE / "depth.svg").write_text(lines(series, "Core ML emission by depth", "layers", "seconds; GB x 10") + "\n")
     return {str(n): row for n, row in found.items()}
+
+
+def memory(arguments: argparse.Namespace) -> dict:
+    """Peak memory of emission by back end, at two depths: bytes a parameter, and bytes beside them."""
+    found = {}
+    for backend in arguments.backends.split(","):
+        less, more = (
+            emitted("--tier", arguments.tier, "--backend", backend, "--layers", str(layers)) for layers in (7, 14)
+        )
+        each = (more["peak_bytes"] - less["peak_bytes"]) / (more["parameters"] - less["parameters"])
+        base = round(less["peak_bytes"] - each * less["parameters"])
+        found[backend] = {"bytes_a_parameter": round(each, 2), "base_bytes": base, "7": less, "14": more}
+    return found
 
 
 def step(arguments: argparse.Namespace) -> dict:
@@ -248,7 +266,7 @@ def step_run(arguments: argparse.Namespace) -> dict:
     return {"seconds": round(time.perf_counter() - start, 2)}
 
 
-STUDIES = {"default": default, "paper": paper, "plain": plain, "depth": depth, "step": step}
+STUDIES = {"default": default, "paper": paper, "plain": plain, "depth": depth, "memory": memory, "step": step}
 PARTS = {"emit": emit, "step-write": step_write, "step-run": step_run}  # what studies start in a process of its own
 
 
@@ -269,12 +287,16 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("depth")
     one.add_argument("--tier", default="low-android")
     one.add_argument("--layers", default="7,14,28,56")
+    one = commands.add_parser("memory")
+    one.add_argument("--tier", default="low-android")
+    one.add_argument("--backends", default="coreml,onnx,executorch")
     one = commands.add_parser("step")
     one.add_argument("--backends", default="onnx,executorch")
     one.add_argument("--runs", type=int, default=3)
     one.add_argument("--folder", help="Where the artifacts go, which have 3 GB; the system's temporary folder.")
     one = commands.add_parser("emit")
     one.add_argument("--tier", default="low-android")
+    one.add_argument("--backend", default="coreml")
     one.add_argument("--way", choices=("stamped", "plain"), default="stamped")
     one.add_argument("--layers", type=int)
     for name in ("step-write", "step-run"):

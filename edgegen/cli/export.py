@@ -122,7 +122,10 @@ def show_result(to: Console, result: Result) -> None:
         show_tier(to, each)
     if plan.checkpoint.is_random:
         to.print("[yellow]Random weights: the pictures mean nothing.[/]")
-    to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
+    if result.stages:
+        to.print(f"{result.seconds:.0f} s, {size(result.peak_bytes)} of memory at the peak.")
+    else:
+        to.print("It was finished already, and is whole.")
     to.print(f"Bundle: {escape(str(plan.out))}", soft_wrap=True)
     for other in result.others:
         to.print(f"Tier {other.plan.tier.name}: {escape(str(plan.out / other.plan.inside))}", soft_wrap=True)

@@ -1,6 +1,6 @@
 """Block neighbourhood attention: which keys each block of queries sees, and which blocks one product can cover.
 
-Shapes: B batch, S tokens, C channels, n blocks of s tokens.
+Shapes: B batch, S tokens, C channels, n blocks of s tokens. Channels are the last axis, or the first after the batch.
 """
 
 from __future__ import annotations
@@ -51,6 +51,22 @@ class BlockGroup:
             for at in range(self.first, self.first + self.keys, size)
         ]
         return torch.cat(shifted, 1) if len(shifted) > 1 else shifted[0]
+
+    def queries_first(self, x: Tensor) -> Tensor:
+        """(B, C, 1, S) -> (B, C, n, s)."""
+        x = cut(x, 3, (self.start, self.stop))
+        return x if self.count == 1 else x.reshape(x.shape[0], x.shape[1], self.count, -1)
+
+    def windows_first(self, x: Tensor) -> Tensor:
+        """(B, C, 1, S) -> (B, C, n, keys)."""
+        if self.count == 1:
+            return cut(x, 3, (self.first, self.first + self.keys))
+        total, size = self.stop - self.start, (self.stop - self.start) // self.count
+        shifted = [
+            cut(x, 3, (at, at + total)).reshape(x.shape[0], x.shape[1], self.count, size)  # (B, C, n, s)
+            for at in range(self.first, self.first + self.keys, size)
+        ]
+        return torch.cat(shifted, 3) if len(shifted) > 1 else shifted[0]
 
 
 def block_groups(tokens: int, blocks: int, radius: int) -> list[BlockGroup]:

@@ -14,7 +14,7 @@ from edgegen.rewrite.segments import Segment
 from edgegen.schema import OneOf, Range, Size
 
 ATTENTION_FORMS = ("split", "batched")
-OPERATION_FORMS = ("composed", "fused")
+OPERATION_FORMS = ("composed", "fused", "joined")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Form:
 
     split: per-head einsums and a loop over BNA blocks, what the Neural Engine runs. batched: heads and blocks as batch
     axes of one matrix product, what CPU runtimes run. With composed operations, norms, rotation and attention are made
-    of products and the like; with fused ones each is a single operation, for runtimes that have ONNX's.
+    of products and the like; with fused ones each is a single operation, for runtimes that have ONNX's; with joined
+    ones the split form's loop over BNA blocks takes those inside the sequence together, for fewer operations.
     """
 
     attention: str = "split"
@@ -39,6 +40,11 @@ class Form:
             raise InputError(
                 "fused operations work on the last axis; the split form has its channels first.",
                 "Use operations 'composed' with attention 'split'.",
+            )
+        if self.operations == "joined" and self.attention != "split":
+            raise InputError(
+                "joined operations are those of the split form; the batched one has no loop over blocks.",
+                "Use operations 'composed' or 'fused' with attention 'batched'.",
             )
         if self.query_chunk < 1:
             raise InputError(f"query_chunk {self.query_chunk} must be at least 1.")

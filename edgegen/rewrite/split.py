@@ -1,7 +1,8 @@
 """Attention split by head, for the Neural Engine: (B, C, 1, S) throughout.
 
 One einsum pair per head and query chunk, a loop over BNA blocks, keys transposed once per layer, no reshape but the two
-around ASSA's compressing convolution.
+around ASSA's compressing convolution. With joined operations, the blocks whose windows lie inside the sequence are the
+third axis of one einsum pair, which takes reshapes and a second transpose and leaves out most of the operations.
 
 Shapes: B batch, D channels, S tokens, H heads, G key/value heads, E channels per head, L text tokens, M keys.
 """
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention
-from edgegen.rewrite.bna import cut, windows
+from edgegen.rewrite.bna import block_groups, cut, windows
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, scale_of
 from edgegen.rewrite.rotary import SplitRope, angles_of
@@ -58,7 +59,10 @@ def pieces(x: Tensor, size: int, axis: int) -> tuple[Tensor, ...]:
 
 
 def attend_heads(q: Tensor, k: Tensor, v: Tensor, size: int, chunk: int, bias: Tensor | None = None) -> Tensor:
-    """All heads: q (B, H*E, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, H*E, 1, S)."""
+    """All heads: q (B, H*E, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, H*E, 1, S).
+
+    Blocks that each attend to keys of their own can take the place of the 1.
+    """
     queries, keys, values = pieces(q, size, 1), pieces(k, size, 3), pieces(v, size, 1)
     group = len(queries) // len(keys)
     heads = []
@@ -98,6 +102,7 @@ class SplitSparseSelfAttention(SplitSelfAttention):
 
     def __init__(self, source: SparseSelfAttention, grid: tuple[int, int], form: Form):
         super().__init__(source, grid, form)
+        self.joined = form.operations == "joined"
         self.compress_k, self.compress_v = source.compress_k, source.compress_v
         self.gate = ChannelsFirst.linear(source.gate)
         self.register_buffer("spread", torch.ones(source.config.heads * source.config.head_dim, 1, 1, 1))
@@ -106,10 +111,13 @@ class SplitSparseSelfAttention(SplitSelfAttention):
         tokens = x.shape[3]
         q, k, v = self.rope_q(self.norm_q(self.q(x))), self.k(x), self.v(x)
         k_coarse, v_coarse = self.compress(k, v)  # (B, G*E, 1, S/4) each
-        keys = self.keys(torch.cat([k, k_coarse], 3))  # (B, S + S/4, 1, G*E): one transpose for both branches
-        k_fine, k_coarse = keys.split([tokens, tokens // 4], 1)
+        k = self.rope_k(self.norm_k(torch.cat([k, k_coarse], 3)))  # (B, G*E, 1, S + S/4)
+        k_fine, k_coarse = k.transpose(1, 3).split([tokens, tokens // 4], 1)  # one transpose for both branches
         o_global = attend_heads(q, k_coarse, v_coarse, self.config.head_dim, self.chunk)  # (B, D, 1, S)
-        o_local = self.attend_blocks(q, k_fine, v)  # (B, D, 1, S)
+        if self.joined:
+            o_local = self.attend_joined(q, k, k_fine, v)  # (B, D, 1, S)
+        else:
+            o_local = self.attend_blocks(q, k_fine, v)
         alpha = F.conv2d(self.gate(x).sigmoid(), self.spread, groups=self.config.heads)  # (B, D, 1, S)
         return self.o(o_local + alpha * (o_global - o_local))
 
@@ -128,6 +136,20 @@ class SplitSparseSelfAttention(SplitSelfAttention):
             attend_heads(block, cut(k, 1, span), cut(v, 3, span), config.head_dim, self.chunk)
             for block, span in zip(pieces(q, tokens // config.blocks, 3), spans, strict=True)
         ]
+        return torch.cat(out, 3) if len(out) > 1 else out[0]
+
+    def attend_joined(self, q: Tensor, k: Tensor, transposed: Tensor, v: Tensor) -> Tensor:
+        """BNA: the blocks inside the sequence together, those at its ends each on its own; k as it comes (B, G*E, 1, M)
+        and transposed (B, M, 1, G*E).
+        """
+        config, out = self.config, []
+        for group in block_groups(q.shape[3], config.blocks, config.radius):
+            alone = group.count == 1
+            span = group.first, group.first + group.keys
+            keys = cut(transposed, 1, span) if alone else group.windows_first(k).transpose(1, 3)  # (B, keys, n, G*E)
+            queries, values = group.queries_first(q), group.windows_first(v)  # (B, D, n, s), (B, G*E, n, keys)
+            made = attend_heads(queries, keys, values, config.head_dim, self.chunk)  # (B, D, n, s)
+            out.append(made if alone else ChannelsFirst.flatten(made))
         return torch.cat(out, 3) if len(out) > 1 else out[0]
 
 

@@ -250,6 +250,8 @@ def fuzz(
         name = names[number % len(names)]
         run_one(findings, kinds[name], name, fixtures, seed, number, tell)
         number += 1
+        if number % 100 == 0:
+            print(f"{number} inputs, {len(findings.wrong)} wrong so far", file=sys.stderr, flush=True)
     return findings
 
 
