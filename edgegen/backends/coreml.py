@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgegen.backends.backend import Backend, RuntimeMemory, Signature, Specs, dense_bytes, three_copies
+from edgegen.backends.backend import Backend, RuntimeMemory, Signature, Specs, dense_bytes
 from edgegen.backends.health import Ability, BackendHealth, attempt, importing
 from edgegen.callbacks import ArrayFunction
 from edgegen.errors import InputError
@@ -110,11 +110,6 @@ def warm() -> None:
     import coremltools  # noqa: F401
 
 
-def export_copies(target: BackendTarget, parameters: int) -> float:
-    """A stamped program's weights go to their file one by one: 7.3 bytes a parameter measured, at 72M and at 133M."""
-    return 1.9 if target.precision == "float16" else three_copies(target, parameters)
-
-
 BACKEND = Backend(
     name="coreml",
     title="Core ML",
@@ -142,7 +137,6 @@ BACKEND = Backend(
     examine=examine,
     runs_here=runs_here,
     warm=warm,
-    export_copies=export_copies,
     lint=lint,
     releases=RELEASES,
     release=RELEASE,
