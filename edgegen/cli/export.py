@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,11 +82,7 @@ def export(
     console, tiers = show.console(), [api.load_tier(name) for name in split(tier) or [tier]]
     foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        if dry_run or preset or resume or chunks is not None or chunk_mib is not None:
-            told = "--dry-run, --preset, --resume, --chunks and --chunk-mib go with our own checkpoints."
-            raise InputError(told, "Leave them out.")
-        if len(tiers) > 1:
-            raise InputError("several tiers go with our own checkpoints.", "Name one.")
+        refuse_with_foreign(len(tiers) > 1, dry_run, preset, resume, chunks is not None, chunk_mib is not None)
         shared = {"tier": tiers[0], "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
         return export_foreign(console, foreign, checkpoint, components, resolution, shared, as_json)
     foreign.refuse_with_ours()
@@ -93,14 +91,31 @@ def export(
     what = (opened, tiers, split(backend), split(components), pixels, out, overwrite)
     if dry_run:
         return show_dry_run(api.plan_export(*what, chunks=chunks, chunk_mib=chunk_mib), bits, as_json)
+    with kept_shown(as_json), show.Progress(console) as progress:
+        result = api.export_bundle(*what, bits, tune_steps, resume, progress, chunks, chunk_mib)
+    show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
+
+
+def refuse_with_foreign(several: bool, *given: object) -> None:
+    """Refuses what only our own checkpoints have."""
+    if several:
+        raise InputError("several tiers go with our own checkpoints.", "Name one.")
+    if any(given):
+        told = "--dry-run, --preset, --resume, --chunks and --chunk-mib go with our own checkpoints."
+        raise InputError(told, "Leave them out.")
+
+
+@contextmanager
+def kept_shown(as_json: bool) -> Iterator[None]:
+    """Shows what was written nevertheless of an export that failed a check."""
+    from edgegen import show
+
     try:
-        with show.Progress(console) as progress:
-            result = api.export_bundle(*what, bits, tune_steps, resume, progress, chunks, chunk_mib)
+        yield
     except VerificationError as error:
         if error.kept and not as_json:
             show_result(show.results(), error.kept)
         raise
-    show.print_json(result.to_dict()) if as_json else show_result(show.results(), result)
 
 
 def show_dry_run(plan: Plan, bits: float | None, as_json: bool) -> None:

@@ -136,20 +136,9 @@ def export_sources(
         bundle = Bundle(root, foreign_manifest(model, tier, chosen, sources, {}, (), bits, resolution))
         (root / FOLDER).mkdir()
         for source in sources:
-            report(f"recording the {source.name}")
-            with meter.stage(f"record {source.name}"):
-                recorded = record(source)
-            weights: StoredWeights = source.palettes
-            palettes = None
-            if bits is not None and source.name in (MAIN, sources[0].name if len(sources) == 1 else MAIN):
-                refuse_twice(source)
-                report(f"palettizing the {source.name}")
-                with meter.stage(f"palettize {source.name}"):
-                    palettes = palettize_recorded(recorded, bits)
-                recorded, weights = palettes.recorded, palettes.weights
-            networks[source.name] = described(recorded, root)
-            if palettes is not None:
-                networks[source.name]["palettes"] = palettes.to_dict()
+            asked = bits if source.name == MAIN or len(sources) == 1 else None
+            recorded, weights, told = recorded_source(source, asked, meter, report)
+            networks[source.name] = described(recorded, root) | told
             for target in chosen:
                 made = emitted(recorded, target, root, weights, meter, report)
                 artifacts.append(made[0])
@@ -177,6 +166,22 @@ def export_sources(
         networks,
         (pipeline or {}).get("left_out", {}),
     )
+
+
+def recorded_source(
+    source: Source, bits: float | None, meter: Meter, report: Report
+) -> tuple[Recorded, StoredWeights, dict[str, Any]]:
+    """A network recorded and, with `bits`, palettized; its stored weights, and what the manifest says of palettes."""
+    report(f"recording the {source.name}")
+    with meter.stage(f"record {source.name}"):
+        recorded = record(source)
+    if bits is None:
+        return recorded, source.palettes, {}
+    refuse_twice(source)
+    report(f"palettizing the {source.name}")
+    with meter.stage(f"palettize {source.name}"):
+        palettes = palettize_recorded(recorded, bits)
+    return palettes.recorded, palettes.weights, {"palettes": palettes.to_dict()}
 
 
 def targets_of(tier: Tier, backends: Sequence[str]) -> list[BackendTarget]:
