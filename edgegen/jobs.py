@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from edgegen.errors import EdgegenError, InputError
 from edgegen.process import end_with_parent_, resting
 
 MOST = 255  # jobs: each is a byte in a pipe
+HELD = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 Work = Callable[[int], Any]  # the number of a job to a result that JSON can hold
 
 
@@ -24,15 +25,16 @@ def share(count: int, work: Work, first: Callable[[], None], second: bool) -> li
     """
     assert count <= MOST
     queue = filled(count)
-    helper = Helper(queue, work) if second else None
+    helper = Helper()
     try:
+        if second:
+            helper.start(queue, work)
         first()
         results = {job: work(job) for job in taken(queue)}
-        if helper is not None:
+        if second:
             results |= helper.results()
     finally:
-        if helper is not None:
-            helper.end()
+        helper.end()
         os.close(queue)
     return [results[job] for job in range(count)]
 
@@ -54,22 +56,28 @@ def taken(queue: int) -> Iterator[int]:
 class Helper:
     """A copy of this process that takes jobs and tells what came of them."""
 
-    def __init__(self, queue: int, work: Work):
+    child = 0
+    reading = -1
+
+    def start(self, queue: int, work: Work) -> None:
+        """Copies the process. Signals wait until it is known whom they end."""
         sys.stdout.flush()
         sys.stderr.flush()
-        self.reading, writing = os.pipe()
         parent = os.getpid()
-        with resting():
+        with resting(), signals_held():
+            self.reading, writing = os.pipe()
             self.child = os.fork()
             if self.child == 0:
                 end_with_parent_(parent)
                 self.serve(queue, work, writing)
-        os.close(writing)
+            os.close(writing)
 
     def serve(self, queue: int, work: Work, writing: int) -> None:
         """What the copy does; it never returns."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both: the parent ends this one
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         code = 0
         with open(writing, "w", encoding="utf-8") as results:
             try:
@@ -98,11 +106,22 @@ class Helper:
 
     def end(self) -> None:
         """Ends the copy, if it still runs."""
-        os.close(self.reading)
+        if self.reading >= 0:
+            os.close(self.reading)
         if self.child:
             with suppress(ProcessLookupError):
                 os.kill(self.child, signal.SIGKILL)
             os.waitpid(self.child, 0)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Within it the signals that ask this process to end wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def told(error: BaseException) -> dict:
