@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +55,7 @@ def converted(component: Component, path: Path, precision: str) -> dict[str, Any
 
 
 def run_once(path: Path, feed: dict[str, np.ndarray], expected: np.ndarray, precision: str) -> dict[str, Any]:
-    """The seconds, memory and error of one run, or what stopped it."""
+    """The seconds and error of one run, or what stopped it."""
     start, results = time.perf_counter(), {}
     try:
         run = open_coreai(path, GUARD)
@@ -67,4 +66,4 @@ def run_once(path: Path, feed: dict[str, np.ndarray], expected: np.ndarray, prec
         del run
     except EdgegenError as error:
         results["stopped"] = error.message
-    return results | {"run_peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
+    return results
