@@ -113,6 +113,12 @@ class Bundle:
         first = Bundle(self.root, self.manifest.at(self.manifest.tier), self.inside)
         return first, *(self.at(part.tier) for part in self.manifest.tiers)
 
+    @property
+    def own(self) -> tuple[Artifact, ...]:
+        """The artifacts of a further tier that are its own; of the first tier all."""
+        prefix = f"{self.inside}/" if self.inside else ""
+        return tuple(artifact for artifact in self.manifest.components if artifact.path.startswith(prefix))
+
     def at(self, tier: str) -> Bundle:
         """A further tier of the bundle."""
         return Bundle(self.root, self.manifest.at(tier), tier)

@@ -152,7 +152,7 @@ def export(plan: Plan, report: Report = lambda line: None) -> Result:
     ):
         first, bundle = make_tier(plan, journal, None, report)
         others = [make_tier(other, journal, bundle, report) for other in plan.others]
-        tiers = tuple(tier_part(further) for _, further in others if further.manifest.components)
+        tiers = tuple(tier_part(further) for _, further in others if further.own)
         results = [first, *(result for result, _ in others)]
         write_rows(root, [row for result in results for row in result.kept_rows])
         write_manifest(root, replace(bundle.manifest, tiers=tiers))
@@ -187,8 +187,7 @@ def further(plan: Plan, first: Bundle, own: Sequence[Artifact]) -> Bundle:
 def tier_part(bundle: Bundle) -> TierPart:
     """What a manifest says of a further tier."""
     m = bundle.manifest
-    own = tuple(artifact for artifact in m.components if artifact.path.startswith(f"{m.tier}/"))
-    return TierPart(m.tier, m.width, m.floors_db, own)
+    return TierPart(m.tier, m.width, m.floors_db, bundle.own)
 
 
 def verify_own(

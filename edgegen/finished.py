@@ -33,10 +33,10 @@ def finished(plan: Plan) -> Result | None:
 def tier_result(plan: Plan, bundle: Bundle, rows: Sequence[Row]) -> Result | None:
     """The result of one tier as the bundle holds it; None where a part of the plan is not there."""
     placed = bundle.at(plan.inside) if plan.inside else bundle
-    own = tuple(a for a in placed.manifest.components if a.path.startswith(f"{plan.inside}/" if plan.inside else ""))
-    if {(part.component, part.backend) for part in plan.parts} != {(a.network, a.backend) for a in own}:
+    if {(part.component, part.backend) for part in plan.parts} != {(a.network, a.backend) for a in placed.own}:
         return None
-    operations = tuple(count_operations(a.backend, bundle.root / a.path) for a in own)
+    operations = tuple(count_operations(a.backend, bundle.root / a.path) for a in placed.own)
     sample = placed.folder / SAMPLE
     drawn = sample if sample.is_file() else None
-    return Result(plan, own, operations, tuple(row for row in rows if row.tier == plan.tier.name), (), drawn, 0.0)
+    told = tuple(row for row in rows if row.tier == plan.tier.name)
+    return Result(plan, placed.own, operations, told, (), drawn, 0.0)

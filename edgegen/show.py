@@ -100,8 +100,10 @@ class Progress:
     def rest(self) -> Iterator[None]:
         """Within it no thread of this one runs."""
         self.pause()
-        yield
-        self.begin()
+        try:
+            yield
+        finally:
+            self.begin()
 
     def __call__(self, line: str) -> None:
         self.end("[green]+[/]")
