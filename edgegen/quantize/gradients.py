@@ -1,0 +1,90 @@
+"""How much each layer costs the network's velocity, for all layers at once: one backward pass a point.
+
+A change D of a weight moves the velocity v by J D to first order, and for a random r of variance 1 the mean of
+(r' J D)^2 is |J D|^2. The gradient of r' v by every weight, which one backward pass gives, times each layer's D is
+r' J D. (Hutchinson's estimate of a trace; of the Gauss-Newton matrix of the velocity's squared error.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from edgegen.callbacks import Advance
+from edgegen.errors import InputError
+from edgegen.quantize.layers import quantizable
+from edgegen.quantize.palette import Palette, palettize
+
+Found = dict[str, dict[int, float]]  # name to bits to error
+
+
+def gradient_errors(
+    model: nn.Module,
+    points: Sequence[tuple[Tensor, ...]],
+    candidates: Sequence[int] = (4, 8),
+    int8: bool = True,
+    seed: int = 0,
+    progress: Advance = lambda done, of: None,
+) -> Found:
+    """Name to bits to mean squared error of the velocity with that layer alone quantized, estimated to first order.
+
+    `points` are arguments of the network, one input each: rows of one batch would share one sample. The estimate's
+    relative deviation is about sqrt(2 / points). Of gradients one layer's are held at a time, of changes the palettes.
+    """
+    if not points:
+        raise InputError("there are no points to take gradients at.", "Give at least one.")
+    weights = quantizable(model)
+    changes = {name: [palettize(w, bits, int8, name=name) for bits in candidates] for name, w in weights.items()}
+    found: Found = {name: dict.fromkeys(candidates, 0.0) for name in weights}
+    generator, elements = torch.Generator().manual_seed(seed), 0
+    with gradients_to(model, weights, _adder(weights, changes, found)):
+        for number, point in enumerate(points, 1):
+            velocity = model(*point)
+            elements += velocity.numel()
+            (velocity * torch.randn(velocity.shape, generator=generator)).sum().backward()
+            progress(number, len(points))
+    return {name: {bits: total / elements for bits, total in errors.items()} for name, errors in found.items()}
+
+
+def _adder(
+    weights: Mapping[str, Tensor], changes: Mapping[str, Sequence[Palette]], found: Found
+) -> Callable[[str, Tensor], None]:
+    """Adds to `found` what a weight's gradient says of its changes."""
+
+    def add(name: str, gradient: Tensor) -> None:
+        for palette in changes[name]:
+            change = palette.dense().sub_(weights[name])
+            found[name][palette.bits] += float(change.mul_(gradient).sum()) ** 2
+
+    return add
+
+
+@contextmanager
+def gradients_to(model: nn.Module, names: Mapping[str, object], take: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hands each gradient of the named parameters to `take` as it is done, and drops it; no other has one."""
+    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.requires_grad_(False)
+    handles = []
+    for name in names:
+        parameter = model.get_parameter(name).requires_grad_(True)
+        handles.append(parameter.register_post_accumulate_grad_hook(_taker(name, take)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, before in required.items():
+            parameter.requires_grad_(before)
+
+
+def _taker(name: str, take: Callable[[str, Tensor], None]) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        with torch.no_grad():
+            take(name, parameter.grad)
+        parameter.grad = None
+
+    return hook
