@@ -317,6 +317,7 @@ def make_reference_of(plan: Plan, networks: TorchNetworks, advance: Advance) -> 
         plan.parameters > LARGE,
         is_complete(plan),
         between=[spec.name for part in plan.parts for chunk in part.chunks[:-1] for spec in chunk.outputs],
+        components=plan.components,
         advance=advance,
     )
 

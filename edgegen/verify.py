@@ -110,9 +110,11 @@ def make_reference(
     picture: bool = True,
     seed: int = 0,
     between: Sequence[str] = (),
+    components: Collection[str] = COMPONENTS,
     advance: Advance = lambda done, of: None,
 ) -> Reference:
-    """Runs the original along the trajectories of a few prompts and keeps what each network was given and gave.
+    """Runs the original along the trajectories of a few prompts and keeps what each network of `components` was given
+    and gave.
 
     Latents are taken at 4 sigmas spread over each of 2 trajectories; a large model takes two steps, unguided, and gives
     the latent of the second. `between` names values inside the transformer that are kept too. `advance` is told of
@@ -127,13 +129,14 @@ def make_reference(
     calls = range((len(sigmas) - 1) * (1 if guidance == 1 else 2))
     chosen, inside = spread_over(calls, spread), Between(networks.transformer, between)
     with blocks_told(networks.transformer, drawn * len(calls), advance):
-        for number, prompt in enumerate(prompts[:drawn]):
+        for number, prompt in enumerate(prompts[:drawn] if set(components) != {"text_encoder"} else ()):
             recorder = Recorder(networks, chosen, inside)
             steps = list(denoise(recorder, prompt, shape, sigmas, guidance, seed + number))
             transformer += [velocity_case(call, size) for call in recorder.calls]
-            latents = steps[-1].latent, steps[len(steps) // 2].predicted
+            latents = (steps[-1].latent, steps[len(steps) // 2].predicted) if "decoder" in components else ()
             decoder += [decoder_case(networks, latent) for latent in latents]
-    text = [text_case(networks, prompt) for prompt in (*prompts[:4], *HARD_PROMPTS)]
+    told = (*prompts[:4], *HARD_PROMPTS) if "text_encoder" in components else ()
+    text = [text_case(networks, prompt) for prompt in told]
     cases = {"text_encoder": text, "transformer": transformer, "decoder": decoder}
     return Reference(cases, prompts[0], seed, decoder[0].expected["image"] if picture else None)
 
@@ -390,7 +393,7 @@ def verify_tier(bundle: Bundle, checkpoint: Path | None, report: Report) -> list
     with threads_for(parameters):
         reference = make_reference(
             networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole,
-            between=values_between(bundle), advance=advance_of(report),
+            between=values_between(bundle), components={a.network for a in m.components}, advance=advance_of(report),
         )  # fmt: skip
         return verify_all(bundle, reference, report)
 
