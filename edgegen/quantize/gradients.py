@@ -57,7 +57,7 @@ def _adder(
     def add(name: str, gradient: Tensor) -> None:
         for palette in changes[name]:
             change = palette.dense().sub_(weights[name])
-            found[name][palette.bits] += float(change.mul_(gradient).sum()) ** 2
+            found[name][palette.bits] += float(torch.dot(change.view(-1), gradient.reshape(-1))) ** 2
 
     return add
 
