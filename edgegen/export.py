@@ -41,7 +41,7 @@ from edgegen.inspection import count_operations
 from edgegen.jobs import can_share, share
 from edgegen.journal import Journal, has_notes
 from edgegen.manifest import TierPart
-from edgegen.meter import Meter, Stage, available_bytes
+from edgegen.meter import Meter, Stage, available_bytes, give_back
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
@@ -268,6 +268,7 @@ def reference_and_artifacts(
         report("running the original in PyTorch")
         with meter.stage("reference"):
             references.append(make_reference_of(plan, networks, advance_of(report)))
+            give_back()
 
     def work(job: int) -> dict:
         own, tell = Meter(), report if os.getpid() == here else silent
@@ -361,6 +362,7 @@ def finished(
             journal.note(artifact)
             made[artifact.path] = artifact
         gc.collect()
+        give_back()
     return [made[path] for path in paths]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError, unknown
 from edgegen.files import replace_json
+from edgegen.meter import give_back
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable, read_bits
@@ -132,6 +133,7 @@ def measure_by_gradient(request: PlanRequest, sample: Sample, say: Report, advan
         (points.latent[i : i + 1], points.t[i : i + 1], *sample.conditions.rows(points.row[i : i + 1]))
         for i in range(len(points))
     ]
+    give_back()
     say("measuring the effect of every layer on the velocity by gradients")
     found = gradient_errors(sample.model, inputs, request.candidates, progress=advance)
     return [
