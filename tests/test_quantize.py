@@ -22,6 +22,7 @@ from edgegen.export import export
 from edgegen.files import digest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.plan import make_plan
+from edgegen.quantize import plan as plans
 from edgegen.quantize import request as requests
 from edgegen.quantize import run as runs
 from edgegen.quantize.integers import IntegerWeight, round_to_nearest
@@ -231,6 +232,17 @@ def test_a_large_network_is_measured_by_gradients_on_smaller_pictures(source, tm
     assert all(set(layer["errors"]) == {"4", "8"} for layer in report["layers"])
     assert {layer["bits"] for layer in report["layers"]} == {4, 8}
     assert report["velocity"]["error_before"] == report["velocity"]["error_after"] > 0
+
+    def stop(done: int, of: int) -> None:
+        if (done, of) == (5, plans.GRADIENT_POINTS):
+            raise Stop
+
+    again = replace(asked, out=tmp_path / "again", resume=True)
+    with pytest.raises(Stop):
+        quantize(again, advance=stop)
+    assert json.loads((again.work / "gradients.json").read_text())["points"] == 5
+    quantize(again)
+    assert digest(again.out) == digest(asked.out)
     exact = quantize(replace(asked, out=tmp_path / "exact", measure="velocity"))
     assert report["velocity"]["error_after"] < 1.5 * exact["velocity"]["error_after"]
 

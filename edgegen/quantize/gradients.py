@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +19,27 @@ from edgegen.callbacks import Advance
 from edgegen.errors import InputError
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.palette import Palette, palettize
+from edgegen.quantize.trajectories import mixed_seed
 
 Found = dict[str, dict[int, float]]  # name to bits to error
+
+
+@dataclass
+class Sums:
+    """What the points so far add up to, of so many values of the velocity."""
+
+    points: int = 0
+    elements: int = 0
+    squares: Found = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Sums:
+        """The inverse of `to_dict`, also of what JSON made of it."""
+        squares = {name: {int(bits): float(s) for bits, s in by.items()} for name, by in values["squares"].items()}
+        return cls(int(values["points"]), int(values["elements"]), squares)
 
 
 def gradient_errors(
@@ -28,25 +49,30 @@ def gradient_errors(
     int8: bool = True,
     seed: int = 0,
     progress: Advance = lambda done, of: None,
+    sums: Sums | None = None,
+    keep: Callable[[Sums], None] = lambda sums: None,
 ) -> Found:
     """Name to bits to mean squared error of the velocity with that layer alone quantized, estimated to first order.
 
     `points` are arguments of the network, one input each: rows of one batch would share one sample. The estimate's
     relative deviation is about sqrt(2 / points). Of gradients one layer's are held at a time, of changes the palettes.
+    It goes on from the `sums` of the first points, if there are some; `keep` is handed them after every point.
     """
     if not points:
         raise InputError("there are no points to take gradients at.", "Give at least one.")
     weights = quantizable(model)
     changes = {name: [palettize(w, bits, int8, name=name) for bits in candidates] for name, w in weights.items()}
-    found: Found = {name: dict.fromkeys(candidates, 0.0) for name in weights}
-    generator, elements = torch.Generator().manual_seed(seed), 0
-    with gradients_to(model, weights, _adder(weights, changes, found)):
-        for number, point in enumerate(points, 1):
-            velocity = model(*point)
-            elements += velocity.numel()
+    sums = sums or Sums()
+    sums.squares = sums.squares or {name: dict.fromkeys(candidates, 0.0) for name in weights}
+    with gradients_to(model, weights, _adder(weights, changes, sums.squares)):
+        for number in range(sums.points, len(points)):
+            velocity = model(*points[number])
+            generator = torch.Generator().manual_seed(mixed_seed("probe", seed, number))
             (velocity * torch.randn(velocity.shape, generator=generator)).sum().backward()
-            progress(number, len(points))
-    return {name: {bits: total / elements for bits, total in errors.items()} for name, errors in found.items()}
+            sums.points, sums.elements = number + 1, sums.elements + velocity.numel()
+            keep(sums)
+            progress(sums.points, len(points))
+    return {name: {bits: total / sums.elements for bits, total in by.items()} for name, by in sums.squares.items()}
 
 
 def _adder(

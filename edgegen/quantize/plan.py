@@ -18,11 +18,11 @@ from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable, read_bits
 from edgegen.quantize.calibration import calibrate, spread
-from edgegen.quantize.gradients import gradient_errors
+from edgegen.quantize.gradients import Sums, gradient_errors
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.palette import BITS, check_bits, palette_bytes
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
-from edgegen.quantize.stages import AGAIN
+from edgegen.quantize.stages import AGAIN, reading_stage
 from edgegen.quantize.trajectories import Conditions, Sampling, draw_points, mixed_seed
 from edgegen.strict_json import read_json
 
@@ -104,6 +104,7 @@ class Sample:
     prompts: Sequence[str]
     conditions: Conditions  # of the empty prompt and `prompts`
     sampling: Sampling
+    partial: Path  # what is kept of a long measurement until it is whole
 
 
 def measure_layers(request: PlanRequest, sample: Sample, say: Report, advance: Advance) -> list[Sensitivity]:
@@ -135,7 +136,10 @@ def measure_by_gradient(request: PlanRequest, sample: Sample, say: Report, advan
     ]
     give_back()
     say("measuring the effect of every layer on the velocity by gradients")
-    found = gradient_errors(sample.model, inputs, request.candidates, progress=advance)
+    found = gradient_errors(
+        sample.model, inputs, request.candidates, progress=advance, sums=read_sums(sample.partial, sample.model),
+        keep=lambda sums: replace_json(sample.partial, sums.to_dict()),
+    )  # fmt: skip
     return [
         Sensitivity(
             name, tuple(weight.shape), weight.numel(), 0.0, {},
@@ -143,6 +147,17 @@ def measure_by_gradient(request: PlanRequest, sample: Sample, say: Report, advan
         )
         for name, weight in quantizable(sample.model).items()
     ]  # fmt: skip
+
+
+def read_sums(path: Path, model: DiT) -> Sums | None:
+    """What an interrupted measurement by gradients has kept, if it was of this network."""
+    if not path.is_file():
+        return None
+    with reading_stage(path):
+        sums = Sums.from_dict(read_json(path, AGAIN))
+        if list(sums.squares) != list(quantizable(model)) or not 0 < sums.points <= GRADIENT_POINTS:
+            raise ValueError("layers or points are others")
+        return sums
 
 
 def write_layers(path: Path, layers: Sequence[Sensitivity]) -> None:

@@ -1,7 +1,7 @@
 """`edgegen quantize`: measure, allocate, cluster, tune, verify, write; each stage is saved and can be resumed.
 
 Stages lie in `.<out>.unfinished/` beside the output until it is whole:
-  settings.json  sensitivity.json  bits.json  weights.safetensors  tuning.safetensors
+  settings.json  gradients.json  sensitivity.json  bits.json  weights.safetensors  tuning.safetensors
 """
 
 from __future__ import annotations
@@ -201,7 +201,14 @@ def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Ad
 
 def sample_of(request: QuantizeRequest, models: Models) -> Sample:
     """What sensitivity is measured on."""
-    return Sample(request.checkpoint, models.teacher, request.calibration, models.conditions, models.sampling)
+    return Sample(
+        request.checkpoint,
+        models.teacher,
+        request.calibration,
+        models.conditions,
+        models.sampling,
+        request.work / "gradients.json",
+    )
 
 
 def integer_bits(request: QuantizeRequest, models: Models) -> BitPlan:
