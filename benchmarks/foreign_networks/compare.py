@@ -1,6 +1,6 @@
 """Foreign networks beside a plain torch.onnx.export and a plain coremltools conversion: speed, PSNR, operations.
 
-    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--out FILE]
+    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--rounds N] [--out FILE]
 
 Each family has published head sizes, a reduced number of layers, random weights and about a thousand image tokens. The
 plain export is the fastest of torch.onnx.export's own ways that loads (plain.py). All files are timed in one process on
@@ -41,11 +41,11 @@ from edgegen.runtime.onnx import import_onnxruntime  # noqa: E402
 from edgegen.verify import psnr  # noqa: E402
 
 SIZES = {  # heads, channels a head, layers, latents a side: 1,024 image tokens each
-    "pixart": (16, 72, 2, 64), "sana": (36, 32, 2, 32), "sd3": (24, 64, 2, 64), "lumina_next": (16, 96, 2, 64),
+    "pixart": (16, 72, 2, 64), "sana": (36, 32, 2, 32), "sd3": (12, 64, 2, 64), "lumina_next": (8, 96, 2, 64),
     "lumina2": (8, 96, 2, 64), "flux": (8, 128, 1, 64), "flux2": (8, 128, 1, 64), "qwen_image": (8, 128, 1, 64),
     "z_image": (8, 128, 2, 64),
 }  # fmt: skip
-TOKENS, ROUNDS, HEATING = 128, 21, 2
+TOKENS, HEATING = 128, 2
 Runs = dict[str, Any]  # a way, and a function that runs its file
 
 
@@ -57,10 +57,10 @@ def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def timed(runs: Runs) -> dict[str, list[float]]:
+def timed(runs: Runs, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every run of each file, one run of each in turn."""
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(ROUNDS + HEATING):
+    for turn in range(rounds + HEATING):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
@@ -102,20 +102,20 @@ def run_of(made: Any, called: Called, recorded: Recorded) -> Any:
     return lambda: made.run(None, feed)[0]
 
 
-def row_of(family: str, with_coreml: bool, grid: int | None, folder: Path) -> dict[str, Any]:
+def row_of(family: str, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One family's row."""
     heads, size, layers, side = SIZES[family]
-    side = grid or side
+    side = asked.grid or side
     recorded = record(source(*FAMILIES[family](heads=heads, size=size, layers=layers), side, side, TOKENS))
     row: dict[str, Any] = {
         "family": family, "heads": heads, "head_size": size, "layers": layers, "grid": side, "tokens": TOKENS,
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
     }  # fmt: skip
-    told = coreml_of(recorded, folder) if with_coreml else {}  # first: after an ONNX export it fails
-    return row | onnx_of(recorded, family, folder) | told
+    told = coreml_of(recorded, folder) if asked.coreml else {}  # first: after an ONNX export it fails
+    return row | onnx_of(recorded, family, asked.rounds, folder) | told
 
 
-def onnx_of(recorded: Recorded, family: str, folder: Path) -> dict[str, Any]:
+def onnx_of(recorded: Recorded, family: str, rounds: int, folder: Path) -> dict[str, Any]:
     """ONNX files, ours and every plain one: dB, nodes, milliseconds; `speedup` is beside the fastest plain one."""
     ours, errors, case = folder / "ours.onnx", {}, recorded.cases[0]
     expected = case.expected[recorded.traced.outputs[0].name]
@@ -124,7 +124,7 @@ def onnx_of(recorded: Recorded, family: str, folder: Path) -> dict[str, Any]:
     runs: Runs = {"ours": lambda: made.run(None, dict(case.feed))[0]}
     runs |= plain_runs(recorded, family, folder, errors)
     reached = {name: round(psnr(expected, run().reshape(expected.shape)), 2) for name, run in runs.items()}
-    times = timed(runs)
+    times = timed(runs, rounds)
     best = {name: round(min(values), 2) for name, values in times.items()}
     others = {name: ms for name, ms in best.items() if name not in ("ours", "optimum-onnx")}
     row: dict[str, Any] = {"db": reached["ours"], "nodes": nodes(ours), "ms": best["ours"]}
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=list(SIZES))
     parser.add_argument("--coreml", action="store_true")
     parser.add_argument("--grid", type=int, help="latents a side")
+    parser.add_argument("--rounds", type=int, default=21, help="runs of each file that are timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
@@ -200,7 +201,7 @@ def main() -> None:
 
     for name in asked.families:
         with tempfile.TemporaryDirectory() as folder:
-            row = row_of(name, asked.coreml, asked.grid, Path(folder))
+            row = row_of(name, asked, Path(folder))
         row |= {"commit": commit, "machine": platform.machine(), "threads": 1, "torch": torch.__version__,
                 "diffusers": diffusers.__version__, "source": "measured"}  # fmt: skip
         line = json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
