@@ -25,6 +25,7 @@ from edgegen.bundle import (
     write_manifest,
 )
 from edgegen.capture.deploy import Deployed, Traced, deploy, trace
+from edgegen.capture.segments import in_segments
 from edgegen.capture.specialize import leaf_names, output_leaves, specialize
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import digest, is_disk_full
@@ -281,7 +282,7 @@ def emitted(
     backend.check(weights, target)
     path = artifact_path(root, target.name, name)
     with meter.stage(f"emit {target.name} {name}"):
-        component = deploy(recorded.traced, Form(target.attention, target.query_chunk, target.operations), name)
+        component = in_segments(deploy(recorded.traced, Form(target.attention, target.query_chunk, target.operations), name))
         try:
             quietly(lambda: backend.write(component, path, target, weights))
         except EdgegenError:
