@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from edgegen.capture.specialize import hold_
-from edgegen.rewrite.component import Component
+from edgegen.rewrite.component import Component, TensorSpec
 from edgegen.rewrite.segments import Segment, structure
 
 LEAST = 3  # blocks of a list from which it is cut
@@ -29,14 +29,25 @@ CONSTANTS = "constants."  # what the writer calls tensors that are not the netwo
 NEVER = 2**62  # elements across a cut that cannot be
 
 
+Elsewhere = Mapping[str, Callable[[], Tensor]]  # what gives a weight that is not in memory, by its name
+
+
 @dataclass(frozen=True)
 class Piece(Segment):
-    """A segment of a recorded network; `names` gives those of its parameters in the whole network."""
+    """A segment of a recorded network; `names` gives those of its parameters in the whole network, `specs` what it
+    makes, `elsewhere` its weights that are not in memory.
+    """
 
     names: Mapping[str, str]
+    specs: tuple[TensorSpec, ...]
+    elsewhere: Elsewhere
 
     def full(self, parameter: str) -> str:
-        return self.names[parameter]
+        return self.names.get(parameter) or super().full(parameter)
+
+    def value(self, parameter: str) -> Tensor:
+        held, name = self.module.get_parameter(parameter).detach(), self.names[parameter]
+        return self.elsewhere[name]().reshape(held.shape) if name in self.elsewhere else held
 
 
 class Block(fx.GraphModule):
@@ -45,26 +56,28 @@ class Block(fx.GraphModule):
     text = ""
 
 
-def in_segments(component: Component, least: float = REPEATS) -> Component:
+def in_segments(component: Component, elsewhere: Elsewhere | None = None, least: float = REPEATS) -> Component:
     """The component with segments where that pays: each distinct one stands at `least` times on average."""
-    segments = cut(component)
+    segments = cut(component, elsewhere or {})
     kinds = {structure(segment.module) for segment in segments}
-    return replace(component, segments=segments) if len(segments) >= least * len(kinds) > 0 else component
+    return replace(component, segments=segments) if segments and len(segments) >= least * len(kinds) else component
 
 
-def cut(component: Component) -> tuple[Piece, ...]:
+def cut(component: Component, elsewhere: Elsewhere | None = None) -> tuple[Piece, ...]:
     """The segments of a deployed network; none where it has no list of blocks."""
     module = component.module
     assert isinstance(module, fx.GraphModule)
-    uses = {node: block_of(node, lists_of(module)) for node in module.graph.nodes if has_weight(node)}
+    lists = lists_of(module)
+    uses = {node: block_of(node, lists) for node in module.graph.nodes if has_weight(node)}
     spans = spans_of([node for node in module.graph.nodes if node.op not in SETTLED], uses)
     if len(spans) < LEAST:
         return ()
-    sizes = sizes_of(module, component)
+    values = values_of(module, component)
+    sizes = {node: crossing(value) for node, value in values.items()}
     places = placed(module.graph, spans, uses, sizes)
     if places is None or len(shared_weights(module, places)) > 0:
         return ()
-    return tuple(pieces(component, places, spans))
+    return tuple(pieces(component, places, spans, values, elsewhere or {}))
 
 
 SETTLED = ("placeholder", "get_attr", "output")  # nodes that stand in no segment
@@ -119,17 +132,17 @@ def spans_of(order: Sequence[fx.Node], uses: Mapping[fx.Node, str]) -> list[tupl
 # ---- where to cut ---------------------------------------------------------------------------------------------------
 
 
-def sizes_of(module: fx.GraphModule, component: Component) -> dict[fx.Node, int]:
-    """Elements of every value, of what cannot cross between programs more than any cut may have."""
+def values_of(module: fx.GraphModule, component: Component) -> dict[fx.Node, Any]:
+    """Every value of a graph, fake."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), mode:
         given = [torch.empty(s.shape, dtype=getattr(torch, s.dtype)) for s in component.inputs]
         FakeTensorProp(module, mode).propagate_dont_convert_inputs(*given)
-    return {node: crossing(node.meta.get("val")) for node in module.graph.nodes}
+    return {node: node.meta.pop("val", None) for node in module.graph.nodes}
 
 
 def crossing(value: Any) -> int:
-    """What it costs to hand a value on."""
+    """What it costs to hand a value on: its elements, or more than any cut may have."""
     return value.numel() if isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim else NEVER
 
 
@@ -188,7 +201,13 @@ def shared_weights(module: fx.GraphModule, places: Mapping[fx.Node, int]) -> lis
 # ---- the pieces -----------------------------------------------------------------------------------------------------
 
 
-def pieces(component: Component, places: Mapping[fx.Node, int], spans: Sequence[tuple[str, int, int]]) -> Iterator[Piece]:
+def pieces(
+    component: Component,
+    places: Mapping[fx.Node, int],
+    spans: Sequence[tuple[str, int, int]],
+    values: Mapping[fx.Node, Any],
+    elsewhere: Elsewhere,
+) -> Iterator[Piece]:
     """Every segment in order."""
     module = component.module
     (output,) = (node for node in module.graph.nodes if node.op == "output")
@@ -204,9 +223,10 @@ def pieces(component: Component, places: Mapping[fx.Node, int], spans: Sequence[
         graph = writer.write(nodes, given, made)
         body = Block(writer.root, graph)
         body.text = text_of(graph)
-        yield Piece(
-            label, "", body.eval(), tuple(names[n] for n in given), tuple(names[n] for n in made), dict(writer.names)
-        )
+        taken, given_away = (tuple(names[node] for node in side) for side in (given, made))
+        specs = tuple(TensorSpec(names[node], tuple(values[node].shape)) for node in made)
+        own = {name: elsewhere[name] for name in writer.names.values() if name in elsewhere}
+        yield Piece(label, block, body.eval(), taken, given_away, writer.names, specs, own)
 
 
 def is_given(node: fx.Node, places: Mapping[fx.Node, int], segment: int) -> bool:

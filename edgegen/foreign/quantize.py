@@ -49,6 +49,11 @@ def quantize_folder(
     (source,) = whole.sources
     if source.palettes:
         raise InputError(f"{folder} is already quantized.", "Give the folder it was made of.")
+    if len(source.stored):
+        raise InputError(
+            f"the {source.name} is too large to be held in fp32, which a quantized folder needs.",
+            "Palettize it while it is exported: edgegen export --bits 4.",
+        )
     report(f"recording the {source.name}")
     recorded = record(source)
     report("measuring sensitivity and clustering")
