@@ -58,7 +58,7 @@ FLOAT_BITS = 16.0  # of a weight that is not palettized, as Core ML stores it
 REPLAY_DB = 100.0  # of the recording against the module: the same operations in the same order
 FOLDER = "cases"
 MAIN = "transformer"  # what --bits palettizes
-STREAMING = ("coreml", "onnx")  # back ends that ask for a segment's weights one by one
+STREAMING = "coreml"  # the back end that asks for a segment's weights one by one
 
 
 @dataclass(frozen=True)
@@ -345,10 +345,10 @@ def require_streamable(source: Source, component: Component, target: BackendTarg
     """Refuses weights that are not in memory where a back end, or the network, asks for all of them at once."""
     if not len(source.stored):
         return
-    if not component.segments or target.name not in STREAMING:
+    if not component.segments or target.name != STREAMING or target.precision != "float16":
         raise InputError(
-            f"the {source.name} is streamed from disk, which is done for networks of blocks alone.",
-            f"Choose {' or '.join(STREAMING)} with --backend.",
+            f"the {source.name} is streamed from disk, which is done for networks of blocks alone, in float16.",
+            f"Choose --backend {STREAMING}.",
         )
     for segment in component.segments:
         for name, held in (*segment.module.named_parameters(), *segment.module.named_buffers()):

@@ -20,6 +20,7 @@ from edgegen.foreign.streamed import HELD, Stored
 from edgegen.quiet import quietly
 
 STREAMED = 10**9  # half weights of a network from which they stay in their file: 4 GB in fp32
+LARGE = 2**16  # numbers of a weight that can stay there
 ON_DISK = {torch.float16, torch.bfloat16}
 
 
@@ -73,7 +74,7 @@ def load_mapped(
 
 def is_large(tensor: Tensor) -> bool:
     """Whether a weight is one that layers multiply with, and not a norm's."""
-    return tensor.ndim > 1 and tensor.numel() >= 2**16
+    return tensor.ndim > 1 and tensor.numel() >= LARGE
 
 
 def as_float(tensor: Tensor) -> Tensor:
