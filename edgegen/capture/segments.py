@@ -176,9 +176,12 @@ def best_cut(order: Sequence[fx.Node], before: tuple[str, int, int], first: int,
 
 def hoist_(places: dict[fx.Node, int], uses: Mapping[fx.Node, str]) -> None:
     """Moves to the first segment what several read and nothing but the first segment and the inputs goes into."""
-    for node in places:
-        early = all(places.get(before, 0) == 0 for before in node.all_input_nodes)
-        if places[node] and early and node not in uses and len(readers(node, places)) > 1:
+    early: set[fx.Node] = set()
+    for node, place in places.items():
+        if place == 0 or (node not in uses and all(n in early for n in node.all_input_nodes if n in places)):
+            early.add(node)
+    for node in reversed(list(places)):
+        if node in early and (len(found := readers(node, places)) > 1 or 0 in found):
             places[node] = 0
 
 
