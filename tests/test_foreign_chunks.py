@@ -1,6 +1,7 @@
 """Networks of other projects cut between their blocks: the same numbers, in several programs, with weights on disk."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 
 import edgegen.foreign.export as exporting
 import edgegen.foreign.mapped as mapped
+import edgegen.foreign.recording as recording
+import edgegen.foreign.writing as writing
 from edgegen.bundle import load_bundle
 from edgegen.capture.deploy import deploy, trace
 from edgegen.capture.segments import REPEATS, cut, in_segments
@@ -27,24 +30,24 @@ from edgegen.target import load_tier
 FORMS = {"split": Form("split", 8), "fused": Form("batched", operations="fused")}
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_segments_in_order_are_the_network(name, form):
-    """To the last bit; and blocks of a kind are told to be the same."""
+def test_segments_in_order_are_the_network(name):
+    """To the last bit, in two forms; and blocks of a kind are told to be the same."""
     made = source(*FAMILIES[name](layers=4))
     traced = trace(specialize(made.module, made.arguments, made.constant))
-    component = deploy(traced, FORMS[form])
-    segments = cut(component)
-    values = dict(leaf_names(made.inputs(1)))
-    feed = traced.feed({key: value for key, value in values.items() if isinstance(value, torch.Tensor)})
-    with torch.no_grad():
-        whole, parts = component.module(*feed.values()), run_segments(segments, feed)
-    assert all(torch.equal(value, parts[spec.name]) for spec, value in zip(component.outputs, whole, strict=True))
-    kinds = [structure(segment.module) for segment in segments]
-    blocks = [segment.name for segment in segments if segment.name not in ("begin", "end")]
-    assert len(blocks) >= 4 and len(set(kinds)) < len(kinds)
-    inside = {name for segment in segments for name in map(segment.full, dict(segment.module.named_parameters()))}
-    assert {name for name in inside if ".held." not in name} <= dict(component.module.named_parameters()).keys()
+    values = {key: value for key, value in leaf_names(made.inputs(1)) if isinstance(value, torch.Tensor)}
+    feed = traced.feed(values)
+    for form in FORMS.values():
+        component = deploy(traced, form)
+        segments = cut(component)
+        with torch.no_grad():
+            whole, parts = component.module(*feed.values()), run_segments(segments, feed)
+        assert all(torch.equal(value, parts[spec.name]) for spec, value in zip(component.outputs, whole, strict=True))
+        kinds = [structure(segment.module) for segment in segments]
+        assert len(segments) >= 6 and len(set(kinds)) < len(kinds)
+        inside = {name for segment in segments for name in map(segment.full, dict(segment.module.named_parameters()))}
+        own = {name for name in inside if ".held." not in name}
+        assert own and own <= dict(component.module.named_parameters()).keys()
 
 
 def test_few_blocks_of_a_kind_are_written_whole():
@@ -67,7 +70,7 @@ def everything_is_large(monkeypatch):
     """So that a tiny network is taken as one that memory does not hold."""
     monkeypatch.setattr(mapped, "STREAMED", 1000)
     monkeypatch.setattr(mapped, "LARGE", 512)
-    monkeypatch.setattr(exporting, "HEAVY", 1000)
+    monkeypatch.setattr(recording, "HEAVY", 1000)
 
 
 def line(folder, out, *more):
@@ -80,7 +83,7 @@ def bundle(folder, tmp_path_factory):
     """A bundle in two programs, whose weights were palettized from their file one by one."""
     out = tmp_path_factory.mktemp("chunks") / "bundle"
     with pytest.MonkeyPatch.context() as patched:
-        for where, name, value in ((mapped, "STREAMED", 1000), (mapped, "LARGE", 512), (exporting, "HEAVY", 1000)):
+        for where, name, value in ((mapped, "STREAMED", 1000), (mapped, "LARGE", 512), (recording, "HEAVY", 1000)):
             patched.setattr(where, name, value)
         assert run(line(folder, out)) == 0
     return out
@@ -101,21 +104,21 @@ def test_a_streamed_network_in_chunks_verifies_itself(bundle, capsys):
 
 
 def test_an_interrupted_export_goes_on_to_the_same_bytes(folder, bundle, tmp_path, monkeypatch, capsys):
-    out, describe = tmp_path / "b" / "bundle", exporting.describe
+    out, describe = tmp_path / "b" / "bundle", writing.describe
 
     def stop(root, backend, name, *rest):
         if name == "network_2":
             raise KeyboardInterrupt
         return describe(root, backend, name, *rest)
 
-    monkeypatch.setattr(exporting, "describe", stop)
+    monkeypatch.setattr(writing, "describe", stop)
     assert run(line(folder, out)) == 130
     assert "--resume goes on" in " ".join(capsys.readouterr().err.split()) and not out.exists()
-    monkeypatch.setattr(exporting, "describe", describe)
+    monkeypatch.setattr(writing, "describe", describe)
     assert run(line(folder, out, "--resume", "--bits", "8")) == 2
     assert "another bits" in capsys.readouterr().err
     made = []
-    monkeypatch.setattr(exporting, "describe", lambda *what: made.append(what[2]) or describe(*what))
+    monkeypatch.setattr(writing, "describe", lambda *what: made.append(what[2]) or describe(*what))
     assert run(line(folder, out, "--resume")) == 0
     assert made == ["network_2"]
     files = [path.relative_to(bundle) for path in sorted(bundle.rglob("*")) if path.is_file()]
@@ -123,12 +126,19 @@ def test_an_interrupted_export_goes_on_to_the_same_bytes(folder, bundle, tmp_pat
     assert all(digest(out / path) == digest(bundle / path) for path in files)
 
 
+def spans_of(path):
+    """The addresses at which a file is mapped into this process."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    return [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
 def test_weights_in_fp32_are_used_where_they_lie(tmp_path):
     build(*FAMILIES["pixart"]()).save_pretrained(tmp_path)
     (part,) = list_parts(tmp_path)
     module = load_part(part, streamed=True)
-    files = {parameter.untyped_storage().filename for parameter in module.parameters()}
-    assert files == {str(tmp_path / "diffusion_pytorch_model.safetensors")}
+    (start, end), *_ = spans_of(tmp_path / "diffusion_pytorch_model.safetensors")
+    assert all(start <= parameter.data_ptr() < end for parameter in module.parameters())
 
 
 def test_a_streamed_network_computes_what_it_does_in_memory(folder):
@@ -175,7 +185,7 @@ def test_a_weight_that_is_computed_with_cannot_stay_on_disk(tmp_path):
         exporting.export_sources("doubling", [made], load_tier("high-phone"), ["coreml"], tmp_path / "b")
     component = deploy(trace(specialize(module, made.arguments)), FORMS["split"])
     with pytest.raises(InputError, match="computes with weights of the network that are streamed"):
-        exporting.require_streamable(
+        writing.require_streamable(
             made, in_segments(component, stored.given(), 0), load_tier("high-phone").backend("coreml")
         )
     assert np.isnan(HELD.numpy()).all()

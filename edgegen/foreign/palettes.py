@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,6 +12,7 @@ from edgegen.capture.deploy import Traced, deploy
 from edgegen.capture.passes import Graph
 from edgegen.capture.specialize import output_leaves
 from edgegen.errors import InputError
+from edgegen.foreign.recording import OTHER, Recorded
 from edgegen.quantize.allocate import allocate
 from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.layers import quantizable
@@ -19,9 +20,6 @@ from edgegen.quantize.palette import BITS, Palette, palettize
 from edgegen.quantize.sensitivity import measure
 from edgegen.rewrite.component import Form
 from edgegen.verify import Case, psnr
-
-if TYPE_CHECKING:
-    from edgegen.foreign.export import Recorded
 
 CANDIDATES = (4, 8)
 
@@ -85,9 +83,9 @@ def palettize_stored(recorded: Recorded, bits: float) -> Palettized:
         if name in source.stored:
             weights[name] = palettize(source.stored.value(name), int(bits), name=name)
     source = replace(source, stored=source.stored.with_palettes(weights))
-    (seed, case) = (1, recorded.cases[0])
+    (case,) = recorded.cases
     with torch.no_grad(), source.running():
-        leaves = output_leaves(source.module(**source.inputs(seed)))
+        leaves = output_leaves(source.module(**source.inputs(OTHER)))
     made = {name: leaf.numpy() for name, (_, leaf) in zip(case.expected, leaves, strict=True)}
     reached = min(psnr(case.expected[name], value) for name, value in made.items())
     return Palettized(

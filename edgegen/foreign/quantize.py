@@ -19,9 +19,10 @@ from torch import nn
 from edgegen.errors import InputError
 from edgegen.files import write_json
 from edgegen.folders import new_folder
-from edgegen.foreign.export import MAIN, record
+from edgegen.foreign.export import MAIN
 from edgegen.foreign.folder import weight_files
 from edgegen.foreign.palettes import palettize_recorded
+from edgegen.foreign.recording import record
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.foreign.stored_palettes import FOLDER, PLAN, TABLES
 from edgegen.quantize.palette import Palette
