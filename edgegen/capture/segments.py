@@ -104,16 +104,12 @@ def lists_of(module: nn.Module) -> set[str]:
 
 def block_of(node: fx.Node, lists: set[str]) -> str:
     """The block whose weights a node applies; nothing for those of no block."""
-    names = [str(node.target)] if node.op == "call_module" else [str(n.target) for n in filter(is_own, inputs(node))]
-    for name in names:
-        match = ENTRY.match(f"{name}.")
+    applied = [node] if node.op == "call_module" else filter(is_own, node.all_input_nodes)
+    for one in applied:
+        match = ENTRY.match(f"{one.target}.")
         if match and match[1] in lists:
             return f"{match[1]}.{match[2]}"
     return ""
-
-
-def inputs(node: fx.Node) -> list[fx.Node]:
-    return node.all_input_nodes
 
 
 def spans_of(order: Sequence[fx.Node], uses: Mapping[fx.Node, str]) -> list[tuple[str, int, int]]:
@@ -213,23 +209,22 @@ def pieces(
 ) -> Iterator[Piece]:
     """Every segment in order."""
     module = component.module
-    (output,) = (node for node in module.graph.nodes if node.op == "output")
-    ends = dict(zip(output.args[0], [spec.name for spec in component.outputs], strict=True))
+    assert isinstance(module, fx.GraphModule)
+    ends = dict(zip(module.graph.output_node().args[0], [spec.name for spec in component.outputs], strict=True))
     names = {node: str(node.target) for node in module.graph.nodes if node.op == "placeholder"}
-    labels = labelled([span[0] for span in spans])
-    for segment, (label, (block, _, _)) in enumerate(zip(labels, spans, strict=True)):
+    blocks = [block for block, _, _ in spans]
+    for segment, (label, block) in enumerate(zip(labelled(blocks), blocks, strict=True)):
         nodes = [node for node, place in places.items() if place == segment]
         given = list(dict.fromkeys(n for node in nodes for n in node.all_input_nodes if is_given(n, places, segment)))
         made = [node for node in nodes if node in ends or any(places.get(u, segment) != segment for u in node.users)]
         names |= {node: ends.get(node) or f"{label}.{index}" for index, node in enumerate(made)}
         writer = PieceWriter(module, block, label, places)
-        graph = writer.write(nodes, given, made)
-        body = Block(writer.root, graph)
-        body.text = text_of(graph)
-        taken, given_away = (tuple(names[node] for node in side) for side in (given, made))
+        body = Block(writer.root, writer.write(nodes, given, made)).eval()
+        body.text = text_of(body.graph)
+        taken, gives = (tuple(names[node] for node in side) for side in (given, made))
         specs = tuple(TensorSpec(names[node], tuple(values[node].shape)) for node in made)
         own = {name: elsewhere[name] for name in writer.names.values() if name in elsewhere}
-        yield Piece(label, block, body.eval(), taken, given_away, writer.names, specs, own)
+        yield Piece(label, block, body, taken, gives, writer.names, specs, own)
 
 
 def is_given(node: fx.Node, places: Mapping[fx.Node, int], segment: int) -> bool:
@@ -283,33 +278,34 @@ class PieceWriter:
     def layer(self, name: str) -> str:
         """Puts a layer into the root; the name it has there."""
         layer, made = self.module.get_submodule(name), self.relative(name)
-        *folders, last = made.split(".")
-        holder = self.root
-        for folder in folders:
-            if not hasattr(holder, folder):
-                holder.add_module(folder, nn.Module())
-            holder = getattr(holder, folder)
-        holder.add_module(last, layer)
+        folder_of(self.root, made).add_module(made.rpartition(".")[2], layer)
         self.names |= {f"{made}.{key}": f"{name}.{key}" for key, _ in layer.named_parameters()}
         return made
 
     def tensor(self, node: fx.Node) -> str:
-        """Puts a tensor into the root: one that several segments read as a buffer, which all of them share."""
-        name = str(node.target)
-        value = attribute(self.module, name)
-        if is_own(node):
-            made, full = self.relative(name), name
-        else:
+        """Puts a tensor into the root: one that is not the network's own, and that several segments read, as a buffer,
+        which all of them share.
+        """
+        name, value = str(node.target), attribute(self.module, str(node.target)).detach()
+        made, full = self.relative(name), name
+        if not is_own(node):
             made, self.held = f"held.c{self.held}", self.held + 1
             full = f"{self.label}.{made}"
         if not is_own(node) and (len(readers(node, self.places)) > 1 or value.numel() == 1):
-            *folders, last = made.split(".")
-            hold_(self.root, ".".join([*folders, "shared"]), torch.zeros(0, dtype=torch.int32))
-            self.root.get_submodule(".".join(folders)).register_buffer(last, value.detach())
+            folder_of(self.root, made).register_buffer(made.rpartition(".")[2], value)
         else:
-            hold_(self.root, made, value.detach())
+            hold_(self.root, made, value)
             self.names[made] = full
         return made
+
+
+def folder_of(root: nn.Module, name: str) -> nn.Module:
+    """The module in which something under a dotted name lies; made where it is not there."""
+    for folder in name.split(".")[:-1]:
+        if not hasattr(root, folder):
+            root.add_module(folder, nn.Module())
+        root = getattr(root, folder)
+    return root
 
 
 def attribute(module: nn.Module, name: str) -> Tensor:
