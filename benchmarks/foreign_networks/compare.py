@@ -29,7 +29,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tests")]
 
 from foreign import FAMILIES, source  # noqa: E402
-from plain import WAYS, Called, as_optimum, real_rotations, write_coreml, write_onnx  # noqa: E402
+from plain import WAYS, Called, as_optimum, first_of, real_rotations, write_coreml, write_onnx  # noqa: E402
 
 from edgegen.capture.deploy import deploy  # noqa: E402
 from edgegen.emit import coreml  # noqa: E402
@@ -153,26 +153,26 @@ def coreml_of(recorded: Recorded, folder: Path) -> dict[str, Any]:
     component = deploy(recorded.traced, Form("split"))
     coreml.write(component, path)
     feed = {s.name: case.feed[s.name].astype(np.float16) for s in component.inputs}
-    found = judged(path, feed, expected, "coreml")
-    called, patched = Called(recorded.source), False
-    values = called.given(recorded.source.inputs(0))
+    found, called = judged(path, feed, expected, "coreml"), Called(recorded.source)
     try:
-        program, errors = folder / "plain.mlpackage", []
-        for patched in (False, True):
-            try:
-                with real_rotations(called) if patched else nullcontext():
-                    names = write_coreml(called, program)
-                break
-            except Exception as error:  # whatever stops a plain conversion
-                errors.append(error)
-        else:
-            raise errors[0]
-        kinds = {i.name: i.dtype for i in CoreMLProgram.load(program).inputs}
-        feed = {n: v.numpy().astype(kinds[n]) for n, v in zip(names, values, strict=True) if n in kinds}
-        found |= judged(program, feed, expected, "plain_coreml") | {"plain_coreml_patched": patched}
-    except Exception as error:  # or its running
-        found["plain_coreml_error"] = first_line(error)
-    return found
+        return found | plain_coreml(called, recorded, expected, folder / "plain.mlpackage")
+    except Exception as error:  # whatever stops a plain conversion, or its running
+        return found | {"plain_coreml_error": first_line(error)}
+
+
+def plain_coreml(called: Called, recorded: Recorded, expected: np.ndarray, path: Path) -> dict[str, Any]:
+    """The plain program, of the module as it is or else with rotations in real numbers."""
+
+    def patched() -> tuple[str, ...]:
+        with real_rotations(called):
+            return write_coreml(called, path)
+
+    ways = {False: lambda: write_coreml(called, path), True: patched}
+    is_patched, names = first_of([lambda way=way, key=key: (key, way()) for key, way in ways.items()])
+    kinds = {i.name: i.dtype for i in CoreMLProgram.load(path).inputs}
+    values = called.given(recorded.source.inputs(0))
+    feed = {n: v.numpy().astype(kinds[n]) for n, v in zip(names, values, strict=True) if n in kinds}
+    return judged(path, feed, expected, "plain_coreml") | {"plain_coreml_patched": is_patched}
 
 
 def judged(path: Path, feed: dict[str, np.ndarray], expected: np.ndarray, label: str) -> dict[str, Any]:
