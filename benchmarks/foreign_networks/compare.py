@@ -1,6 +1,6 @@
 """Foreign networks beside a plain torch.onnx.export and a plain coremltools conversion: speed, PSNR, operations.
 
-    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--rounds N] [--out FILE]
+    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--tokens N] [--rounds N] [--out FILE]
 
 Each family has published head sizes, a reduced number of layers, random weights and about a thousand image tokens. The
 plain export is the fastest of torch.onnx.export's own ways that loads (plain.py). All files are timed in one process on
@@ -45,7 +45,7 @@ SIZES = {  # heads, channels a head, layers, latents a side: 1,024 image tokens 
     "lumina2": (8, 96, 2, 64), "flux": (8, 128, 1, 64), "flux2": (8, 128, 1, 64), "qwen_image": (8, 128, 1, 64),
     "z_image": (8, 128, 2, 64),
 }  # fmt: skip
-TOKENS, HEATING = 128, 2
+HEATING = 2
 Runs = dict[str, Any]  # a way, and a function that runs its file
 
 
@@ -106,9 +106,9 @@ def row_of(family: str, asked: argparse.Namespace, folder: Path) -> dict[str, An
     """One family's row."""
     heads, size, layers, side = SIZES[family]
     side = asked.grid or side
-    recorded = record(source(*FAMILIES[family](heads=heads, size=size, layers=layers), side, side, TOKENS))
+    recorded = record(source(*FAMILIES[family](heads=heads, size=size, layers=layers), side, side, asked.tokens))
     row: dict[str, Any] = {
-        "family": family, "heads": heads, "head_size": size, "layers": layers, "grid": side, "tokens": TOKENS,
+        "family": family, "heads": heads, "head_size": size, "layers": layers, "grid": side, "tokens": asked.tokens,
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
     }  # fmt: skip
     told = coreml_of(recorded, folder) if asked.coreml else {}  # first: after an ONNX export it fails
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=list(SIZES))
     parser.add_argument("--coreml", action="store_true")
     parser.add_argument("--grid", type=int, help="latents a side")
+    parser.add_argument("--tokens", type=int, default=128, help="of text")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each file that are timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()
