@@ -1,6 +1,6 @@
 """Foreign networks beside a plain torch.onnx.export and a plain coremltools conversion: speed, PSNR, operations.
 
-    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--tokens N] [--rounds N] [--out FILE]
+    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--tokens N] [--rounds N] [--out F]
 
 Each family has published head sizes, a reduced number of layers, random weights and about a thousand image tokens. The
 plain export is the fastest of torch.onnx.export's own ways that loads (plain.py). All files are timed in one process on
