@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def timed(runs: Runs, rounds: int) -> dict[str, list[float]]:
 
 
 def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"\x1b\[\d+m|\S*/(?=\S+\.(onnx|py))", "", line)[:160]  # no colours, no folders
 
 
 def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, str]) -> Runs:
