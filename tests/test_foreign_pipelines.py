@@ -1,5 +1,6 @@
 """Folders of whole diffusers pipelines: one command exports them, one draws, and the picture is diffusers' own."""
 
+import inspect
 import json
 
 import numpy as np
@@ -16,16 +17,17 @@ from edgegen.verify import psnr
 
 PICTURE_DB = 50.0  # of a picture of 8 bits, which alone cost some 59
 TOKENS = 24
+SIDES = {name: (32, 32) for name in ("sana", "sana_sprint", "lumina_next", "lumina2")} | {"z_image": (32, 16)}
 
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_path, capsys, monkeypatch):
     """PixArt's text encoder is made too large for the tier: it is left out, and drawing asks for the folder."""
     pipeline, folder, bundle = save_pipeline(name, tmp_path / name), str(tmp_path / name), tmp_path / "bundle"
-    left = name == "pixart"
+    left = name in ("pixart", "qwen_image")
     monkeypatch.setattr(fitting, "memory_limit", lambda tier: 1000 if left else None)
-    side, steps = (32 if name.startswith("sana") else 16), 2
-    size = ["--resolution", f"{side}x{side}", "--tokens", str(TOKENS)]
+    (width, height), steps, tokens = SIDES.get(name, (16, 16)), 2, 32 if name == "z_image" else TOKENS
+    size = ["--resolution", f"{width}x{height}", "--tokens", str(tokens)]
     asked = ["--checkpoint", folder, "--tier", "high-phone", "--backend", "onnx", *size, "--out", str(bundle)]
     assert run(["export", *asked, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -53,10 +55,11 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
         draw += ["--checkpoint", folder]
     assert run(draw) == 0
     drawn = np.asarray(Image.open(picture).convert("RGB"), np.float32) / 255
-    binning = {} if name in ("sd3", "flux") else {"use_resolution_binning": False}
+    takes = inspect.signature(pipeline.__call__).parameters
+    binning = {"use_resolution_binning": False} if "use_resolution_binning" in takes else {}
     expected = pipeline(
-        "a red cat", height=side, width=side, num_inference_steps=steps, max_sequence_length=TOKENS, output_type="np",
-        generator=torch.Generator().manual_seed(5), **binning,
+        prompt="a red cat", height=height, width=width, num_inference_steps=steps, max_sequence_length=tokens,
+        output_type="np", generator=torch.Generator().manual_seed(5), **binning,
     ).images[0]  # fmt: skip
     assert expected.std() > 0.05
     assert psnr(expected, drawn, peak=1.0) >= PICTURE_DB

@@ -29,6 +29,7 @@ from edgegen.capture.specialize import leaf_names, output_leaves, specialize
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import digest, is_disk_full
 from edgegen.folders import new_folder
+from edgegen.foreign.fixed import fixed_content
 from edgegen.foreign.palettes import palettize_recorded
 from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
 from edgegen.foreign.pipeline import copy_data
@@ -262,10 +263,11 @@ def described(recorded: Recorded, root: Path) -> dict[str, Any]:
     save_file(tensors, path)
     sha, size = digest(path)
     return {
-        "class": type(recorded.source.module).__name__,
+        "class": recorded.source.origin.get("class", type(recorded.source.module).__name__),
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
         "sinusoids": [{"name": s.name, "source": s.source, **s.definition} for s in traced.sinusoids],
         "constant_inputs": list(recorded.source.constant),
+        "fixed": fixed_content(recorded.source.arguments, recorded.source.constant),
         "cases": {"path": path.relative_to(root).as_posix(), "sha256": sha, "bytes": size},
         "backends": {},
         **recorded.source.details,

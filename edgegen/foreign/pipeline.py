@@ -24,7 +24,7 @@ from edgegen.quiet import quietly
 from edgegen.show import size
 
 FOLDER = "pipeline"
-DATA = (".json", ".txt", ".model")  # what a tokenizer or scheduler is made of
+DATA = (".json", ".txt", ".model", ".jinja")  # what a tokenizer or scheduler is made of
 
 
 def copy_data(folder: Path, root: Path) -> None:
@@ -101,10 +101,20 @@ def run_pipeline(
     takes = inspect.signature(pipeline.__call__).parameters
     asked = call_arguments(pipeline, prompt, resolution, tokens)
     asked["generator"] = torch.Generator().manual_seed(seed)
-    chosen = {"num_inference_steps": steps, "guidance_scale": guidance}
-    asked |= {name: value for name, value in chosen.items() if value is not None and name in takes}
-    own = {name: takes[name].default if name in takes else 0 for name in chosen}
-    count, scale = steps or own["num_inference_steps"], own["guidance_scale"] if guidance is None else guidance
+    if steps is not None and "num_inference_steps" in takes:
+        asked["num_inference_steps"] = steps
+    own = {name: takes[name].default if name in takes else None for name in ("num_inference_steps", "guidance_scale")}
+    count, scale = steps or own["num_inference_steps"], (own["guidance_scale"] or 1.0) if guidance is None else guidance
+    asked |= guided(takes, guidance)
     if "callback_on_step_end" in takes:
         asked["callback_on_step_end"] = lambda pipe, step, time, values: advance(step + 1, count) or values
     return pipeline(**asked).images[0], count, float(scale)
+
+
+def guided(takes: Mapping[str, inspect.Parameter], guidance: float | None) -> dict[str, Any]:
+    """Arguments that guide a pipeline so strongly; one that has no scale of its own is guided by an empty prompt."""
+    if guidance is None or "guidance_scale" not in takes:
+        return {}
+    if takes["guidance_scale"].default is None and "true_cfg_scale" in takes:  # as Qwen-Image is guided
+        return {"true_cfg_scale": guidance, "negative_prompt": " "}
+    return {"guidance_scale": guidance}
