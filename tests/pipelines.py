@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from string import ascii_lowercase, printable
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 import transformers
 from foreign import FAMILIES, build, scrambled
@@ -250,3 +252,23 @@ def save_pipeline(name: str, folder: Path) -> Any:
     made.save_pretrained(folder)
     made.set_progress_bar_config(disable=True)
     return made
+
+
+SIZES = {name: (32, 32) for name in ("sana", "sana_sprint", "lumina_next", "lumina2")} | {"z_image": (32, 16)}
+
+
+def size_of(name: str) -> tuple[tuple[int, int], int]:
+    """Width and height in pixels, and text tokens, that a tiny pipeline draws at."""
+    return SIZES.get(name, (16, 16)), 32 if name == "z_image" else 24
+
+
+def drawn_by_diffusers(name: str, pipeline: Any) -> Any:
+    """(height, width, 3) in [0, 1] with 8 bits, of two steps from seed 5."""
+    (width, height), tokens = size_of(name)
+    takes = inspect.signature(pipeline.__call__).parameters
+    binning = {"use_resolution_binning": False} if "use_resolution_binning" in takes else {}
+    made = pipeline(
+        prompt="a red cat", height=height, width=width, num_inference_steps=2, max_sequence_length=tokens,
+        output_type="np", generator=torch.Generator().manual_seed(5), **binning,
+    ).images[0]  # fmt: skip
+    return np.round(255 * made) / 255

@@ -1,13 +1,12 @@
 """Folders of whole diffusers pipelines: one command exports them, one draws, and the picture is diffusers' own."""
 
-import inspect
 import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipelines import PIPELINES, save_pipeline
+from pipelines import PIPELINES, drawn_by_diffusers, save_pipeline, size_of
 
 from edgegen.cli import run
 from edgegen.foreign import fitting
@@ -17,7 +16,6 @@ from edgegen.verify import psnr
 
 PICTURE_DB = 50.0  # of a picture of 8 bits, which alone cost some 59
 TOKENS = 24
-SIDES = {name: (32, 32) for name in ("sana", "sana_sprint", "lumina_next", "lumina2")} | {"z_image": (32, 16)}
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -26,7 +24,7 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
     pipeline, folder, bundle = save_pipeline(name, tmp_path / name), str(tmp_path / name), tmp_path / "bundle"
     left = name in ("pixart", "qwen_image")
     monkeypatch.setattr(fitting, "memory_limit", lambda tier: 1000 if left else None)
-    (width, height), steps, tokens = SIDES.get(name, (16, 16)), 2, 32 if name == "z_image" else TOKENS
+    (width, height), tokens = size_of(name)
     size = ["--resolution", f"{width}x{height}", "--tokens", str(tokens)]
     asked = ["--checkpoint", folder, "--tier", "high-phone", "--backend", "onnx", *size, "--out", str(bundle)]
     assert run(["export", *asked, "--json"]) == 0
@@ -37,30 +35,14 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
     assert set(made["left_out"]) == (encoders if left else set()) and all(row["passed"] for row in made["verify"])
 
     picture = tmp_path / "drawn.png"
-    draw = [
-        "generate",
-        "a red cat",
-        "--bundle",
-        str(bundle),
-        "--steps",
-        str(steps),
-        "--seed",
-        "5",
-        "--out",
-        str(picture),
-    ]
+    draw = ["generate", "a red cat", "--bundle", str(bundle), "--steps", "2", "--seed", "5", "--out", str(picture)]
     if left:
         assert run(draw) == 2
         assert "text_encoder was left out" in capsys.readouterr().err
         draw += ["--checkpoint", folder]
     assert run(draw) == 0
     drawn = np.asarray(Image.open(picture).convert("RGB"), np.float32) / 255
-    takes = inspect.signature(pipeline.__call__).parameters
-    binning = {"use_resolution_binning": False} if "use_resolution_binning" in takes else {}
-    expected = pipeline(
-        prompt="a red cat", height=height, width=width, num_inference_steps=steps, max_sequence_length=tokens,
-        output_type="np", generator=torch.Generator().manual_seed(5), **binning,
-    ).images[0]  # fmt: skip
+    expected = drawn_by_diffusers(name, pipeline)
     assert expected.std() > 0.05
     assert psnr(expected, drawn, peak=1.0) >= PICTURE_DB
 
