@@ -22,7 +22,11 @@ KINDS = FAMILIES | {
     "pixart_alpha": lambda **k: pixart(sigma=False, **k), "sana_sprint": lambda **k: sana(sprint=True, **k),
     "sd3_small": lambda **k: sd3(large=False, **k),
 }  # fmt: skip
-HEADS = {"pixart": (3, 6), "pixart_alpha": (3, 6), "lumina_next": (4, 8)}  # two key heads at least: with one, XNNPACK fails
+HEADS = {
+    "pixart": (3, 6),
+    "pixart_alpha": (3, 6),
+    "lumina_next": (4, 8),
+}  # two key heads at least: with one, XNNPACK fails
 OPEN = {("sana", "executorch"), ("sana_sprint", "executorch")}  # the partitioner fails: benchmarks/foreign_networks
 
 

@@ -8,7 +8,6 @@ Networks have random weights (tests/pipelines.py), as plausible noise would have
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import platform
 import subprocess
@@ -39,11 +38,23 @@ def row_of(name: str, backend: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"pipeline": name, "backend": backend, "resolution": [width, height], "tokens": tokens}
     try:
         made = api.export_folder(
-            folder / name, backends=[backend], resolution=(width, height), tokens=tokens, out=folder / "bundle", progress=False
+            folder / name,
+            backends=[backend],
+            resolution=(width, height),
+            tokens=tokens,
+            out=folder / "bundle",
+            progress=False,
         )
         row |= {"networks_db": {r.component: round(r.psnr_db, 1) for r in made.rows}}
         drawn = api.generate_image(
-            "a red cat", folder / "bundle", backend, seed=5, steps=2, out=folder / "drawn.png", checkpoint=folder / name, progress=False
+            "a red cat",
+            folder / "bundle",
+            backend,
+            seed=5,
+            steps=2,
+            out=folder / "drawn.png",
+            checkpoint=folder / name,
+            progress=False,
         )
         picture = np.asarray(Image.open(drawn.picture).convert("RGB"), np.float32) / 255
         row["picture_db"] = round(psnr(drawn_by_diffusers(name, pipeline), picture, peak=1.0), 1)

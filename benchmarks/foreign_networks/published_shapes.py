@@ -2,8 +2,8 @@
 
     python benchmarks/foreign_networks/published_shapes.py [FAMILY ...] [--backend onnx,executorch,coreml] [--out FILE]
 
-Heads, their size, and the widths of texts are the published ones; weights are random, pictures small (16x16 latents) and
-texts short, so that the largest takes some 12 GiB. Each family runs in a process of its own; a row is one line of JSON.
+Heads, their size, and the widths of texts are the published ones; weights are random, pictures small (16x16 latents)
+and texts short, so that the largest takes some 12 GiB. Each family runs in a process of its own; a row is a line of JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         SD3 | {"dual_attention_layers": (0,), "qk_norm": "rms_norm", "pos_embed_max_size": 384},
     ),
     "SD3.5 large": (
-        "SD3Transformer2DModel", SD3 | {"num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
+        "SD3Transformer2DModel",
+        SD3 | {"num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
     ),
     "Lumina-Next": (
         "LuminaNextDiT2DModel",

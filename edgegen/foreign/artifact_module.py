@@ -13,7 +13,7 @@ from torch import Tensor
 from edgegen.bundle import Artifact
 from edgegen.callbacks import ArrayFunction
 from edgegen.capture.specialize import leaf_names
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenError, InputError
 from edgegen.foreign.encoding import filled_ids
 from edgegen.foreign.families.family import Family, filled_text, split_batch
 from edgegen.foreign.families.registry import family_named
@@ -24,6 +24,7 @@ from edgegen.foreign.stand_in import StandIn
 
 Row = dict[str, Any]
 AGAIN = "Export it again."
+FAR = 4.0  # times the largest latent of verification
 
 
 class Result(tuple):
@@ -52,6 +53,7 @@ class ArtifactModule(StandIn):
         self.is_decoder = hasattr(kind, "decode")
         self.signature = inspect.signature(getattr(kind, "decode", None) or kind.forward)
         self.family = family_named(entry.get("family", ""))
+        self.notes: list[str] = []  # to tell with the picture
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = bound(self.signature, self, args, kwargs)
@@ -89,8 +91,26 @@ class ArtifactModule(StandIn):
         """One picture's outputs."""
         leaves = {name: leaf for name, leaf in leaf_names(row) if isinstance(leaf, Tensor)}
         self.check_fixed(leaves)
-        made = self.run({spec.name: self.fed(spec.name, leaves).reshape(spec.shape) for spec in self.artifact.inputs})
-        return {name: torch.from_numpy(np.array(value)) for name, value in made.items()}
+        feed = {spec.name: self.fed(spec.name, leaves).reshape(spec.shape) for spec in self.artifact.inputs}
+        self.check_range(feed)
+        made = {name: np.array(value) for name, value in self.run(feed).items()}
+        if not all(np.isfinite(value).all() for value in made.values()):
+            raise EdgegenError(
+                f"the {self.artifact.name} on {self.artifact.backend} gave values that are not finite: no picture.",
+                "edgegen ranges names the layers that leave fp16; --backend onnx computes in fp32.",
+            )
+        return {name: torch.from_numpy(value) for name, value in made.items()}
+
+    def check_range(self, feed: Mapping[str, np.ndarray]) -> None:
+        """Notes latents far beyond those that a decoder in fp16 was verified with."""
+        known = self.entry.get("largest", {})
+        for spec in self.artifact.inputs:
+            largest, verified = float(np.abs(feed[spec.name]).max()), known.get(spec.name)
+            if verified and spec.dtype == "float16" and largest > FAR * verified:
+                self.notes.append(
+                    f"{spec.name} of the {self.artifact.name} reached {largest:,.0f}, it was verified up to "
+                    f"{verified:,.0f} in {self.artifact.backend}'s fp16: compare the picture with --backend onnx."
+                )
 
     def check_fixed(self, leaves: Mapping[str, Tensor]) -> None:
         """Refuses other values of an input that became part of the program."""

@@ -269,9 +269,16 @@ def described(recorded: Recorded, root: Path) -> dict[str, Any]:
         "constant_inputs": list(recorded.source.constant),
         "fixed": fixed_content(recorded.source.arguments, recorded.source.constant),
         "cases": {"path": path.relative_to(root).as_posix(), "sha256": sha, "bytes": size},
+        "largest": largest_latents(recorded.cases),
         "backends": {},
         **recorded.source.details,
     }
+
+
+def largest_latents(cases: Sequence[Case]) -> dict[str, float]:
+    """How large the latents are that a decoder is verified with."""
+    found = [float(np.abs(case.feed["latent"]).max()) for case in cases if "latent" in case.feed]
+    return {"latent": round(max(found), 3)} if found else {}
 
 
 def emitted(

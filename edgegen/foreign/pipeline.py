@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgegen.errors import InputError
 from edgegen.foreign.artifact_module import ArtifactModule
 from edgegen.foreign.folder import PIPELINE, list_parts, load_part, read_object
 from edgegen.foreign.observe import assemble, call_arguments, config_of
+from edgegen.foreign.truncation import watch_tokenizers_
 from edgegen.manifest import ForeignManifest
 from edgegen.pipeline.artifact import open_artifact
 from edgegen.quiet import quietly
@@ -87,6 +89,17 @@ def require_optional(bundle: Bundle, name: str, told: Mapping[str, Any]) -> None
     )
 
 
+@dataclass(frozen=True)
+class PipelinePicture:
+    """A picture (PIL) and how it was drawn; truncated: a tokenizer cut the prompt. notes: what is to be told of it."""
+
+    picture: Any
+    steps: int
+    guidance: float
+    truncated: bool
+    notes: tuple[str, ...]
+
+
 def run_pipeline(
     pipeline: Any,
     prompt: str,
@@ -96,8 +109,8 @@ def run_pipeline(
     guidance: float | None,
     advance: Callable[[int, int], None],
     tokens: int = 0,
-) -> tuple[Any, int, float]:
-    """A picture (PIL), the steps and the guidance that drew it; what is None is the pipeline's own."""
+) -> PipelinePicture:
+    """Draws a picture; steps and guidance that are None are the pipeline's own."""
     takes = inspect.signature(pipeline.__call__).parameters
     asked = call_arguments(pipeline, prompt, resolution, tokens)
     asked["generator"] = torch.Generator().manual_seed(seed)
@@ -108,7 +121,10 @@ def run_pipeline(
     asked |= guided(takes, guidance)
     if "callback_on_step_end" in takes:
         asked["callback_on_step_end"] = lambda pipe, step, time, values: advance(step + 1, count) or values
-    return pipeline(**asked).images[0], count, float(scale)
+    cut = watch_tokenizers_(pipeline)
+    picture = pipeline(**asked).images[0]
+    notes = [note for part in pipeline.components.values() for note in getattr(part, "notes", ())]
+    return PipelinePicture(picture, count, float(scale), bool(cut), tuple(dict.fromkeys(notes)))
 
 
 def guided(takes: Mapping[str, inspect.Parameter], guidance: float | None) -> dict[str, Any]:

@@ -69,11 +69,12 @@ class Family:
     prepare: Callable[[nn.Module], nn.Module] = lambda network: network
     rows: Callable[[dict[str, Any], int], list[dict[str, Any]]] | None = None
     listed: bool = False
+    verified: tuple[str, ...] = ("onnx", "coreml", "executorch")  # with random weights: benchmarks/foreign_networks
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "family": self.name, "prediction": self.prediction, "sampler": self.sampler, "guidance": self.guidance,
-            "packing": self.packing, "text_length": self.text_length,
+            "packing": self.packing, "text_length": self.text_length, "text": self.text, "text_mask": self.mask,
         }  # fmt: skip
 
 

@@ -66,9 +66,10 @@ def rows(given: dict[str, Any], length: int) -> list[dict[str, Any]]:
     for i, (x, text) in enumerate(zip(given["x"], given["cap_feats"], strict=True)):
         if whole(len(text)) > length:
             raise too_long(len(text), length)
-        if picture_tokens(x) % MULTIPLE and whole(len(text)) < length:  # its filling has a position of its own
+        count = picture_tokens(x)
+        if count % MULTIPLE and whole(len(text)) < length:  # its filling has a position of its own
             raise InputError(
-                f"a picture of {picture_tokens(x)} tokens, which is no multiple of {MULTIPLE}, needs a text of {length}.",
+                f"a picture of {count} tokens, which is no multiple of {MULTIPLE}, needs a text of {length}.",
                 "Export with --tokens as long as the prompt, or another --resolution.",
             )
         made.append({"x": x, "t": given["t"][i : i + 1], **caption(text[None], length)})
