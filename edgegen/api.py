@@ -329,21 +329,26 @@ def quantize_checkpoint(
     candidates: Sequence[int] = (4, 8),
     prompts: Sequence[str] = (),
     plan: AnyPath | None = None,
-    measure: str = "velocity",
+    measure: str = "",
     tune_steps: int = 2000,
     tune_batch: int = 16,
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
     progress: Watcher | bool = True,
+    resolution: tuple[int, int] | None = None,
 ) -> Quantized:
     """Palettizes the transformer of one width: sensitivity, bits, exact clusters, tuning; verified, written whole.
 
     bits: average a weight, 4.3 if None, of the `candidates`. method: "palette", "int8" or "int4-group". prompts: for
     calibration, the checkpoint's own if empty. plan: a bit plan (JSON) instead of measuring. measure: the error that
-    the plan keeps small, "velocity" or "output". out: out/<model>-<width>-<bits> if None. Raises InputError.
+    the plan keeps small, "velocity", "gradient" (the same to first order, much faster), "output" or "relative"; if
+    empty "velocity", and "gradient" above 100M parameters. resolution: pixels (width, height) of the points that it is
+    measured and tuned on; the checkpoint's own if None, and 256x256 above 100M parameters. out:
+    out/<model>-<width>-<bits> if None. Raises InputError.
     """
-    from edgegen.quantize.run import BITS, QuantizeRequest, quantize
+    from edgegen.quantize.request import BITS, QuantizeRequest
+    from edgegen.quantize.run import quantize
     from edgegen.quantize.tune import Tuning
 
     if bits is not None and method != "palette":
@@ -354,7 +359,8 @@ def quantize_checkpoint(
     request = QuantizeRequest(
         model, folder, width, method, BITS if bits is None else bits, tuple(candidates),
         prompts=tuple(prompts), plan=Path(plan) if plan else None, measure=measure,
-        tuning=Tuning(steps=tune_steps, batch=tune_batch, seed=seed), resume=resume, overwrite=overwrite,
+        resolution=resolution or (0, 0), tuning=Tuning(steps=tune_steps, batch=tune_batch, seed=seed), resume=resume,
+        overwrite=overwrite,
     )  # fmt: skip
     start = time.perf_counter()
     with watched(progress) as watcher:
@@ -382,7 +388,7 @@ def quantize_folder(
     """
     from edgegen.foreign.quantize import quantize_folder as work
     from edgegen.foreign.sources import Size
-    from edgegen.quantize.run import BITS
+    from edgegen.quantize.request import BITS
     from edgegen.quantize.tune import Tuning
 
     start, average = time.perf_counter(), BITS if bits is None else bits

@@ -33,6 +33,7 @@ from edgegen.bundle import (
     write_manifest,
     write_tokenizer,
 )
+from edgegen.callbacks import Advance, Report, advance_of
 from edgegen.errors import EdgegenError, VerificationError
 from edgegen.files import is_disk_full
 from edgegen.folders import new_folder, newest_left
@@ -40,7 +41,7 @@ from edgegen.inspection import count_operations
 from edgegen.jobs import can_share, share
 from edgegen.journal import Journal, has_notes
 from edgegen.manifest import TierPart
-from edgegen.meter import Meter, Stage, available_bytes
+from edgegen.meter import Meter, Stage, available_bytes, give_back
 from edgegen.pipeline.draw import draw, to_image
 from edgegen.pipeline.networks import ArtifactNetworks
 from edgegen.pipeline.torch import TorchNetworks
@@ -55,7 +56,6 @@ from edgegen.target import BackendTarget
 from edgegen.verify import (
     PICTURE,
     Reference,
-    Report,
     Row,
     is_whole,
     make_reference,
@@ -267,7 +267,8 @@ def reference_and_artifacts(
     def run_original() -> None:
         report("running the original in PyTorch")
         with meter.stage("reference"):
-            references.append(make_reference_of(plan, networks))
+            references.append(make_reference_of(plan, networks, advance_of(report)))
+            give_back()
 
     def work(job: int) -> dict:
         own, tell = Meter(), report if os.getpid() == here else silent
@@ -306,7 +307,7 @@ def load_(networks: TorchNetworks, plan: Plan) -> None:
     torch.set_num_threads(threads)
 
 
-def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
+def make_reference_of(plan: Plan, networks: TorchNetworks, advance: Advance) -> Reference:
     """The original's answers that the artifacts are held against."""
     return make_reference(
         networks,
@@ -317,6 +318,8 @@ def make_reference_of(plan: Plan, networks: TorchNetworks) -> Reference:
         plan.parameters > LARGE,
         is_complete(plan),
         between=[spec.name for part in plan.parts for chunk in part.chunks[:-1] for spec in chunk.outputs],
+        components=plan.components,
+        advance=advance,
     )
 
 
@@ -359,6 +362,7 @@ def finished(
             journal.note(artifact)
             made[artifact.path] = artifact
         gc.collect()
+        give_back()
     return [made[path] for path in paths]
 
 

@@ -22,6 +22,7 @@ from edgegen.streams import for_people
 
 PEOPLE_WIDTH = 120  # of what goes to stderr where that is no terminal
 UNBOUNDED = 10_000  # columns of a table that goes to a file or a pipe
+LEAST_TO_TELL = 2.0  # seconds of a stage before it is told how long it will yet take
 HEARTBEAT = 30.0  # seconds after which a stage says that it goes on, where there is no spinner
 THREAD_END = 1.0  # seconds within which a thread that was told to end does
 
@@ -115,10 +116,10 @@ class Progress:
     def advance(self, done: int, of: int) -> None:
         """A bar behind the current line."""
         goes_on()
-        self.steps = f" {done}/{of}"
+        self.steps = f" {done}/{of}{left(time.perf_counter() - self.start, done, of)}"
         if self.status:
             full = round(24 * done / of)
-            self.status.update(f"{escape(self.line)} [green]{'━' * full}[/][dim]{'━' * (24 - full)}[/] {done}/{of}")
+            self.status.update(f"{escape(self.line)} [green]{'━' * full}[/][dim]{'━' * (24 - full)}[/]{self.steps}")
 
     def end(self, mark: str) -> None:
         if self.line:
@@ -136,6 +137,14 @@ class Progress:
 def size(count: float) -> str:
     """Bytes in MB or GB, decimal."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
+
+
+def left(seconds: float, done: int, of: int) -> str:
+    """', about 40 s left' of a stage whose steps take alike; nothing while there is too little to tell it from."""
+    if not 0 < done < of or seconds < LEAST_TO_TELL:
+        return ""
+    more = seconds / done * (of - done)
+    return f", about {more:.0f} s left" if more < 100 else f", about {more / 60:.0f} min left"
 
 
 Cell = object  # its text as it is, whatever brackets are in it; a rich Text keeps its colours

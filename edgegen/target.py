@@ -17,7 +17,7 @@ from typing import Any
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.errors import InputError, unknown
 
-OPERATION_FORMS = ("composed", "fused", "joined")
+OPERATION_FORMS = ("composed", "fused", "joined", "grouped")
 INT8_FLOOR_DB = 38.0  # where a tier says nothing else of activations in int8
 UNITS = ("npu", "gpu", "cpu")
 RATE_PRECISIONS = ("int8", "float16", "float32")
@@ -32,7 +32,7 @@ class BackendTarget:
     name: str
     attention: str  # "split" or "batched", see rewrite/component.py
     query_chunk: int  # split: the most queries one einsum takes
-    operations: str  # "composed"; "fused": a norm, rotation or attention is one; "joined": split with fewer of them
+    operations: str  # "composed"; "fused": a norm, rotation or attention is one; "joined", "grouped": split, with fewer
     precision: str  # of activations, and of weights that are not quantized: "float16" or "float32"
     floor_db: float  # the least PSNR of a component against fp32 PyTorch
     deployment_target: str | None = None  # Core ML and Core AI: the oldest system, such as "iOS17"

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import COMPONENTS, VERIFY, Artifact, Bundle, load_bundle
-from edgegen.callbacks import ArrayFunction, Report
+from edgegen.callbacks import Advance, ArrayFunction, Report, advance_of
 from edgegen.errors import EdgegenError, InputError, VerificationError, unknown
 from edgegen.files import write_json
 from edgegen.manifest import ForeignManifest
@@ -19,7 +19,7 @@ from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
 from edgegen.pipeline.artifact import Chain, open_artifact, open_chain
-from edgegen.pipeline.between import Between, laid_out
+from edgegen.pipeline.between import Between, blocks_told, laid_out
 from edgegen.pipeline.cases import read_cases
 from edgegen.pipeline.draw import denoise, draw
 from edgegen.pipeline.networks import ArtifactNetworks, Condition, Networks, features, id_feed
@@ -110,11 +110,15 @@ def make_reference(
     picture: bool = True,
     seed: int = 0,
     between: Sequence[str] = (),
+    components: Collection[str] = COMPONENTS,
+    advance: Advance = lambda done, of: None,
 ) -> Reference:
-    """Runs the original along the trajectories of a few prompts and keeps what each network was given and gave.
+    """Runs the original along the trajectories of a few prompts and keeps what each network of `components` was given
+    and gave.
 
     Latents are taken at 4 sigmas spread over each of 2 trajectories; a large model takes two steps, unguided, and gives
-    the latent of the second. `between` names values inside the transformer that are kept too.
+    the latent of the second. `between` names values inside the transformer that are kept too. `advance` is told of
+    every block of the transformer.
     """
     drawn, spread = (1, 1) if large else (2, 4)
     if large and not picture:
@@ -122,14 +126,17 @@ def make_reference(
     transformer: list[Case] = []
     decoder: list[Case] = []
     size = networks.checkpoint.config.transformer.time_features
-    chosen = spread_over(range((len(sigmas) - 1) * (1 if guidance == 1 else 2)), spread)
-    inside = Between(networks.transformer, between)
-    for number, prompt in enumerate(prompts[:drawn]):
-        recorder = Recorder(networks, chosen, inside)
-        steps = list(denoise(recorder, prompt, shape, sigmas, guidance, seed + number))
-        transformer += [velocity_case(call, size) for call in recorder.calls]
-        decoder += [decoder_case(networks, steps[-1].latent), decoder_case(networks, steps[len(steps) // 2].predicted)]
-    text = [text_case(networks, prompt) for prompt in (*prompts[:4], *HARD_PROMPTS)]
+    calls = range((len(sigmas) - 1) * (1 if guidance == 1 else 2))
+    chosen, inside = spread_over(calls, spread), Between(networks.transformer, between)
+    with blocks_told(networks.transformer, drawn * len(calls), advance):
+        for number, prompt in enumerate(prompts[:drawn] if set(components) != {"text_encoder"} else ()):
+            recorder = Recorder(networks, chosen, inside)
+            steps = list(denoise(recorder, prompt, shape, sigmas, guidance, seed + number))
+            transformer += [velocity_case(call, size) for call in recorder.calls]
+            latents = (steps[-1].latent, steps[len(steps) // 2].predicted) if "decoder" in components else ()
+            decoder += [decoder_case(networks, latent) for latent in latents]
+    told = (*prompts[:4], *HARD_PROMPTS) if "text_encoder" in components else ()
+    text = [text_case(networks, prompt) for prompt in told]
     cases = {"text_encoder": text, "transformer": transformer, "decoder": decoder}
     return Reference(cases, prompts[0], seed, decoder[0].expected["image"] if picture else None)
 
@@ -386,7 +393,7 @@ def verify_tier(bundle: Bundle, checkpoint: Path | None, report: Report) -> list
     with threads_for(parameters):
         reference = make_reference(
             networks, m.latent_shape, m.sigmas, m.guidance, m.prompts, parameters > LARGE, whole,
-            between=values_between(bundle),
+            between=values_between(bundle), components={a.network for a in m.components}, advance=advance_of(report),
         )  # fmt: skip
         return verify_all(bundle, reference, report)
 

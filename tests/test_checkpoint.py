@@ -68,6 +68,12 @@ def test_random_weights_are_those_that_are_saved(folder):
         assert all(torch.equal(a[name], b[name]) for name in b)
 
 
+def test_a_narrow_network_holds_no_memory_of_the_full_one():
+    """A slice is a tensor of its own: as a view it would keep all that it was taken from."""
+    narrow = random_checkpoint(TINY).transformer(0.5)
+    assert all(p.untyped_storage().nbytes() == p.nbytes for p in narrow.parameters())
+
+
 def test_another_seed_or_name_gives_other_weights():
     first, second = (random_checkpoint(TINY, seed).decoder().layers[1].conv1.weight for seed in (0, 1))
     assert not torch.equal(first, second)

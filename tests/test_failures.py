@@ -491,12 +491,20 @@ def test_long_stages_say_so_without_a_terminal(monkeypatch, capfd):
     from edgegen import show
 
     monkeypatch.setattr(show, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(show, "LEAST_TO_TELL", 0.0)
     with show.Progress() as progress:
         progress("long [/x] work")
         progress.advance(3, 9)
         time.sleep(0.3)
     told = capfd.readouterr().err
-    assert told.count("long [/x] work 3/9") >= 2 and "so far" in told
+    assert told.count("long [/x] work 3/9, about 0 s left") >= 2 and "so far" in told
+
+
+def test_the_time_left_is_told_once_there_is_something_to_tell_it_from():
+    from edgegen.show import left
+
+    assert [left(1.0, 1, 9), left(60.0, 0, 9), left(60.0, 9, 9)] == [""] * 3
+    assert left(30.0, 3, 9) == ", about 60 s left" and left(600.0, 1, 3) == ", about 20 min left"
 
 
 def test_a_tier_may_ask_for_float32_where_float16_does_not_reach(copy, capfd):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TIER, tiny_checkpoint
+from tiny import TIER, TINY, tiny_checkpoint
 
 from edgegen import cli
 from edgegen.bundle import load_bundle
@@ -22,10 +22,13 @@ from edgegen.export import export
 from edgegen.files import digest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.plan import make_plan
+from edgegen.quantize import plan as plans
+from edgegen.quantize import request as requests
 from edgegen.quantize import run as runs
 from edgegen.quantize.integers import IntegerWeight, round_to_nearest
 from edgegen.quantize.palette import Palette
-from edgegen.quantize.run import QuantizeRequest, quantize
+from edgegen.quantize.request import QuantizeRequest
+from edgegen.quantize.run import quantize
 from edgegen.quantize.stored import stored_weights
 from edgegen.quantize.trajectories import draw_points, encode_prompts, mixed_seed, sampling_of, velocity_error
 from edgegen.quantize.tune import Tuning, tune_
@@ -216,6 +219,46 @@ def test_points_are_a_function_of_the_seed_and_lie_on_trajectories(source):
     assert len(first) == 9 and set(first.t.tolist()) <= set(torch.tensor(sampling.sigmas[:-1]).tolist())
     assert velocity_error(teacher, first, conditions) < 1e-10
     assert mixed_seed("held out", 0) != mixed_seed("report")
+
+
+def test_a_large_network_is_measured_by_gradients_on_smaller_pictures(source, tmp_path, monkeypatch):
+    """What is large is patched; the plan costs about what one of a pass a layer and candidate does."""
+    monkeypatch.setattr(requests, "LARGE", 1000)
+    monkeypatch.setattr(requests, "SMALL", 32)
+    asked = request_of(source, tmp_path / "large", tuning=replace(TUNING, steps=0))
+    assert asked.measure == "gradient" and asked.resolution == (32, 32) != TINY.resolution
+    report = quantize(asked)
+    assert report["measure"] == "gradient" and report["pictures"] == []
+    assert all(set(layer["errors"]) == {"4", "8"} for layer in report["layers"])
+    assert {layer["bits"] for layer in report["layers"]} == {4, 8}
+    assert report["velocity"]["error_before"] == report["velocity"]["error_after"] > 0
+
+    def stop(done: int, of: int) -> None:
+        if (done, of) == (5, plans.GRADIENT_POINTS):
+            raise Stop
+
+    again = replace(asked, out=tmp_path / "again", resume=True)
+    with pytest.raises(Stop):
+        quantize(again, advance=stop)
+    assert json.loads((again.work / "gradients.json").read_text())["points"] == 5
+    quantize(again)
+    assert digest(again.out) == digest(asked.out)
+    exact = quantize(replace(asked, out=tmp_path / "exact", measure="velocity"))
+    assert report["velocity"]["error_after"] < 1.5 * exact["velocity"]["error_after"]
+
+
+def test_a_network_that_memory_cannot_hold_is_refused(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "available_bytes", lambda: 2**30)
+    with pytest.raises(InputError, match=r"takes about 1.0 GiB of memory, 1.0 GiB are available"):
+        quantize(request_of(source, tmp_path / "q"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quantize_takes_presets_and_tiers(tmp_path, capsys):
+    both = ["quantize", "--tier", "full", "--width", "1", "--out", str(tmp_path / "q")]
+    assert cli.run(both) == 2 and "--width and --tier exclude each other" in capsys.readouterr().err
+    assert cli.run(["quantize", "--preset", "papre", "--out", str(tmp_path / "q")]) == 2
+    assert "Did you mean paper?" in capsys.readouterr().err and not (tmp_path / "q").exists()
 
 
 @pytest.mark.parametrize("method", ["int8", "int4-group"])

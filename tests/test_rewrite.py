@@ -21,7 +21,10 @@ from edgegen.rewrite.build import decoder_component, text_component, transformer
 from edgegen.rewrite.component import Form
 from edgegen.rewrite.dit import DeployedDiT
 
-FORMS = (Form("split"), Form("batched"), Form("batched", operations="fused"), Form("split", operations="joined"))
+FORMS = (
+    *(Form("split", operations=operations) for operations in ("composed", "joined", "grouped")),
+    *(Form("batched", operations=operations) for operations in ("composed", "fused")),
+)
 FLOOR_DB = 100.0
 
 

@@ -10,6 +10,7 @@ from edgegen.errors import InputError
 from edgegen.model.random_checkpoint import random_checkpoint
 from edgegen.prompts import read_prompts
 from edgegen.quantize.calibration import calibrate, default_prompts, spread
+from edgegen.quantize.gradients import gradient_errors
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.moments import SAMPLE, Moments
 from edgegen.quantize.palette import palettize
@@ -152,6 +153,34 @@ def test_one_layer_alone_moves_the_velocity_by_its_measured_error(model, batches
         expected = torch.cat([(model(*b.inputs) - b.velocity).flatten() for b in batches]).square().mean()
     model.get_parameter(name).data = kept
     assert velocity_error(model, batches, {name: dense}) == pytest.approx(float(expected), rel=1e-5)
+
+
+def inputs_of(batches):
+    """Every row of every batch as arguments of its own."""
+    return [tuple(part[i : i + 1] for part in b.inputs) for b in batches for i in range(b.t.numel())]
+
+
+def test_gradients_estimate_the_measured_errors_of_the_velocity(model, batches):
+    """At 8 bits, where changes are small enough for the first order to be all; deviation sqrt(2 / 180)."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    exact = velocity_errors(model, batches, (8,))
+    found = gradient_errors(model, inputs_of(batches) * 10, (8, 4))
+    ratios = [found[name][8] / exact[name][8] for name in exact]
+    assert list(found) == list(exact) and all(0.6 < ratio < 1.5 for ratio in ratios), ratios
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
+
+
+def test_gradients_of_a_linear_network_are_exact_on_average():
+    """One layer: the estimate is of |D x|^2, which needs no first order."""
+    layer, generator = nn.Linear(64, 48, bias=False).requires_grad_(False), torch.Generator().manual_seed(0)
+    points = [(torch.randn(1, 64, generator=generator),) for _ in range(2000)]
+    change = palettize(layer.weight, 2).dense() - layer.weight
+    expected = torch.cat([x for (x,) in points]) @ change.T
+    found = gradient_errors(layer, points, (2,))["weight"][2]
+    assert found == pytest.approx(float(expected.square().mean()), rel=0.1)  # three deviations
+    with pytest.raises(InputError, match="no points"):
+        gradient_errors(layer, [])
 
 
 def test_the_palettes_of_a_plan_are_those_it_names(model):

@@ -6,6 +6,7 @@ usage: python benchmarks/export_scale/run.py COMMAND [...]
   paper --tier T --backend B      `edgegen export --preset paper` at 1024x1024, verification included
   plain [--tier T]                stamping against a plain coremltools.convert of the same network, in turn
   depth [--layers 7,14,28,56]     seconds and peak memory of Core ML emission by depth, with a plot
+  forms [--tier T]                operations, bytes and seconds of Core ML's forms with fewer operations
   memory [--backends coreml,onnx,executorch]      peak memory of emission at two depths, by back end
   step [--backends onnx,executorch] [--runs 3]   one 1024x1024 step of low-android by ONNX Runtime and ExecuTorch,
                                   against the plain network in eager PyTorch and a plain torch.onnx.export of it
@@ -104,22 +105,30 @@ def component_of(tier: str, form: Any, layers: int | None = None) -> Any:
 def emit(arguments: argparse.Namespace) -> dict:
     """Emission of one network by a back end, stamped or plain, in this process."""
     from edgegen.backends.registry import find_backend
+    from edgegen.inspection import count_operations
     from edgegen.rewrite.component import Form
     from edgegen.target import load_tier
 
     backend, target = find_backend(arguments.backend), load_tier(arguments.tier).backend(arguments.backend)
-    form = Form(target.attention, target.query_chunk, target.operations)
+    form = Form(target.attention, target.query_chunk, arguments.operations or target.operations)
     component = component_of(arguments.tier, form, arguments.layers)
     with tempfile.TemporaryDirectory() as folder:
-        path, start = Path(folder) / f"transformer{backend.suffix}", time.perf_counter()
+        path, start, used = Path(folder) / f"transformer{backend.suffix}", time.perf_counter(), time.process_time()
         if arguments.way == "plain":
             convert_plainly(component, path)
         else:
             backend.write(component, path, target, {})
-        seconds = time.perf_counter() - start
+        seconds, processor = time.perf_counter() - start, time.process_time() - used
         size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+        operations = count_operations(arguments.backend, path)
     parameters = sum(parameter.numel() for parameter in component.module.parameters())
-    return {"seconds": round(seconds, 1), "bytes": size, "parameters": parameters}
+    return {
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(processor, 1),
+        "bytes": size,
+        "parameters": parameters,
+        "operations": operations,
+    }
 
 
 def convert_plainly(component: Any, path: Path) -> None:
@@ -151,7 +160,8 @@ def emitted(*arguments: str) -> dict:
 def plain(arguments: argparse.Namespace) -> dict:
     """Stamped and plain of one network."""
     stamped, whole = (emitted("--tier", arguments.tier, "--way", way) for way in ("stamped", "plain"))
-    return {"stamped": stamped, "plain": whole, "times_faster": round(whole["seconds"] / stamped["seconds"], 2)}
+    ratios = {key: round(whole[key] / stamped[key], 2) for key in ("seconds", "processor_seconds")}
+    return {"stamped": stamped, "plain": whole, "times_faster": ratios}
 
 
 def depth(arguments: argparse.Namespace) -> dict:
@@ -159,11 +169,19 @@ def depth(arguments: argparse.Namespace) -> dict:
     layers = [int(n) for n in arguments.layers.split(",")]
     found = {n: emitted("--tier", arguments.tier, "--way", "stamped", "--layers", str(n)) for n in layers}
     series = {
-        "seconds": [(n, row["seconds"]) for n, row in found.items()],
+        "processor seconds": [(n, row["processor_seconds"]) for n, row in found.items()],
         "peak, GB x 10": [(n, row["peak_bytes"] / 1e8) for n, row in found.items()],
     }
-    (HERE / "depth.svg").write_text(lines(series, "Core ML emission by depth", "layers", "seconds; GB x 10") + "\n")
+    (HERE / "depth.svg").write_text(
+        lines(series, "Core ML emission by depth", "layers", "processor seconds; GB x 10") + "\n"
+    )
     return {str(n): row for n, row in found.items()}
+
+
+def forms(arguments: argparse.Namespace) -> dict:
+    """Core ML emission in every form of the split operations."""
+    ways = ("composed", "joined", "grouped")
+    return {way: emitted("--tier", arguments.tier, "--operations", way) for way in ways}
 
 
 def memory(arguments: argparse.Namespace) -> dict:
@@ -266,7 +284,15 @@ def step_run(arguments: argparse.Namespace) -> dict:
     return {"seconds": round(time.perf_counter() - start, 2)}
 
 
-STUDIES = {"default": default, "paper": paper, "plain": plain, "depth": depth, "memory": memory, "step": step}
+STUDIES = {
+    "default": default,
+    "paper": paper,
+    "plain": plain,
+    "depth": depth,
+    "forms": forms,
+    "memory": memory,
+    "step": step,
+}
 PARTS = {"emit": emit, "step-write": step_write, "step-run": step_run}  # what studies start in a process of its own
 
 
@@ -287,6 +313,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("depth")
     one.add_argument("--tier", default="low-android")
     one.add_argument("--layers", default="7,14,28,56")
+    commands.add_parser("forms").add_argument("--tier", default="low-android")
     one = commands.add_parser("memory")
     one.add_argument("--tier", default="low-android")
     one.add_argument("--backends", default="coreml,onnx,executorch")
@@ -299,6 +326,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--backend", default="coreml")
     one.add_argument("--way", choices=("stamped", "plain"), default="stamped")
     one.add_argument("--layers", type=int)
+    one.add_argument("--operations", default="")
     for name in ("step-write", "step-run"):
         one = commands.add_parser(name)
         one.add_argument("way")

@@ -1,9 +1,10 @@
 """Foreign networks beside a plain torch.onnx.export and a plain coremltools conversion: speed, PSNR, operations.
 
-    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--out FILE]
+    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--rounds N] [--out FILE]
 
-Each family has published head sizes, a reduced number of layers and random weights. Both ONNX files are timed in one
-process, one run of one after one run of the other, and the smallest time of each counts; a row is one line of JSON.
+Each family has published head sizes, a reduced number of layers, random weights and about a thousand image tokens. The
+plain export is the fastest of torch.onnx.export's own ways that loads (plain.py). All files are timed in one process on
+one thread, a run of each in turn, so that whatever else the machine does slows all of them; a row is a line of JSON.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,159 +26,157 @@ import numpy as np
 import onnx
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tests")]
 
 from foreign import FAMILIES, source  # noqa: E402
+from plain import WAYS, Called, as_optimum, real_rotations, write_coreml, write_onnx  # noqa: E402
 
 from edgegen.capture.deploy import deploy  # noqa: E402
 from edgegen.emit import coreml  # noqa: E402
 from edgegen.emit import onnx as emit_onnx  # noqa: E402
 from edgegen.foreign.export import Recorded, record  # noqa: E402
-from edgegen.quiet import quiet  # noqa: E402
 from edgegen.rewrite.component import Form  # noqa: E402
 from edgegen.runtime.coreml import CoreMLProgram  # noqa: E402
 from edgegen.runtime.onnx import import_onnxruntime  # noqa: E402
 from edgegen.verify import psnr  # noqa: E402
 
-SIZES = {  # heads, channels a head, layers
-    "pixart": (16, 72, 2), "sana": (20, 32, 2), "sd3": (12, 64, 2), "lumina_next": (8, 96, 2), "lumina2": (8, 96, 2),
-    "flux": (8, 128, 1), "flux2": (8, 128, 1), "qwen_image": (8, 128, 1), "z_image": (8, 128, 2),
+SIZES = {  # heads, channels a head, layers, latents a side: 1,024 image tokens each
+    "pixart": (16, 72, 2, 64), "sana": (36, 32, 2, 32), "sd3": (12, 64, 2, 64), "lumina_next": (8, 96, 2, 64),
+    "lumina2": (8, 96, 2, 64), "flux": (8, 128, 1, 64), "flux2": (8, 128, 1, 64), "qwen_image": (8, 128, 1, 64),
+    "z_image": (8, 128, 2, 64),
 }  # fmt: skip
-GRID, TOKENS, ROUNDS = 32, 64, 7
-
-
-class Called(torch.nn.Module):
-    """A module under the names of its varying inputs, as a plain export takes it."""
-
-    def __init__(self, recorded: Recorded):
-        super().__init__()
-        self.module, self.arguments = recorded.source.module, recorded.source.arguments
-
-    def forward(self, **values: Any) -> Any:
-        return self.module(**(dict(self.arguments) | values), return_dict=False)[0]
-
-
-def plain_onnx(recorded: Recorded, path: Path) -> None:
-    """What torch.onnx.export makes of the module."""
-    varying = {k: v for k, v in recorded.source.arguments.items() if k not in recorded.source.constant and contains(v)}
-    with quiet():
-        program = torch.onnx.export(Called(recorded), (), kwargs=varying, opset_version=23, dynamo=True, verbose=False)
-    assert program is not None
-    program.save(str(path))
-
-
-def contains(value: Any) -> bool:
-    return any(isinstance(leaf, torch.Tensor) for leaf in torch.utils._pytree.tree_leaves(value))
+TOKENS, HEATING = 128, 2
+Runs = dict[str, Any]  # a way, and a function that runs its file
 
 
 def session(path: Path) -> Any:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def plain_feed(made: Any, recorded: Recorded) -> dict[str, np.ndarray]:
-    """Inputs of a plain export for the first case."""
-    from edgegen.capture.specialize import leaf_names
-
-    leaves = {
-        name: leaf.numpy() for name, leaf in leaf_names(recorded.source.inputs(0)) if isinstance(leaf, torch.Tensor)
-    }
-    given = {}
-    for wanted in made.get_inputs():
-        given[wanted.name] = leaves[alike(wanted.name, leaves)]
-    return given
-
-
-def alike(wanted: str, names: Any) -> str:
-    """The input that an exporter renamed: the same, or the longest that one ends with."""
-    close = [n for n in names if wanted.endswith(n) or n.endswith(wanted)]
-    return wanted if wanted in names else max(close, key=len)
-
-
-def timed(runs: list[Any]) -> list[float]:
-    """The smallest milliseconds of each function, run in turn."""
-    best = [float("inf")] * len(runs)
-    for _ in range(ROUNDS):
-        for i, run in enumerate(runs):
+def timed(runs: Runs, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every run of each file, one run of each in turn."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + HEATING):
+        for name, run in runs.items():
             start = time.perf_counter()
             run()
-            best[i] = min(best[i], 1000 * (time.perf_counter() - start))
-    return best
+            if turn >= HEATING:
+                found[name].append(1000 * (time.perf_counter() - start))
+    return found
 
 
-def row_of(name: str, with_coreml: bool, folder: Path) -> dict[str, Any]:
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+
+
+def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, str]) -> Runs:
+    """Every plain export that loads; where none does as it is, those with rotations in real numbers."""
+    called = Called(recorded.source)
+    found = {}
+    for patched in (False, True):
+        ways = WAYS | ({"optimum-onnx": made} if (made := as_optimum(family)) and not patched else {})
+        for name, settings in ways.items():
+            label = f"{name}, rotations patched" if patched else name
+            path = folder / f"{len(errors) + len(found)}.onnx"
+            try:
+                with real_rotations(called) if patched else nullcontext():
+                    write_onnx(called, path, settings)
+                found[label] = run_of(session(path), called, recorded)
+                found[label]()
+            except Exception as error:  # whatever stops a plain export
+                found.pop(label, None)
+                errors[label] = first_line(error)
+        if found:
+            break
+    return found
+
+
+def run_of(made: Any, called: Called, recorded: Recorded) -> Any:
+    """Runs a plain export on the first case."""
+    values = dict(zip(called.names, called.given(recorded.source.inputs(0)), strict=True))
+    feed = {wanted.name: values[wanted.name].numpy() for wanted in made.get_inputs()}
+    return lambda: made.run(None, feed)[0]
+
+
+def row_of(family: str, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One family's row."""
-    heads, size, layers = SIZES[name]
-    recorded = record(source(*FAMILIES[name](heads=heads, size=size, layers=layers), GRID, GRID, TOKENS))
-    case = recorded.cases[0]
-    (output,) = recorded.traced.outputs
+    heads, size, layers, side = SIZES[family]
+    side = asked.grid or side
+    recorded = record(source(*FAMILIES[family](heads=heads, size=size, layers=layers), side, side, TOKENS))
     row: dict[str, Any] = {
-        "family": name, "heads": heads, "head_size": size, "layers": layers, "grid": GRID, "tokens": TOKENS,
+        "family": family, "heads": heads, "head_size": size, "layers": layers, "grid": side, "tokens": TOKENS,
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
     }  # fmt: skip
-    ours = folder / "ours.onnx"
+    told = coreml_of(recorded, folder) if asked.coreml else {}  # first: after an ONNX export it fails
+    return row | onnx_of(recorded, family, asked.rounds, folder) | told
+
+
+def onnx_of(recorded: Recorded, family: str, rounds: int, folder: Path) -> dict[str, Any]:
+    """ONNX files, ours and every plain one: dB, nodes, milliseconds; `speedup` is beside the fastest plain one."""
+    ours, errors, case = folder / "ours.onnx", {}, recorded.cases[0]
+    expected = case.expected[recorded.traced.outputs[0].name]
     emit_onnx.write(deploy(recorded.traced, Form("batched", operations="fused")), ours)
     made = session(ours)
-    runs = [lambda: made.run(None, dict(case.feed))]
-    row |= {
-        "db": psnr(case.expected[output.name], runs[0]()[0]),
-        "nodes": len(onnx.load(ours, load_external_data=False).graph.node),
-    }
-    try:
-        plain = folder / "plain.onnx"
-        plain_onnx(recorded, plain)
-        other = session(plain)
-        feed = plain_feed(other, recorded)
-        reached = psnr(case.expected[output.name], other.run(None, feed)[0])
-        row |= {"plain_db": reached,
-                "plain_nodes": len(onnx.load(plain, load_external_data=False).graph.node)}  # fmt: skip
-        runs.append(lambda: other.run(None, feed))
-    except Exception as error:  # whatever stops a plain export
-        row["plain_error"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    best = timed(runs)
-    row["ms"] = round(best[0], 2)
-    if len(best) > 1:
-        row |= {"plain_ms": round(best[1], 2), "speedup": round(best[1] / best[0], 3)}
-    return row | (coreml_of(recorded, folder) if with_coreml else {})
+    runs: Runs = {"ours": lambda: made.run(None, dict(case.feed))[0]}
+    runs |= plain_runs(recorded, family, folder, errors)
+    reached = {name: round(psnr(expected, run().reshape(expected.shape)), 2) for name, run in runs.items()}
+    times = timed(runs, rounds)
+    best = {name: round(min(values), 2) for name, values in times.items()}
+    others = {name: ms for name, ms in best.items() if name not in ("ours", "optimum-onnx")}
+    row: dict[str, Any] = {"db": reached["ours"], "nodes": nodes(ours), "ms": best["ours"]}
+    if others:
+        fastest = min(others, key=others.__getitem__)
+        row |= {"plain": fastest, "plain_db": reached[fastest], "plain_ms": best[fastest]}
+        row |= {"speedup": best[fastest] / best["ours"], "median_speedup": ratio(times[fastest], times["ours"])}
+    if "optimum-onnx" in best:
+        row["optimum_speedup"] = best["optimum-onnx"] / best["ours"]
+    return row | {"every_ms": best, "failed": errors}
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """The median of the ratios of neighbouring runs."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def nodes(path: Path) -> int:
+    return len(onnx.load(path, load_external_data=False).graph.node)
 
 
 def coreml_of(recorded: Recorded, folder: Path) -> dict[str, Any]:
-    """Core ML programs, ours and a plain conversion of the same recording."""
-    import coremltools as ct
-
+    """Core ML programs, ours and a plain conversion of the same module."""
     case, (output,) = recorded.cases[0], recorded.traced.outputs
-    path = folder / "ours.mlpackage"
+    path, expected = folder / "ours.mlpackage", case.expected[output.name]
     component = deploy(recorded.traced, Form("split"))
     coreml.write(component, path)
-    found = judged(
-        path,
-        {s.name: case.feed[s.name].astype(np.float16) for s in component.inputs},
-        case.expected[output.name],
-        "coreml",
-    )
+    feed = {s.name: case.feed[s.name].astype(np.float16) for s in component.inputs}
+    found = judged(path, feed, expected, "coreml")
+    called, patched = Called(recorded.source), False
+    values = called.given(recorded.source.inputs(0))
     try:
-        program = folder / "plain.mlpackage"
-        varying = {
-            k: v for k, v in recorded.source.arguments.items() if k not in recorded.source.constant and contains(v)
-        }
-        with quiet(), torch.no_grad():
-            exported = torch.export.export(Called(recorded), (), varying, strict=False).run_decompositions({})
-            ct.convert(exported, minimum_deployment_target=ct.target.iOS17, compute_precision=ct.precision.FLOAT16,
-                       skip_model_load=True).save(str(program))  # fmt: skip
-        loaded = CoreMLProgram.load(program)
-        from edgegen.capture.specialize import leaf_names
-
-        leaves = {n: v.numpy() for n, v in leaf_names(recorded.source.inputs(0)) if isinstance(v, torch.Tensor)}
-        feed = {i.name: leaves[alike(i.name, leaves)].astype(i.dtype) for i in loaded.inputs}
-        found |= judged(program, feed, case.expected[output.name], "plain_coreml")
-    except Exception as error:  # whatever stops a plain conversion
-        found["plain_coreml_error"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        program, errors = folder / "plain.mlpackage", []
+        for patched in (False, True):
+            try:
+                with real_rotations(called) if patched else nullcontext():
+                    names = write_coreml(called, program)
+                break
+            except Exception as error:  # whatever stops a plain conversion
+                errors.append(error)
+        else:
+            raise errors[0]
+        kinds = {i.name: i.dtype for i in CoreMLProgram.load(program).inputs}
+        feed = {n: v.numpy().astype(kinds[n]) for n, v in zip(names, values, strict=True) if n in kinds}
+        found |= judged(program, feed, expected, "plain_coreml") | {"plain_coreml_patched": patched}
+    except Exception as error:  # or its running
+        found["plain_coreml_error"] = first_line(error)
     return found
 
 
 def judged(path: Path, feed: dict[str, np.ndarray], expected: np.ndarray, label: str) -> dict[str, Any]:
+    """PSNR, operations and moves of a Core ML program, evaluated in fp16."""
     program = CoreMLProgram.load(path)
     counts: Counter[str] = program.operation_counts()
     made = next(iter(program.run(feed, fp16=True).values()))
@@ -191,6 +192,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("families", nargs="*", default=list(SIZES))
     parser.add_argument("--coreml", action="store_true")
+    parser.add_argument("--grid", type=int, help="latents a side")
+    parser.add_argument("--rounds", type=int, default=21, help="runs of each file that are timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
@@ -198,10 +201,10 @@ def main() -> None:
 
     for name in asked.families:
         with tempfile.TemporaryDirectory() as folder:
-            row = row_of(name, asked.coreml, Path(folder))
+            row = row_of(name, asked, Path(folder))
         row |= {"commit": commit, "machine": platform.machine(), "threads": 1, "torch": torch.__version__,
                 "diffusers": diffusers.__version__, "source": "measured"}  # fmt: skip
-        line = json.dumps({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
+        line = json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
         print(line, flush=True)
         with asked.out.open("a") as file:
             file.write(line + "\n")

@@ -14,7 +14,7 @@ import edgegen.capture.layers  # noqa: F401
 import edgegen.capture.movement  # noqa: F401
 import edgegen.capture.products  # noqa: F401
 from edgegen.capture.lowering import Lowering
-from edgegen.capture.passes import CASTS, Graph, aten, is_end, simplify
+from edgegen.capture.passes import CASTS, Graph, aten, is_end, rms_norm, simplify
 from edgegen.capture.specialize import Recording
 from edgegen.capture.timesteps import Sinusoids, cut_sinusoids
 from edgegen.capture.values import Value, plain
@@ -85,6 +85,9 @@ ARITHMETIC = CASTS | {
 }  # fmt: skip
 
 
+LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default, rms_norm}  # work along the last dimension
+
+
 class Deployed(fx.GraphModule):
     """A network in deployable form; `moves` tells every time it moves data, `unknown` what has no layout of its own."""
 
@@ -127,4 +130,6 @@ def accepted(lowering: Lowering, given: TensorSpec, node: fx.Node) -> Value:
     value = value.with_dims(value.dims[: len(node.meta["val"].shape)])
     if node.meta["val"].dtype is torch.bool:
         return Value(lowering.writer.call(torch.ne, value.data, 0), value.dims, value.axes)
+    if lowering.split and len(value.dims) == 3 and any(user.target in LAST for user in node.users):
+        return lowering.channels(value)  # tokens (B, L, C): moved once, whatever reads them first
     return value

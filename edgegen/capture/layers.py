@@ -12,7 +12,7 @@ import torch.onnx.ops
 from torch import Tensor, fx, nn
 
 from edgegen.capture.elementwise import joint
-from edgegen.capture.lowering import Lowering, lowers
+from edgegen.capture.lowering import Lowering, is_scattered, lowers
 from edgegen.capture.passes import rms_norm, rotary, rotate
 from edgegen.capture.products import matmul
 from edgegen.capture.values import Row, Value, plain, row_of, size_of
@@ -151,6 +151,8 @@ def normed(low: Lowering, x: Value, weight: Value | None, bias: Value | None, ep
     row = x.dims[-1]
     if not low.split:
         return normed_last(low, x, weight, bias, eps, centred)
+    if is_scattered(x):  # tokens of a grid: folded once, here, and not for the norm and for what it is added to
+        x = low.writer.moved(x, low.gathered(x, x.dims))
     if len(x.axes) == 4 and x.axes[1] != row and x.axes[1][-len(row) :] == row:
         return normed_heads(low, x, weight, bias, eps, centred)
     if not (len(x.axes) == 4 and x.axes[1] == row):

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from edgegen.cli.options import CheckpointFolder, Json, parse_resolution
+from edgegen.cli.options import CheckpointFolder, Json, Preset, open_checkpoint, parse_resolution
 from edgegen.errors import InputError
 from edgegen.show import size, table
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def quantize(
     bits: Annotated[float | None, typer.Option(metavar="B", help="Average of a palette; default 4.3.")] = None,
     checkpoint: CheckpointFolder = None,
-    width: Annotated[float, typer.Option(metavar="W", help="The width to quantize.")] = 1.0,
+    preset: Preset = "",
+    width: Annotated[float | None, typer.Option(metavar="W", help="The width to quantize; default 1.")] = None,
+    tier: Annotated[str, typer.Option(metavar="NAME", help="... or the tier (edgegen tiers) whose width it is.")] = "",
     candidates: Annotated[str, typer.Option(metavar="A,B", help="Bits a weight may get: 1, 2, 3, 4, 6, 8.")] = "4,8",
     method: Annotated[str, typer.Option(help="palette, int8 (an output) or int4-group.")] = "palette",
     calibration: Annotated[
@@ -31,10 +33,11 @@ def quantize(
     measure: Annotated[
         str,
         typer.Option(
-            help="Error the plan keeps small: of the velocity (a pass a layer), of each "
-            "layer's output (the paper), or relative to it."
+            help="Error the plan keeps small: of the velocity (a pass a layer), the same by gradient (one for all "
+            "layers), of each layer's output (the paper), or relative to it. Default: velocity; of large networks "
+            "gradient."
         ),
-    ] = "velocity",
+    ] = "",
     tune_steps: Annotated[
         int | None,
         typer.Option(metavar="N", help="Of biases, norms and modulation; default 2000, 0 with a diffusers folder."),
@@ -47,7 +50,10 @@ def quantize(
         bool, typer.Option("--overwrite", help="Replace a checkpoint, or a run, that is there.")
     ] = False,
     resolution: Annotated[
-        str, typer.Option(metavar="WxH", help="With a diffusers folder: of the inputs to measure on; default 256x256.")
+        str,
+        typer.Option(
+            metavar="WxH", help="Of the inputs to measure and tune on; default: the model's own, 256x256 where large."
+        ),
     ] = "",
     tokens: Annotated[int, typer.Option(metavar="N", help="With a diffusers folder: its max_sequence_length.")] = 0,
     as_json: Json = False,
@@ -58,30 +64,44 @@ def quantize(
 
     console = show.console()
     if checkpoint and api.is_foreign(checkpoint):
-        refuse_ours(method, width, calibration, plan, resume)
+        refuse_ours(method, width is not None, tier, preset, calibration, plan, resume)
         with show.Progress(console) as progress:
             made = api.quantize_folder(
                 checkpoint, out, bits, parse_candidates(candidates), parse_resolution(resolution), tokens, overwrite,
                 tune_steps or 0, progress,
             )  # fmt: skip
         return show.print_json(made.to_dict()) if as_json else show_foreign(show.results(), made)
-    if resolution or tokens:
-        raise InputError("--resolution and --tokens go with a folder of diffusers.", "Leave them out.")
+    if tokens:
+        raise InputError("--tokens goes with a folder of diffusers.", "Leave it out.")
     prompts = read_prompts(calibration) if calibration else ()
+    opened, chosen = open_checkpoint(checkpoint, preset), width_of(width, tier)
     with show.Progress(console) as progress:
         made = api.quantize_checkpoint(
-            checkpoint, out, width, bits, method, parse_candidates(candidates), prompts, plan, measure,
+            opened, out, chosen, bits, method, parse_candidates(candidates), prompts, plan, measure,
             2000 if tune_steps is None else tune_steps, tune_batch, seed, resume, overwrite, progress,
+            parse_resolution(resolution),
         )  # fmt: skip
-    show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, width)
+    show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, chosen)
 
 
-def refuse_ours(method: str, width: float, calibration: Path | None, plan: Path | None, resume: bool) -> None:
+def refuse_ours(method: str, *given: object) -> None:
     """Refuses what only our own checkpoints take."""
-    if method != "palette" or width != 1.0 or calibration or plan or resume:
+    if method != "palette" or any(given):
         raise InputError(
-            "--method, --width, --calibration, --plan and --resume go with our own checkpoints.", "Leave them out."
+            "--method, --width, --tier, --preset, --calibration, --plan and --resume go with our own checkpoints.",
+            "Leave them out.",
         )
+
+
+def width_of(width: float | None, tier: str) -> float:
+    """The width asked for, by itself or by a tier's name."""
+    from edgegen.api import load_tier
+
+    if width is not None and tier:
+        raise InputError("--width and --tier exclude each other.", "Give one of them.")
+    if tier:
+        return load_tier(tier).width
+    return 1.0 if width is None else width
 
 
 def show_foreign(to: Console, made: Quantized) -> None:
@@ -111,10 +131,13 @@ def show_quantized(to: Console, made: Quantized, width: float) -> None:
         )
     )
     velocity = report["velocity"]
+    tuned = f"after tuning {velocity['psnr_after_db']:.1f} dB" if report["tuning"]["steps"] else "not tuned"
     to.print(
-        f"Velocity against the unquantized model: {velocity['psnr_before_db']:.1f} dB, after tuning "
-        f"{velocity['psnr_after_db']:.1f} dB. {made.seconds:.0f} s."
+        f"Velocity against the unquantized model: {velocity['psnr_before_db']:.1f} dB, {tuned}; measured at "
+        f"{'x'.join(map(str, report['settings']['resolution']))}. {made.seconds:.0f} s."
     )
+    if report["random_weights"]:
+        to.print("[yellow]Weights are random: sizes, time and memory are real, the dB are not.[/]")
     to.print(
         f"Checkpoint: {escape(str(made.checkpoint))}\nReport: {escape(str(made.checkpoint / 'report.html'))}\n"
         f"Next: [bold]edgegen export --checkpoint {escape(folder)} --tier {tier_of(width)}[/]",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from edgegen.capture.deploy import Deployed
 from edgegen.emit.delegate_shapes import delegates_unrun
 from edgegen.emit.executorch_stamp import chained
 from edgegen.emit.lean import lean_capture
 from edgegen.emit.palette_executorch import check, quantize_linears_
 from edgegen.emit.program import exported
+from edgegen.emit.xnnpack_levels import leveled_partitioner
 from edgegen.emit.xnnpack_passes import needed_passes
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quiet
@@ -44,7 +46,9 @@ def lower(component: Component) -> tuple[bytes, list[str]]:
 
     if component.segments:
         component = replace(component, module=chained(component), segments=())
-    edge = to_edge_transform_and_lower(exported(component), partitioner=[XnnpackPartitioner()])
+    foreign = isinstance(component.module, Deployed)  # whole, where ours are cut in segments
+    partitioner = leveled_partitioner() if foreign else XnnpackPartitioner()
+    edge = to_edge_transform_and_lower(exported(component), partitioner=[partitioner])
     nodes = [node for node in edge.exported_program().graph.nodes if node.op == "call_function"]
     names = [getattr(node.target, "__name__", str(node.target)) for node in nodes]
     left = [name for name in names if name not in ("executorch_call_delegate", "getitem")]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import onnx
 
+from edgegen.capture.deploy import Deployed
 from edgegen.emit.lean import lean_capture
+from edgegen.emit.onnx_attention import in_blocks_
 from edgegen.emit.onnx_stamp import Beside, stamped
 from edgegen.emit.onnx_template import export, module_of
 from edgegen.emit.palette_onnx import ACTIVATION_OPTIONS, OPTIONS_KEY, check, compress_
@@ -38,6 +40,8 @@ def write(component: Component, path: Path, weights: StoredWeights | None = None
                 model = stamped(component, beside)
         else:
             model = stamped(component) if pays(component) else whole(component)
+    if isinstance(component.module, Deployed):  # foreign networks; how ours hold attention is measured on its own
+        in_blocks_(model)
     if weights:
         compress_(model, weights)
         model.metadata_props.add(key=OPTIONS_KEY, value=json.dumps(ACTIVATION_OPTIONS[activations]))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from edgegen.errors import InputError
 from edgegen.files import file_digest, user_path, write_json
 from edgegen.folders import new_folder
+from edgegen.meter import give_back
 from edgegen.model.autoencoder import Decoder, Encoder
 from edgegen.model.checkpoint_config import CheckpointConfig
 from edgegen.model.dit import DiT
@@ -85,7 +86,9 @@ class Checkpoint:
             self.check_width(width)
             return filled(skeleton(self.config.transformer.at(width)), self.states["transformer"])
         state = materialize_state(self.states["transformer"], self.config.transformer, width, adapters)
-        return filled(skeleton(self.config.transformer.at(width)), state)
+        made = filled(skeleton(self.config.transformer.at(width)), state)
+        give_back()
+        return made
 
     def check_width(self, width: float) -> None:
         """Refuses a width the checkpoint does not have."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgegen.errors import InputError
+from edgegen.meter import give_back
 from edgegen.model.adapters import merge_adapters_, without_adapters
 from edgegen.model.config import DiTConfig
 from edgegen.model.dit import DiT, init_
@@ -44,6 +45,15 @@ def slice_parameter(name: str, full: Tensor, shape: torch.Size) -> Tensor:
         else:
             full = torch.cat([p.narrow(axis, 0, size // parts) for p in full.chunk(parts, axis)], axis)
     return full
+
+
+GIVE_BACK_AFTER = 2**29  # bytes read, of which most may be freed again
+
+
+def compact(part: Tensor) -> Tensor:
+    """A tensor that holds no more memory than it has elements: a slice would keep the whole it was taken from."""
+    part = part.contiguous()
+    return part if part.untyped_storage().nbytes() <= part.nbytes else part.clone()
 
 
 def skeleton(config: DiTConfig) -> DiT:
@@ -130,13 +140,17 @@ def materialize_state(
 
     The width's low-rank adapters, where the state has some, are added to the weights unless `adapters` is False.
     """
-    plain, picked, missing = skeleton(config.at(width)), {}, []
+    plain, picked, missing, read = skeleton(config.at(width)), {}, [], 0
     for name, parameter in plain.named_parameters():
         source = f"{name}@{width}" if width != 1.0 and is_own(name) else name
         if source not in state:
             missing.append(source)
             continue
-        picked[name] = slice_parameter(name, state[source], parameter.shape).contiguous()
+        whole = state[source]
+        picked[name], read = compact(slice_parameter(name, whole, parameter.shape)), read + whole.nbytes
+        if read > GIVE_BACK_AFTER:
+            give_back()
+            read = 0
     if missing:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise InputError(

@@ -6,12 +6,14 @@ N = 1.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from torch import Tensor, nn
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError, brief
 from edgegen.model.dit import DiT
 from edgegen.pipeline.networks import Condition
@@ -40,6 +42,23 @@ class Between:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@contextmanager
+def blocks_told(dit: DiT, calls: int, advance: Advance) -> Iterator[None]:
+    """Within it `advance` is told of every block that runs, of those of so many calls."""
+    blocks = [block for stage in dit.config.stages for block in getattr(dit, stage)]
+    done = itertools.count(1)
+
+    def hook(module: nn.Module, inputs: object, made: object) -> None:
+        advance(next(done), calls * len(blocks))
+
+    hooks = [block.register_forward_hook(hook) for block in blocks]
+    try:
+        yield
+    finally:
+        for one in hooks:
+            one.remove()
 
 
 def noting(found: dict[str, np.ndarray], name: str, read: Read) -> Callable[..., None]:

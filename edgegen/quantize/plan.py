@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,17 +13,22 @@ from torch import Tensor
 from edgegen.callbacks import Advance, Report
 from edgegen.errors import InputError, unknown
 from edgegen.files import replace_json
+from edgegen.meter import give_back
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.quantize.allocate import Choice, Plan, allocate, average, reachable, read_bits
 from edgegen.quantize.calibration import calibrate, spread
+from edgegen.quantize.gradients import Sums, gradient_errors
+from edgegen.quantize.layers import quantizable
 from edgegen.quantize.palette import BITS, check_bits, palette_bytes
 from edgegen.quantize.sensitivity import MEASURES, Sensitivity, measure, velocity_errors
-from edgegen.quantize.stages import AGAIN
+from edgegen.quantize.stages import AGAIN, reading_stage
+from edgegen.quantize.trajectories import Conditions, Sampling, draw_points, mixed_seed
 from edgegen.strict_json import read_json
 
 CURVE_POINTS = 17  # budgets at which the best plan's error is told
 VELOCITY_ROWS = 32  # points on which a layer's effect on the velocity is measured: a forward pass a layer and candidate
+GRADIENT_POINTS = 32  # a backward pass each
 
 
 @dataclass(frozen=True)
@@ -89,19 +95,69 @@ def follow(path: Path, weights: Mapping[str, Tensor]) -> BitPlan:
     return BitPlan(ordered, round(reached, 6))
 
 
-def measure_layers(
-    request: PlanRequest, checkpoint: Checkpoint, model: DiT, prompts: Sequence[str], say: Report, advance: Advance
-) -> list[Sensitivity]:
+@dataclass(frozen=True)
+class Sample:
+    """What layers are measured on: the network's own trajectories for some prompts."""
+
+    checkpoint: Checkpoint
+    model: DiT
+    prompts: Sequence[str]
+    conditions: Conditions  # of the empty prompt and `prompts`
+    sampling: Sampling
+    partial: Path  # what is kept of a long measurement until it is whole
+
+
+def measure_layers(request: PlanRequest, sample: Sample, say: Report, advance: Advance) -> list[Sensitivity]:
     """The sensitivity of every layer at every candidate, on the checkpoint's own trajectories."""
-    say(f"drawing {len(prompts)} calibration prompts")
-    batches = calibrate(checkpoint, model, prompts, progress=advance)
+    if request.measure == "gradient":
+        return measure_by_gradient(request, sample, say, advance)
+    say(f"drawing {len(sample.prompts)} calibration prompts")
+    batches = calibrate(
+        sample.checkpoint, sample.model, sample.prompts, latent_size=sample.sampling.shape[1:], progress=advance
+    )
     say("measuring the sensitivity of every layer")
-    layers = measure(model, batches, request.candidates, progress=advance)
+    layers = measure(sample.model, batches, request.candidates, progress=advance)
     if request.measure != "velocity":
         return layers
     say("measuring the effect of every layer on the velocity")
-    found = velocity_errors(model, spread(batches, VELOCITY_ROWS), request.candidates, progress=advance)
+    found = velocity_errors(sample.model, spread(batches, VELOCITY_ROWS), request.candidates, progress=advance)
     return [Sensitivity(**(vars(layer) | {"velocity": found[layer.name]})) for layer in layers]
+
+
+def measure_by_gradient(request: PlanRequest, sample: Sample, say: Report, advance: Advance) -> list[Sensitivity]:
+    """What every layer costs the velocity, to first order: a backward pass a point, whatever the layers."""
+    say(f"drawing {GRADIENT_POINTS} points of trajectories")
+    points = draw_points(
+        sample.model, sample.conditions, sample.sampling, GRADIENT_POINTS, mixed_seed("gradient"), advance
+    )
+    inputs = [
+        (points.latent[i : i + 1], points.t[i : i + 1], *sample.conditions.rows(points.row[i : i + 1]))
+        for i in range(len(points))
+    ]
+    give_back()
+    say("measuring the effect of every layer on the velocity by gradients")
+    found = gradient_errors(
+        sample.model, inputs, request.candidates, progress=advance, sums=read_sums(sample.partial, sample.model),
+        keep=lambda sums: replace_json(sample.partial, sums.to_dict()),
+    )  # fmt: skip
+    return [
+        Sensitivity(
+            name, tuple(weight.shape), weight.numel(), 0.0, {},
+            {bits: palette_bytes(weight.numel(), bits) for bits in request.candidates}, found[name],
+        )
+        for name, weight in quantizable(sample.model).items()
+    ]  # fmt: skip
+
+
+def read_sums(path: Path, model: DiT) -> Sums | None:
+    """What an interrupted measurement by gradients has kept, if it was of this network."""
+    if not path.is_file():
+        return None
+    with reading_stage(path):
+        sums = Sums.from_dict(read_json(path, AGAIN))
+        if list(sums.squares) != list(quantizable(model)) or not 0 < sums.points <= GRADIENT_POINTS:
+            raise ValueError("layers or points are others")
+        return sums
 
 
 def write_layers(path: Path, layers: Sequence[Sensitivity]) -> None:
@@ -144,7 +200,7 @@ def choose(request: PlanRequest, layers: Sequence[Sensitivity]) -> BitPlan:
     return BitPlan(plan.bits, request.bits, request.measure, errors, curve, plan.error)
 
 
-def as_plan(plan: BitPlan, weights: Mapping[str, Tensor]) -> Plan:
+def as_plan(plan: BitPlan, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
     """A plan in the form of its file, to be edited and given back."""
     errors = plan.errors or {}
     return Plan(
@@ -153,8 +209,8 @@ def as_plan(plan: BitPlan, weights: Mapping[str, Tensor]) -> Plan:
         {
             name: Choice(
                 bits,
-                tuple(weights[name].shape),
-                palette_bytes(weights[name].numel(), bits),
+                shapes[name],
+                palette_bytes(math.prod(shapes[name]), bits),
                 {int(candidate): error for candidate, error in errors.get(name, {}).items()},
             )
             for name, bits in plan.bits.items()

@@ -1,39 +1,38 @@
 """`edgegen quantize`: measure, allocate, cluster, tune, verify, write; each stage is saved and can be resumed.
 
 Stages lie in `.<out>.unfinished/` beside the output until it is whole:
-  settings.json  sensitivity.json  bits.json  weights.safetensors  tuning.safetensors
+  settings.json  gradients.json  sensitivity.json  bits.json  weights.safetensors  tuning.safetensors
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edgegen.callbacks import Advance, Report
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import disk_errors, replace_json, write_json
-from edgegen.folders import check_apart, check_free, checked_target, new_folder
-from edgegen.model.checkpoint import Checkpoint, load_checkpoint
+from edgegen.folders import check_free, new_folder
+from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.quantization import QuantizationConfig
 from edgegen.model.states import open_safetensors, some, write_tensors
 from edgegen.quantize.allocate import write_plan
-from edgegen.quantize.calibration import default_prompts
-from edgegen.quantize.checkpoint import average_bits, refuse_quantized, write_quantized
+from edgegen.quantize.checkpoint import average_bits, write_quantized
 from edgegen.quantize.layers import quantizable
-from edgegen.quantize.methods import GROUP, check_method, integer_plan, quantize_weights
+from edgegen.quantize.methods import integer_plan, quantize_weights
 from edgegen.quantize.pictures import draw_rows
 from edgegen.quantize.plan import (
     BitPlan,
-    PlanRequest,
+    Sample,
     as_plan,
     choose,
     follow,
@@ -42,7 +41,8 @@ from edgegen.quantize.plan import (
     write_layers,
 )
 from edgegen.quantize.report import page
-from edgegen.quantize.stages import AGAIN, check_stages, reading_stage, remove_stages_, stages_folder
+from edgegen.quantize.request import MARKER, QuantizeRequest, check_memory, source_of
+from edgegen.quantize.stages import AGAIN, check_stages, reading_stage, remove_stages_
 from edgegen.quantize.stored import StoredWeights, stored_kind
 from edgegen.quantize.trajectories import (
     Conditions,
@@ -55,70 +55,12 @@ from edgegen.quantize.trajectories import (
     velocity_error,
     velocity_psnr,
 )
-from edgegen.quantize.tune import Tuned, Tuning, fill_, trainable, tune_
+from edgegen.quantize.tune import Tuned, fill_, trainable, tune_
 from edgegen.schema import from_values
-from edgegen.strict_json import read_json, read_text
+from edgegen.strict_json import read_json
 
-MARKER, REPORT, PAGE, PLAN = "config.json", "report.json", "report.html", "plan.json"
-REPORT_POINTS, FEW_POINTS = 64, 4  # points that neither tuning nor its choice of an average saw
-LARGE = 100_000_000  # parameters: above, a forward pass takes a minute here; few points, and no pictures
-BITS = 4.3
-
-
-@dataclass(frozen=True)
-class QuantizeRequest:
-    """What to quantize and how; everything but `resume` and `overwrite` decides what comes out."""
-
-    checkpoint: Checkpoint
-    out: Path
-    width: float
-    method: str = "palette"
-    bits: float = BITS
-    candidates: tuple[int, ...] = (4, 8)
-    group: int = GROUP
-    prompts: tuple[str, ...] = ()  # calibration; the checkpoint's own if empty
-    plan: Path | None = None
-    measure: str = "velocity"  # whose error the bit plan keeps small; the paper takes a layer's output
-    tuning: Tuning = field(default_factory=Tuning)
-    resume: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "out", checked_target(self.out))
-        check_apart(self.out, self.checkpoint.folder, "checkpoint")
-        refuse_quantized(self.checkpoint)
-        check_method(self.method)
-        self.checkpoint.check_width(self.width)
-        if self.plan is not None and self.method != "palette":
-            raise InputError(f"--plan goes with --method palette, not {self.method}.", "Leave it out.")
-        if self.plan is not None and not self.plan.is_file():
-            raise InputError(f"plan {self.plan} is not a file.", "Give a plan that quantize wrote.")
-
-    @property
-    def calibration(self) -> tuple[str, ...]:
-        return self.prompts or tuple(default_prompts(self.checkpoint))
-
-    @property
-    def planning(self) -> PlanRequest:
-        return PlanRequest(self.bits, self.candidates, self.measure, self.plan)
-
-    @property
-    def work(self) -> Path:
-        return stages_folder(self.out)
-
-    def settings(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed."""
-        plan = None if self.plan is None else read_text(self.plan, "Give a plan that quantize wrote.")
-        palette = {"bits": self.bits, "candidates": list(self.candidates), "measure": self.measure, "plan": plan}
-        chosen = palette if self.method == "palette" else {"group": self.group}
-        return {
-            "checkpoint": source_of(self.checkpoint),
-            "width": self.width,
-            "method": self.method,
-            **chosen,
-            "prompts": list(self.calibration),
-            "tuning": self.tuning.settings(),
-        }
+REPORT, PAGE, PLAN = "report.json", "report.html", "plan.json"
+REPORT_POINTS, FEW_POINTS = 64, 4  # points that neither tuning nor its choice of an average saw; of a large network
 
 
 @dataclass(frozen=True)
@@ -140,14 +82,8 @@ def quantize(
         remove_stages_(request.work)
         return read_json(request.out / REPORT)
     check_free(request.out, MARKER, request.overwrite)
-    models = open_models(request)
-    if request.method == "palette":
-        request.planning.check(models.weights)
-    with disk_errors(request.out):
-        open_work(request)
-        plan = find_bits(request, models, say, advance)
-        weights = cluster(request, models, plan, say, advance)
-        before, after, tuned = tune(request, models, weights, say, advance)
+    check_memory(request)
+    plan, weights, outcome = make(request, say, advance)
     quantization = QuantizationConfig(
         request.width, request.method, plan.bits_asked, round(average_bits(weights), 6), plan.bits,
         request.group if request.method == "int4-group" else 0, request.tuning.steps,
@@ -155,22 +91,29 @@ def quantize(
     )  # fmt: skip
     say("verifying and writing")
     with new_folder(request.out, MARKER, request.overwrite) as root:
-        rest = {name: value.detach() for name, value in trainable(after, weights).items()}
-        write_quantized(root, request.checkpoint, weights, rest, quantization)
+        write_quantized(root, request.checkpoint, weights, outcome.rest, quantization)
         stored = read_back(root, request.width, weights)
-        report = make_report(request, models, plan, weights, quantization, before, stored, tuned, root)
+        report = make_report(request, plan, weights, quantization, stored, outcome, root)
         write_json(root / REPORT, report)
-        drawn = draw_before_and_after(request, models, before, stored)
+        last = "Quantized and tuned" if request.tuning.steps else f"Quantized, {request.method}"
+        drawn = outcome.drawn | draw_column(last, request, stored)
         (root / PAGE).write_text(page(report, drawn), encoding="utf-8")
         if request.method == "palette":
-            write_plan(root / PLAN, as_plan(plan, models.weights))
+            write_plan(root / PLAN, as_plan(plan, {name: tuple(weight.shape) for name, weight in weights.items()}))
     remove_stages_(request.work)
     return report
 
 
-def source_of(checkpoint: Checkpoint) -> dict[str, str]:
-    """What a checkpoint is, wherever it lies."""
-    return {key: str(value) for key, value in checkpoint.origin.items() if key != "path"}
+def make(request: QuantizeRequest, say: Report, advance: Advance) -> tuple[BitPlan, StoredWeights, Outcome]:
+    """All that needs the unquantized network, which is not held any more when this returns."""
+    models = open_models(request)
+    if request.method == "palette":
+        request.planning.check(models.weights)
+    with disk_errors(request.out):
+        open_work(request)
+        plan = find_bits(request, models, say, advance)
+        weights = cluster(request, models, plan, say, advance)
+        return plan, weights, tune(request, models, weights, say, advance)
 
 
 def is_finished(request: QuantizeRequest) -> bool:
@@ -192,7 +135,10 @@ def open_models(request: QuantizeRequest) -> Models:
             "Export it as it is.",
         )
     return Models(
-        teacher, weights, encode_prompts(request.checkpoint, request.calibration), sampling_of(request.checkpoint)
+        teacher,
+        weights,
+        encode_prompts(request.checkpoint, request.calibration),
+        sampling_of(request.checkpoint, request.resolution),
     )
 
 
@@ -240,12 +186,7 @@ def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Ad
             plan = follow(request.plan, models.weights)
         else:
             if not measured.is_file():
-                write_layers(
-                    measured,
-                    measure_layers(
-                        request.planning, request.checkpoint, models.teacher, request.calibration, say, advance
-                    ),
-                )
+                write_layers(measured, measure_layers(request.planning, sample_of(request, models), say, advance))
             say(f"giving each weight its bits: {request.bits:g} on average")
             with reading_stage(measured):
                 plan = choose(request.planning, read_layers(measured))
@@ -256,6 +197,18 @@ def find_bits(request: QuantizeRequest, models: Models, say: Report, advance: Ad
         if strangers or not all(1 <= bits <= 8 for bits in found.bits.values()):
             raise ValueError(f"bits of {some(strangers) or 'a weight'} cannot be")
         return found
+
+
+def sample_of(request: QuantizeRequest, models: Models) -> Sample:
+    """What sensitivity is measured on."""
+    return Sample(
+        request.checkpoint,
+        models.teacher,
+        request.calibration,
+        models.conditions,
+        models.sampling,
+        request.work / "gradients.json",
+    )
 
 
 def integer_bits(request: QuantizeRequest, models: Models) -> BitPlan:
@@ -285,26 +238,38 @@ def cluster(request: QuantizeRequest, models: Models, plan: BitPlan, say: Report
         }
 
 
-def tune(
-    request: QuantizeRequest, models: Models, weights: StoredWeights, say: Report, advance: Advance
-) -> tuple[DiT, DiT, Tuned]:
-    """The quantized model before tuning, after it, and what tuning measured."""
-    before = deepcopy(models.teacher)
-    parameters = dict(before.named_parameters())
-    fill_({name: parameters[name] for name in weights}, {name: weight.dense() for name, weight in weights.items()})
-    after = deepcopy(before)
+@dataclass(frozen=True)
+class Outcome:
+    """What is known when the unquantized network is no longer held."""
+
+    rest: dict[str, Tensor]  # the parameters that are not quantized, tuned
+    tuning: Tuned
+    points: Points  # of the unquantized network
+    conditions: Conditions
+    error_before: float | None  # of the velocity, before tuning; None: it was not tuned
+    drawn: dict[str, list[np.ndarray]]  # pictures by column, without the last
+
+
+def tune(request: QuantizeRequest, models: Models, weights: StoredWeights, say: Report, advance: Advance) -> Outcome:
+    """Tunes what is not quantized, and keeps of the unquantized network what its copy is judged by."""
+    teacher, conditions = models.teacher, models.conditions
     say(f"tuning biases, norms and modulation: {request.tuning.steps} steps")
+    count = FEW_POINTS if request.is_large else REPORT_POINTS
+    points = draw_points(teacher, conditions, models.sampling, count, mixed_seed("report"))
+    drawn = draw_column("Unquantized", request, teacher)
+    if not request.tuning.steps:
+        rest = {name: value.detach().clone() for name, value in trainable(teacher, weights).items()}
+        return Outcome(rest, Tuned(rest, None, None, []), points, conditions, None, drawn)
+    student = deepcopy(teacher)
+    parameters = dict(student.named_parameters())
+    fill_({name: parameters[name] for name in weights}, {name: weight.dense() for name, weight in weights.items()})
+    before = velocity_error(student, points, conditions)
+    drawn |= draw_column(f"Quantized, {request.method}", request, student)
     tuned = tune_(
-        after,
-        models.teacher,
-        weights,
-        models.conditions,
-        models.sampling,
-        request.tuning,
-        request.work / "tuning.safetensors",
+        student, teacher, weights, conditions, models.sampling, request.tuning, request.work / "tuning.safetensors",
         advance,
-    )
-    return before, after, tuned
+    )  # fmt: skip
+    return Outcome(tuned.values, tuned, points, conditions, before, drawn)
 
 
 def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
@@ -319,19 +284,15 @@ def read_back(root: Path, width: float, weights: StoredWeights) -> DiT:
 
 def make_report(
     request: QuantizeRequest,
-    models: Models,
     plan: BitPlan,
     weights: StoredWeights,
     made: QuantizationConfig,
-    before: DiT,
     stored: DiT,
-    tuned: Tuned,
+    outcome: Outcome,
     root: Path,
 ) -> dict[str, Any]:
     """report.json: no time and no machine, so that the same request gives the same bytes."""
-    count = FEW_POINTS if is_large(stored) else REPORT_POINTS
-    points = draw_points(models.teacher, models.conditions, models.sampling, count, mixed_seed("report"))
-    velocity = measure_velocity("before", before, points, models) | measure_velocity("after", stored, points, models)
+    velocity, tuned = measure_velocity(stored, outcome), outcome.tuning
     if not math.isfinite(velocity["error_after"]):
         raise EdgegenError("the quantized model's velocity is not finite.", "Allow more bits, or fewer tuning steps.")
     layers = [
@@ -345,7 +306,8 @@ def make_report(
         for name, weight in weights.items()
     ]
     return {
-        "model": request.checkpoint.config.name, "width": request.width, "method": request.method,
+        "model": request.checkpoint.config.name, "random_weights": request.checkpoint.is_random,
+        "width": request.width, "method": request.method,
         "bits_asked": plan.bits_asked, "bits": made.bits, "error": plan.error,
         "parameters": sum(p.numel() for p in stored.parameters()),
         "quantized_parameters": sum(math.prod(weight.shape) for weight in weights.values()),
@@ -354,15 +316,18 @@ def make_report(
                    "curve": [list(point) for point in tuned.curve]},
         "components": component_sizes(request, stored, root), "measure": plan.measure, "curve": list(plan.curve),
         "layers": layers,
-        "pictures": [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(prompts_to_draw(request, stored))],
+        "pictures": [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(prompts_to_draw(request))],
         "settings": request.settings(),
     }  # fmt: skip
 
 
-def measure_velocity(when: str, model: DiT, points: Points, models: Models) -> dict[str, float]:
-    """The error and PSNR of a model's velocity on points of the unquantized one's trajectories."""
-    error = velocity_error(model, points, models.conditions)
-    return {f"error_{when}": error, f"psnr_{when}_db": round(velocity_psnr(error, points), 3)}
+def measure_velocity(stored: DiT, outcome: Outcome) -> dict[str, float]:
+    """The error and PSNR of the velocity before and after tuning, on points of the unquantized network."""
+    after = velocity_error(stored, outcome.points, outcome.conditions)
+    errors = {"before": after if outcome.error_before is None else outcome.error_before, "after": after}
+    found = {f"error_{when}": error for when, error in errors.items()}
+    found |= {f"psnr_{when}_db": round(velocity_psnr(error, outcome.points), 3) for when, error in errors.items()}
+    return found
 
 
 def component_sizes(request: QuantizeRequest, stored: DiT, root: Path) -> list[dict[str, Any]]:
@@ -378,23 +343,16 @@ def component_sizes(request: QuantizeRequest, stored: DiT, root: Path) -> list[d
     ]
 
 
-def is_large(model: DiT) -> bool:
-    return sum(p.numel() for p in model.parameters()) > LARGE
-
-
-def prompts_to_draw(request: QuantizeRequest, model: DiT) -> tuple[str, ...]:
+def prompts_to_draw(request: QuantizeRequest) -> tuple[str, ...]:
     """The checkpoint's first prompts; none where drawing would take long."""
-    return () if is_large(model) else request.checkpoint.config.prompts[:4]
+    return () if request.is_large else request.checkpoint.config.prompts[:4]
 
 
-def draw_before_and_after(request: QuantizeRequest, models: Models, before: DiT, after: DiT) -> Mapping[str, list]:
-    """Pictures of the unquantized model, the quantized one and the tuned one at the same seeds."""
-    prompts = prompts_to_draw(request, after)
+def draw_column(name: str, request: QuantizeRequest, model: DiT) -> dict[str, list[np.ndarray]]:
+    """Pictures of a model under a name, at the same seeds as any other's; nothing where none are drawn."""
+    prompts = prompts_to_draw(request)
     if not prompts:
         return {}
     conditions, decoder = encode_prompts(request.checkpoint, prompts), request.checkpoint.decoder()
     rows = range(1, len(prompts) + 1)
-    columns = {"Unquantized": models.teacher, f"Quantized, {request.method}": before}
-    if request.tuning.steps:
-        columns["Quantized and tuned"] = after
-    return {name: draw_rows(model, decoder, conditions, rows, models.sampling, 0) for name, model in columns.items()}
+    return {name: draw_rows(model, decoder, conditions, rows, sampling_of(request.checkpoint, request.resolution), 0)}

@@ -39,20 +39,23 @@ class Sensitivity:
     shape: tuple[int, ...]
     count: int  # elements
     power: float  # mean square of the unquantized output, without bias
-    output: dict[int, float]  # mean squared error of the output
+    output: dict[int, float]  # mean squared error of the output; none: not measured
     bytes: dict[int, int]
     velocity: dict[int, float] = field(default_factory=dict)  # mean squared error of the network's velocity
 
     def errors(self, measure: str) -> dict[int, float]:
-        """Errors by bits: `output`, `relative` to the output's power, or of the network's `velocity`."""
+        """Errors by bits: `output`, `relative` to the output's power, or of the network's velocity, as `velocity` or
+        `gradient` has measured it.
+        """
+        found = self.output if measure in ("output", "relative") else self.velocity
+        if not found:
+            raise InputError(f"the error of {self.name} by {measure} was not measured.", "Measure it.")
         if measure == "relative":
-            return {bits: error / self.power if self.power else 0.0 for bits, error in self.output.items()}
-        if measure == "velocity" and not self.velocity:
-            raise InputError("the effect on the velocity was not measured.", "Measure it, or allocate by output.")
-        return {"output": self.output, "velocity": self.velocity}[measure]
+            return {bits: error / self.power if self.power else 0.0 for bits, error in found.items()}
+        return found
 
 
-MEASURES = ("output", "relative", "velocity")
+MEASURES = ("output", "relative", "velocity", "gradient")
 
 
 def groups(model: nn.Module, names: Sequence[str], memory: int = MEMORY) -> list[list[str]]:

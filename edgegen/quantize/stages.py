@@ -10,7 +10,14 @@ from pathlib import Path
 from edgegen.errors import InputError, brief
 from edgegen.folders import LITTER, files_below
 
-STAGES = ("settings.json", "sensitivity.json", "bits.json", "weights.safetensors", "tuning.safetensors")
+STAGES = (
+    "settings.json",
+    "gradients.json",
+    "sensitivity.json",
+    "bits.json",
+    "weights.safetensors",
+    "tuning.safetensors",
+)
 AGAIN = "Pass --overwrite to start again."
 BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.model.checkpoint import Checkpoint
 from edgegen.model.dit import DiT
 from edgegen.model.sampler import flow_sigmas
@@ -56,10 +57,10 @@ class Sampling:
     shape: tuple[int, int, int]
 
 
-def sampling_of(checkpoint: Checkpoint) -> Sampling:
-    """The sampler a checkpoint is meant to be drawn with, at the size it was trained at."""
+def sampling_of(checkpoint: Checkpoint, resolution: tuple[int, int] | None = None) -> Sampling:
+    """The sampler a checkpoint is meant to be drawn with, at a resolution (pixels) or the one it was trained at."""
     config, sampler = checkpoint.config, checkpoint.sampler
-    size = config.latent_size(config.resolution)
+    size = config.latent_size(resolution or config.resolution)
     return Sampling(
         tuple(flow_sigmas(sampler.steps, sampler.shift)), sampler.guidance, (config.transformer.in_channels, *size)
     )
@@ -89,7 +90,14 @@ def mixed_seed(*parts: object) -> int:
 
 
 @torch.no_grad()
-def draw_points(model: DiT, conditions: Conditions, sampling: Sampling, count: int, seed: int) -> Points:
+def draw_points(
+    model: DiT,
+    conditions: Conditions,
+    sampling: Sampling,
+    count: int,
+    seed: int,
+    progress: Advance = lambda done, of: None,
+) -> Points:
     """`count` points of trajectories of random prompts from random noise: a function of the arguments alone.
 
     With guidance both velocities of a step count as points, with and without the prompt.
@@ -100,7 +108,7 @@ def draw_points(model: DiT, conditions: Conditions, sampling: Sampling, count: i
     latent = torch.randn(paths, *sampling.shape, generator=generator)
     row = torch.randint(min(1, len(conditions.mask) - 1), len(conditions.mask), (paths,), generator=generator)
     guided, empty, found = sampling.guidance != 1, torch.zeros_like(row), []
-    for sigma, following in zip(sampling.sigmas[:-1], sampling.sigmas[1:], strict=True):
+    for step, (sigma, following) in enumerate(zip(sampling.sigmas[:-1], sampling.sigmas[1:], strict=True), 1):
         t = torch.full((paths,), sigma)
         velocity = velocities(model, latent, t, row, conditions)
         found.append(Points(latent, t, row, velocity))
@@ -109,6 +117,7 @@ def draw_points(model: DiT, conditions: Conditions, sampling: Sampling, count: i
             found.append(Points(latent, t, empty, plain))
             velocity = plain + sampling.guidance * (velocity - plain)
         latent = latent + (following - sigma) * velocity
+        progress(step, steps)
     points = Points(*(torch.cat([getattr(part, f.name) for part in found]) for f in fields(Points)))
     return points.pick(torch.randperm(len(points), generator=generator)[:count])
 

@@ -14,7 +14,7 @@ from edgegen.rewrite.segments import Segment
 from edgegen.schema import OneOf, Range, Size
 
 ATTENTION_FORMS = ("split", "batched")
-OPERATION_FORMS = ("composed", "fused", "joined")
+OPERATION_FORMS = ("composed", "fused", "joined", "grouped")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Form:
     split: per-head einsums and a loop over BNA blocks, what the Neural Engine runs. batched: heads and blocks as batch
     axes of one matrix product, what CPU runtimes run. With composed operations, norms, rotation and attention are made
     of products and the like; with fused ones each is a single operation, for runtimes that have ONNX's; with joined
-    ones the split form's loop over BNA blocks takes those inside the sequence together, for fewer operations.
+    ones the split form's loop over BNA blocks takes those inside the sequence together, for fewer operations; with
+    grouped ones it takes all key/value heads together, for fewer still.
     """
 
     attention: str = "split"
@@ -41,9 +42,9 @@ class Form:
                 "fused operations work on the last axis; the split form has its channels first.",
                 "Use operations 'composed' with attention 'split'.",
             )
-        if self.operations == "joined" and self.attention != "split":
+        if self.operations in ("joined", "grouped") and self.attention != "split":
             raise InputError(
-                "joined operations are those of the split form; the batched one has no loop over blocks.",
+                f"{self.operations} operations are those of the split form; the batched one has no loops.",
                 "Use operations 'composed' or 'fused' with attention 'batched'.",
             )
         if self.query_chunk < 1:

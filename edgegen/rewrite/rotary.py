@@ -5,6 +5,10 @@ Shapes: B batch, S tokens, H or n heads, E channels per head.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
 import torch
 import torch.nn.functional as F
 import torch.onnx.ops
@@ -30,6 +34,20 @@ def quarter_turn(size: int) -> Tensor:
     return turn
 
 
+TABLES: WeakValueDictionary[tuple, Tensor] = WeakValueDictionary()  # those in use, by what they were made of
+
+
+def shared(name: str, angles: Tensor, heads: int, make: Callable[[], Tensor]) -> Tensor:
+    """A table that every layer of the same angles and heads has in common, while one of them has it."""
+    if angles.is_meta:
+        return make()
+    key = name, heads, tuple(angles.shape), hashlib.sha256(angles.contiguous().numpy().data).digest()
+    table = TABLES.get(key)
+    if table is None:
+        TABLES[key] = table = make()
+    return table
+
+
 class SplitRope(nn.Module):
     """Rotates channel pairs (i, i + E/2) of every head of (B, H*E, 1, S) by constant angles (S, E/2)."""
 
@@ -39,12 +57,15 @@ class SplitRope(nn.Module):
 
     def __init__(self, angles: Tensor, heads: int):
         super().__init__()
-        half = angles.shape[1]
         self.heads = heads
-        spread = angles.T.repeat(2 * heads, 1)[None, :, None]  # (1, H*E, 1, S)
-        self.register_buffer("cos", spread.cos())
-        self.register_buffer("sin", spread.sin())
-        self.register_buffer("turn", quarter_turn(2 * half).repeat(heads, 1)[:, :, None, None])  # (H*E, E, 1, 1)
+
+        def spread(values: Tensor) -> Tensor:
+            return values.T.repeat(2 * heads, 1)[None, :, None]  # (1, H*E, 1, S)
+
+        self.register_buffer("cos", shared("cos", angles, heads, lambda: spread(angles.cos())))
+        self.register_buffer("sin", shared("sin", angles, heads, lambda: spread(angles.sin())))
+        turn = quarter_turn(2 * angles.shape[1]).repeat(heads, 1)[:, :, None, None]  # (H*E, E, 1, 1)
+        self.register_buffer("turn", turn)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.cos + F.conv2d(x, self.turn, groups=self.heads) * self.sin

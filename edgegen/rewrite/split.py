@@ -2,7 +2,8 @@
 
 One einsum pair per head and query chunk, a loop over BNA blocks, keys transposed once per layer, no reshape but the two
 around ASSA's compressing convolution. With joined operations, the blocks whose windows lie inside the sequence are the
-third axis of one einsum pair, which takes reshapes and a second transpose and leaves out most of the operations.
+third axis of one einsum pair, which takes reshapes and a second transpose and leaves out most of the operations. With
+grouped ones that axis has the key/value heads (grouped.py).
 
 Shapes: B batch, D channels, S tokens, H heads, G key/value heads, E channels per head, L text tokens, M keys.
 """
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from edgegen.model.attention import CrossAttention, RMSNorm, SelfAttention, SparseSelfAttention
 from edgegen.rewrite.bna import block_groups, cut, windows
 from edgegen.rewrite.component import Form
+from edgegen.rewrite.grouped import Heads, attend_chunks, joined, pieces
 from edgegen.rewrite.layout import PRESCALE, ChannelsFirst, scale_of
 from edgegen.rewrite.rotary import SplitRope, angles_of
 
@@ -42,22 +44,6 @@ class SplitHeadNorm(nn.Module):
         return x * F.conv2d(torch.rsqrt(mean + self.eps), self.weight, groups=self.heads)  # (B, H*E, 1, S)
 
 
-def attend_split(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """One head: q (B, E, 1, Q), transposed keys k (B, M, 1, E), v (B, E, 1, M), bias (B, M, 1, 1) -> (B, E, 1, Q).
-
-    The two forms of einsum that Core ML keeps whole.
-    """
-    scores = torch.einsum("bchq,bkhc->bkhq", q, k)  # (B, M, 1, Q)
-    if bias is not None:
-        scores = scores + bias
-    return torch.einsum("bkhq,bchk->bchq", scores.softmax(1), v)
-
-
-def pieces(x: Tensor, size: int, axis: int) -> tuple[Tensor, ...]:
-    """Pieces of `size` along an axis, the last maybe shorter; the whole as it is, which no converter calls an alias."""
-    return x.split(size, axis) if x.shape[axis] > size else (x,)
-
-
 def attend_heads(q: Tensor, k: Tensor, v: Tensor, size: int, chunk: int, bias: Tensor | None = None) -> Tensor:
     """All heads: q (B, H*E, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, H*E, 1, S).
 
@@ -65,11 +51,8 @@ def attend_heads(q: Tensor, k: Tensor, v: Tensor, size: int, chunk: int, bias: T
     """
     queries, keys, values = pieces(q, size, 1), pieces(k, size, 3), pieces(v, size, 1)
     group = len(queries) // len(keys)
-    heads = []
-    for h, query in enumerate(queries):
-        out = [attend_split(piece, keys[h // group], values[h // group], bias) for piece in pieces(query, chunk, 3)]
-        heads.append(torch.cat(out, 3) if len(out) > 1 else out[0])  # (B, E, 1, S)
-    return torch.cat(heads, 1) if len(heads) > 1 else heads[0]
+    heads = [attend_chunks(query, keys[h // group], values[h // group], chunk, bias) for h, query in enumerate(queries)]
+    return joined(heads, 1)
 
 
 class SplitSelfAttention(nn.Module):
@@ -85,6 +68,13 @@ class SplitSelfAttention(nn.Module):
         self.norm_k = SplitHeadNorm(source.norm_k, config.kv_heads)
         self.rope_q = SplitRope(angles_of(config, grid, False), config.heads)
         self.rope_k = SplitRope(angles_of(config, grid, self.sparse), config.kv_heads)
+        self.grouped = Heads(config.kv_heads, config.head_dim) if form.operations == "grouped" else None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (B, D, 1, S), transposed keys k (B, M, 1, G*E), v (B, G*E, 1, M) -> (B, D, 1, S)."""
+        if self.grouped is not None:
+            return self.grouped.attend(q, k, v, self.chunk)
+        return attend_heads(q, k, v, self.config.head_dim, self.chunk)
 
     def keys(self, k: Tensor) -> Tensor:
         """Norm, rotation and the layer's only transpose: (B, G*E, 1, M) -> (B, M, 1, G*E)."""
@@ -92,7 +82,7 @@ class SplitSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.rope_q(self.norm_q(self.q(x)))  # (B, H*E, 1, S)
-        return self.o(attend_heads(q, self.keys(self.k(x)), self.v(x), self.config.head_dim, self.chunk))
+        return self.o(self.attend(q, self.keys(self.k(x)), self.v(x)))
 
 
 class SplitSparseSelfAttention(SplitSelfAttention):
@@ -113,7 +103,7 @@ class SplitSparseSelfAttention(SplitSelfAttention):
         k_coarse, v_coarse = self.compress(k, v)  # (B, G*E, 1, S/4) each
         k = self.rope_k(self.norm_k(torch.cat([k, k_coarse], 3)))  # (B, G*E, 1, S + S/4)
         k_fine, k_coarse = k.transpose(1, 3).split([tokens, tokens // 4], 1)  # one transpose for both branches
-        o_global = attend_heads(q, k_coarse, v_coarse, self.config.head_dim, self.chunk)  # (B, D, 1, S)
+        o_global = self.attend(q, k_coarse, v_coarse)  # (B, D, 1, S)
         if self.joined:
             o_local = self.attend_joined(q, k, k_fine, v)  # (B, D, 1, S)
         else:
@@ -132,11 +122,13 @@ class SplitSparseSelfAttention(SplitSelfAttention):
         """BNA: each block of queries over its own window of keys."""
         tokens, config = q.shape[3], self.config
         spans = windows(tokens, config.blocks, config.radius)
+        if self.grouped is not None:
+            return self.grouped.attend(q, k, v, self.chunk, spans=spans)
         out = [
             attend_heads(block, cut(k, 1, span), cut(v, 3, span), config.head_dim, self.chunk)
             for block, span in zip(pieces(q, tokens // config.blocks, 3), spans, strict=True)
         ]
-        return torch.cat(out, 3) if len(out) > 1 else out[0]
+        return joined(out, 3)
 
     def attend_joined(self, q: Tensor, k: Tensor, transposed: Tensor, v: Tensor) -> Tensor:
         """BNA: the blocks inside the sequence together, those at its ends each on its own; k as it comes (B, G*E, 1, M)
@@ -150,7 +142,7 @@ class SplitSparseSelfAttention(SplitSelfAttention):
             queries, values = group.queries_first(q), group.windows_first(v)  # (B, D, n, s), (B, G*E, n, keys)
             made = attend_heads(queries, keys, values, config.head_dim, self.chunk)  # (B, D, n, s)
             out.append(made if alone else ChannelsFirst.flatten(made))
-        return torch.cat(out, 3) if len(out) > 1 else out[0]
+        return joined(out, 3)
 
 
 class SplitCrossAttention(nn.Module):
@@ -163,8 +155,11 @@ class SplitCrossAttention(nn.Module):
         self.q, self.k, self.v, self.o = linear(source.q), linear(source.k), linear(source.v), linear(source.o)
         self.norm_q = SplitHeadNorm(source.norm_q, config.heads, scale=config.head_dim**-0.5)
         self.norm_k = SplitHeadNorm(source.norm_k, config.cross_kv_heads)
+        self.grouped = Heads(config.cross_kv_heads, config.head_dim) if form.operations == "grouped" else None
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
         keys = self.norm_k(self.k(text)).transpose(1, 3)  # (B, L, 1, G*E)
         q = self.norm_q(self.q(x))  # (B, H*E, 1, S)
+        if self.grouped is not None:
+            return self.o(self.grouped.attend(q, keys, self.v(text), self.chunk, bias))
         return self.o(attend_heads(q, keys, self.v(text), self.config.head_dim, self.chunk, bias))

@@ -1,0 +1,56 @@
+"""Attention in blocks: which of a graph's become it, that they compute the same, and that they are counted the same."""
+
+from collections import Counter
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from edgegen.capture.deploy import deploy, trace
+from edgegen.capture.specialize import specialize
+from edgegen.emit import onnx as emit_onnx
+from edgegen.emit.onnx_attention import in_blocks_
+from edgegen.graph.read_onnx import read_onnx
+from edgegen.rewrite.component import Form
+from edgegen.runtime.onnx import open_onnx
+from edgegen.verify import psnr
+
+
+class Layer(nn.Module):
+    """Attention over its tokens: bare, with a mask, or with fewer heads of keys, and any scale."""
+
+    def __init__(self, masked: bool, key_heads: int):
+        super().__init__()
+        self.masked, self.key_heads = masked, key_heads
+        self.q, self.k, self.v = (nn.Linear(32, 8 * heads) for heads in (4, key_heads, key_heads))
+
+    def forward(self, x, mask):
+        q, k, v = (f(x).unflatten(-1, (-1, 8)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        bias = mask[:, None, None] if self.masked else None
+        out = nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=0.3, enable_gqa=self.key_heads != 4)
+        return out.transpose(1, 2).flatten(2) + mask[..., None]
+
+
+@pytest.mark.parametrize(
+    "masked, key_heads, kind", [(False, 4, "MultiHeadAttention"), (True, 4, "Attention"), (False, 2, "Attention")]
+)
+def test_bare_attention_alone_goes_in_blocks(tmp_path, masked, key_heads, kind):
+    torch.manual_seed(0)
+    module, path = Layer(masked, key_heads).eval().requires_grad_(False), tmp_path / "layer.onnx"
+    feed = {"x": torch.randn(1, 300, 32), "mask": -3 * torch.rand(1, 300)}
+    component = deploy(trace(specialize(module, feed)), Form("batched", operations="fused"))
+    emit_onnx.write(component, path)
+    counts = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert counts[kind] == 1 and counts["Attention"] + counts["MultiHeadAttention"] == 1
+    made = open_onnx(path)({name: value.numpy() for name, value in feed.items()})
+    assert psnr(module(**feed).numpy(), made[component.outputs[0].name]) >= 110
+    assert sum(o.macs for o in read_onnx(path).operations if o.type == kind) == 2 * 300 * 300 * 32
+
+
+def test_other_results_of_attention_keep_it():
+    node = onnx.helper.make_node("Attention", ["q", "k", "v"], ["y", "", "", "scores"], q_num_heads=2, kv_num_heads=2)
+    causal = onnx.helper.make_node("Attention", ["q", "k", "v"], ["z"], q_num_heads=2, kv_num_heads=2, is_causal=1)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node, causal], "g", [], []))
+    in_blocks_(model)
+    assert {made.op_type for made in model.graph.node} == {"Attention"} and len(model.opset_import) == 1
