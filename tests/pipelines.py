@@ -80,10 +80,9 @@ def gemma(layers: int = 1) -> Any:
     return scrambled(transformers.Gemma2Model(config), 3)
 
 
-def first_gemma(width: int = WIDTH) -> Any:
+def first_gemma() -> Any:
     """Of Lumina-Next."""
-    config = transformers.GemmaConfig(num_hidden_layers=2, **(LANGUAGE | {"hidden_size": width}))
-    return scrambled(transformers.GemmaModel(config), 3)
+    return scrambled(transformers.GemmaModel(transformers.GemmaConfig(num_hidden_layers=2, **LANGUAGE)), 3)
 
 
 def qwen3(width: int, layers: int) -> Any:

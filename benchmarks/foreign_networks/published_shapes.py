@@ -3,7 +3,7 @@
     python benchmarks/foreign_networks/published_shapes.py [FAMILY ...] [--backend onnx,executorch,coreml] [--out FILE]
 
 Heads, their size, and the widths of texts are the published ones; weights are random, pictures small (16x16 latents)
-and texts short, so that the largest takes some 12 GiB. Each family runs in a process of its own and gives a row of JSON.
+and texts short, so that the largest takes some 12 GiB. Each family runs in a process of its own and gives a row.
 """
 
 from __future__ import annotations
