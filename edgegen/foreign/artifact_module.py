@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from edgegen.bundle import Artifact
 from edgegen.callbacks import ArrayFunction
@@ -74,7 +75,7 @@ class ArtifactModule(StandIn):
     def rows(self, given: Row) -> tuple[list[Row], Callable[[Tensor], Tensor]]:
         """The arguments of each picture, a shorter text filled to the program's length, and what cuts results."""
         if self.is_decoder:  # whatever its argument is called
-            given = {"latent": next(value for value in given.values() if isinstance(value, Tensor))}
+            given = {"latent": next(leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor))}
         if "input_ids" in given:
             given, cut = filled_ids(given, int(self.entry.get("tokens", 0)), self.artifact.name)
             return split_batch(given), cut
