@@ -166,6 +166,9 @@ def export_module(
     name: str = "network",
     bits: float | None = None,
     progress: Watcher | bool = True,
+    resume: bool = False,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> ForeignResult:
     """A verified bundle of any eager torch.nn.Module, recorded as `module(**example_inputs)`; whole or not at all.
 
@@ -174,12 +177,13 @@ def export_module(
     the module decides by a value of a varying tensor, and VerificationError where an artifact differs by more than its
     floor (PSNR in dB) allows.
     """
+    from edgegen.chunking import Chunking
     from edgegen.foreign import export as work
 
     with watched(progress) as watcher:
         return work.export_module(
             module, example_inputs, as_tier(tier), name, constant, backends, Path(out) if out else None, overwrite,
-            bits, watcher,
+            bits, watcher, Chunking(chunks, chunk_mib), resume,
         )  # fmt: skip
 
 
@@ -193,8 +197,12 @@ def export_file(
     overwrite: bool = False,
     bits: float | None = None,
     progress: Watcher | bool = True,
+    resume: bool = False,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> ForeignResult:
     """`export_module` of what `FILE.py:FUNCTION` makes; the user's own file is run. inputs: `name=1x4x8x8:float32`."""
+    from edgegen.chunking import Chunking
     from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.module_file import load_module
 
@@ -210,6 +218,8 @@ def export_file(
             overwrite,
             bits,
             report=watcher,
+            chunking=Chunking(chunks, chunk_mib),
+            resume=resume,
         )
 
 
@@ -226,15 +236,21 @@ def export_folder(
     lora: AnyPath | None = None,
     lora_scale: float = 1.0,
     progress: Watcher | bool = True,
+    resume: bool = False,
+    chunks: int | None = None,
+    chunk_mib: int | None = None,
 ) -> ForeignResult:
     """A verified bundle of a folder that diffusers or transformers saved: a pipeline, or one network.
 
     components: names of the folder's networks; all that a phone needs if empty, less text encoders that an app of the
     tier cannot hold. resolution: pixels (width, height), 1024x1024 if None. tokens: what the pipeline calls
     max_sequence_length, its own if 0. lora: weights merged into the transformer. Nothing of the folder is run.
+    resume: go on with what the same export finished before it was interrupted. chunks, chunk_mib: Core ML: the
+    transformer, or a lone network, in so many programs, or in as few as have so many MiB of weights or less each.
     Raises InputError for weights that do not map, shards that are missing, pickles, fp8, gguf and code of the folder's
     own.
     """
+    from edgegen.chunking import Chunking
     from edgegen.foreign.export import export_sources, targets_of
     from edgegen.foreign.sources import Lora, Size, open_sources
 
@@ -245,7 +261,7 @@ def export_folder(
     with watched(progress) as watcher:
         return export_sources(
             Path(folder).resolve().name, opened.sources, chosen, backends, Path(out) if out else None, overwrite, bits,
-            Path(folder), (size.width, size.height), opened.details, watcher,
+            Path(folder), (size.width, size.height), opened.details, watcher, Chunking(chunks, chunk_mib), resume,
         )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def check_chain(programs: Sequence[Artifact], where: str, limit: int) -> None:
     """Refuses programs that are out of order or of which one reads what nothing before it gave in that shape; `limit`
     is the number of elements that a value may have.
     """
-    network = network_of(programs[0].name)
+    network = programs[0].network
     wanted = [f"{network}_{number}" for number in range(1, len(programs) + 1)]
     found = [program.name for program in programs]
     if len(found) < 2 or found != wanted:

@@ -24,11 +24,11 @@ ANY = "[!.]*-*.json"  # names of notes
 class Journal:
     """The notes in an unfinished bundle's folder; two processes may write them at a time, each of its own artifacts."""
 
-    def __init__(self, root: Path, settings: Mapping[str, Any]):
+    def __init__(self, root: Path, settings: Mapping[str, Any], kind: type[Artifact] = Artifact):
         """Takes up what is in `root`, or begins; notes of other settings are an InputError that names these. What no
         note tells of is removed.
         """
-        self.root, self.notes = root, root / NOTES
+        self.root, self.notes, self.kind = root, root / NOTES, kind
         settings = json.loads(json.dumps(settings))
         if has_notes(root):
             check_settings(self.notes / SETTINGS, settings)
@@ -39,7 +39,7 @@ class Journal:
 
     def read(self) -> list[Artifact]:
         """The artifacts that were noted and are still what the notes say."""
-        noted = [from_values(Artifact, read_json(path)) for path in sorted(self.notes.glob(ANY))]
+        noted = [from_values(self.kind, read_json(path)) for path in sorted(self.notes.glob(ANY))]
         return [artifact for artifact in noted if self.is_whole(artifact)]
 
     def is_whole(self, artifact: Artifact) -> bool:

@@ -132,16 +132,17 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ForeignArtifact(Artifact):
-    """One foreign network on one back end; its name and its inputs' are the network's own."""
+    """One foreign network on one back end, or a chunk of one; its name and its inputs' are the network's own."""
 
     name: Name
     inputs: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
     outputs: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
+    chunk_of: Annotated[str, Size(0, 64)] = ""  # the network that it is a program of, where there are several
 
     @property
     def network(self) -> str:
-        """Its own name: it may end in a number."""
-        return self.name
+        """Its own name, which may end in a number, unless it is a chunk."""
+        return self.chunk_of or self.name
 
 
 Whole = Annotated[int, Range(0, 2**15)]
@@ -278,6 +279,7 @@ def check_networks(manifest: Manifest) -> None:
 def check_foreign(manifest: ForeignManifest) -> None:
     """Refuses a bundle of foreign networks whose parts contradict each other, or that says nothing of a network."""
     networks, seen = manifest.pipeline.get("networks"), set()
+    programs: dict[tuple[str, str], list[Artifact]] = {}
     for number, artifact in enumerate(manifest.components):
         where = f"components[{number}]"
         if artifact.backend not in backend_names():
@@ -291,10 +293,14 @@ def check_foreign(manifest: ForeignManifest) -> None:
         check_options(artifact, where)
         if artifact.backend not in manifest.floors_db:
             raise InputError(f"floors_db.{artifact.backend} is missing.")
-        entry = networks.get(artifact.name) if isinstance(networks, dict) else None
+        programs.setdefault((artifact.network, artifact.backend), []).append(artifact)
+        entry = networks.get(artifact.network) if isinstance(networks, dict) else None
         if not isinstance(entry, dict) or not isinstance(entry.get("sinusoids"), list):
-            raise InputError(f"pipeline.networks.{artifact.name}.sinusoids is missing.")
-        from_values(Cases, entry.get("cases"), f"pipeline.networks.{artifact.name}.cases", strangers=True)
+            raise InputError(f"pipeline.networks.{artifact.network}.sinusoids is missing.")
+        from_values(Cases, entry.get("cases"), f"pipeline.networks.{artifact.network}.cases", strangers=True)
+    for (name, backend), chain in programs.items():
+        if len(chain) > 1 or chain[0].name != name:
+            check_chain(chain, f"components of {backend}", ELEMENTS)
 
 
 def check_sigmas(manifest: Manifest) -> None:

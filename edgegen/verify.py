@@ -18,7 +18,7 @@ from edgegen.manifest import ForeignManifest
 from edgegen.model.checkpoint import load_checkpoint
 from edgegen.model.random_checkpoint import reopen
 from edgegen.model.text import TokenIds
-from edgegen.pipeline.artifact import Chain, open_artifact, open_chain
+from edgegen.pipeline.artifact import Chain, open_chain, open_network
 from edgegen.pipeline.between import Between, blocks_told, laid_out
 from edgegen.pipeline.cases import read_cases
 from edgegen.pipeline.draw import denoise, draw
@@ -405,12 +405,11 @@ def values_between(bundle: Bundle) -> list[str]:
 
 
 def verify_cases(bundle: Bundle, report: Report) -> list[Row]:
-    """A row for every artifact of foreign networks, on the cases that the bundle holds."""
-    rows = []
-    for artifact in bundle.manifest.components:
-        report(f"verifying {artifact.name} on {artifact.backend}")
-        cases = [Case(feed, expected) for feed, expected in read_cases(bundle, artifact.name)]
-        floors = bundle.manifest.floors_db
-        floor = floors.get(f"{artifact.backend}/{artifact.name}", floors[artifact.backend])
-        rows.append(compare(open_artifact(bundle, artifact), cases, artifact.name, artifact.backend, floor))
+    """A row for every foreign network and back end, on the cases that the bundle holds."""
+    rows, floors = [], bundle.manifest.floors_db
+    for name, backend in bundle.networks:
+        report(f"verifying {name} on {backend}")
+        cases = [Case(feed, expected) for feed, expected in read_cases(bundle, name)]
+        floor = floors.get(f"{backend}/{name}", floors[backend])
+        rows.append(compare(open_network(bundle, name, backend), cases, name, backend, floor))
     return rows

@@ -72,10 +72,21 @@ def default(arguments: argparse.Namespace) -> dict:
     return {"base_commit": commit, "base": base, "here": here, "times_faster": round(middle[0] / middle[1], 2)}
 
 
+def tier_with(folder: Path, name: str, operations: str) -> str:
+    """The file of a tier whose Core ML programs are in another form of operations."""
+    from edgegen.target import targets_folder
+
+    text = (targets_folder() / "tiers" / f"{name}.toml").read_text()
+    path = folder / f"{name}-{operations}.toml"
+    path.write_text(text.replace("[backends.coreml]", f'[backends.coreml]\noperations = "{operations}"', 1))
+    return str(path)
+
+
 def paper(arguments: argparse.Namespace) -> dict:
     """The export as a user runs it."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ("export", "--preset", "paper", "--tier", arguments.tier, "--backend", arguments.backend)
+        tier = tier_with(Path(folder), arguments.tier, arguments.operations) if arguments.operations else arguments.tier
+        command = ("export", "--preset", "paper", "--tier", tier, "--backend", arguments.backend)
         command += ("--components", arguments.components) if arguments.components else ()
         command += ("--chunks", str(arguments.chunks)) if arguments.chunks else ()
         command += ("--bits", str(arguments.bits), "--tune-steps", "0") if arguments.bits else ()
@@ -309,6 +320,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--components", default="")
     one.add_argument("--chunks", type=int)
     one.add_argument("--bits", type=float)
+    one.add_argument("--operations", default="")
     commands.add_parser("plain").add_argument("--tier", default="low-android")
     one = commands.add_parser("depth")
     one.add_argument("--tier", default="low-android")

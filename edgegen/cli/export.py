@@ -82,8 +82,11 @@ def export(
     console, tiers = show.console(), [api.load_tier(name) for name in split(tier) or [tier]]
     foreign = ForeignOptions(module, inputs, constant, tokens, lora, lora_scale)
     if module or (checkpoint and api.is_foreign(checkpoint)):
-        refuse_with_foreign(len(tiers) > 1, dry_run, preset, resume, chunks is not None, chunk_mib is not None)
-        shared = {"tier": tiers[0], "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits}
+        refuse_with_foreign(len(tiers) > 1, dry_run, preset)
+        shared = {
+            "tier": tiers[0], "backends": split(backend), "out": out, "overwrite": overwrite, "bits": bits,
+            "resume": resume, "chunks": chunks, "chunk_mib": chunk_mib,
+        }  # fmt: skip
         return export_foreign(console, foreign, checkpoint, components, resolution, shared, as_json)
     foreign.refuse_with_ours()
     opened = open_checkpoint(checkpoint, preset)
@@ -101,8 +104,7 @@ def refuse_with_foreign(several: bool, *given: object) -> None:
     if several:
         raise InputError("several tiers go with our own checkpoints.", "Name one.")
     if any(given):
-        told = "--dry-run, --preset, --resume, --chunks and --chunk-mib go with our own checkpoints."
-        raise InputError(told, "Leave them out.")
+        raise InputError("--dry-run and --preset go with our own checkpoints.", "Leave them out.")
 
 
 @contextmanager

@@ -76,12 +76,11 @@ def export_foreign(
 def show_foreign(to: Console, result: ForeignResult) -> None:
     """The table of an export of foreign networks."""
     rows = []
-    for artifact, row in zip(result.artifacts, result.rows, strict=True):
-        found = result.networks[artifact.name]["backends"][artifact.backend]
-        unknown = ", ".join(found["unknown"]) or "none"
-        rows.append(
-            (artifact.name, artifact.backend, f"{artifact.bytes:,}", str(found["moves"]), unknown, *decibels(row))
-        )
+    sizes = {(artifact.name, artifact.backend): f"{artifact.bytes:,}" for artifact in result.artifacts}
+    for row in result.rows:  # of a network in chunks, one for each and one for the network
+        found = result.networks.get(row.component, {}).get("backends", {}).get(row.backend)
+        told = (str(found["moves"]), ", ".join(found["unknown"]) or "none") if found else ("", "")
+        rows.append((row.component, row.backend, sizes.get((row.component, row.backend), ""), *told, *decibels(row)))
     heads = ("component", "back end", ">bytes", ">moves", "without a layout", ">PSNR", ">floor")
     to.print(table(heads, rows, f"{result.model}, tier {result.tier.name}"))
     for name, told in result.left_out.items():

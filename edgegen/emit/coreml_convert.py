@@ -11,7 +11,9 @@ import numpy as np
 from edgegen.emit.mil_passes import unchecked_passes
 from edgegen.rewrite.component import TensorSpec
 
-MERGING_PASSES = {"common::const_deduplication"}  # of constants with equal values
+MERGING_PASSES = {  # of constants with equal ones, or with what is multiplied or added next
+    f"common::{name}" for name in ("const_deduplication", "fuse_conv_scale", "fuse_conv_bias")
+}
 
 
 def half_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -27,7 +29,7 @@ def convert(
     apart: bool = False,
     precision: str = "float16",
 ) -> Any:
-    """A coremltools model of an exported program; `apart` keeps constants of equal values from being merged."""
+    """A coremltools model of an exported program; `apart` keeps constants from being merged."""
     import coremltools as ct
 
     given, made = (half_specs(specs) if precision == "float16" else specs for specs in (inputs, outputs))

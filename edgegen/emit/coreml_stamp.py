@@ -98,12 +98,11 @@ class Stamp:
         tag = segment.name.replace(".", "_")
         names = dict(zip(template.inputs, (self.names[name] for name in segment.inputs), strict=True))
         made = {name: output.replace(".", "_") for name, output in zip(template.outputs, segment.outputs, strict=True)}
-        parameters = dict(segment.module.named_parameters())
         for place, operation in enumerate(template.operations):
             if place in template.parameters:
                 name = template.parameters[place]
                 full = segment.full(name)
-                self.weight_(operation, full, parameters[name], weights.get(full), names)
+                self.weight_(operation, full, segment.value(name), weights.get(full), names)
             elif place in template.constants:
                 self.constant_(operation, template.constants[place], tag, names)
             else:

@@ -44,9 +44,9 @@ def lower(component: Component) -> tuple[bytes, list[str]]:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    if component.segments:
-        component = replace(component, module=chained(component), segments=())
     foreign = isinstance(component.module, Deployed)  # whole, where ours are cut in segments
+    if component.segments and not foreign:
+        component = replace(component, module=chained(component), segments=())
     partitioner = leveled_partitioner() if foreign else XnnpackPartitioner()
     edge = to_edge_transform_and_lower(exported(component), partitioner=[partitioner])
     nodes = [node for node in edge.exported_program().graph.nodes if node.op == "call_function"]

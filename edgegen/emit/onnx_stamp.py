@@ -47,12 +47,11 @@ class Stamp:
 
     def initializers_(self, segment: Segment, template: Template, names: dict[str, str]) -> None:
         """The constants of a segment: its weights under their names in the network, others once a graph."""
-        parameters = dict(segment.module.named_parameters())
         for tensor in template.model.graph.initializer:
             if tensor.name in template.parameters:
                 name, transposed = template.parameters[tensor.name]
                 names[tensor.name] = segment.full(name)
-                values = parameters[name].detach().numpy()
+                values = segment.value(name).numpy()
                 values = np.ascontiguousarray(values.T if transposed else values)
                 self.graph.initializer.append(self.store(values, segment.full(name)))
             else:

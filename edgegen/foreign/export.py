@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,42 +11,40 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from edgegen.backends.registry import find_backend
 from edgegen.bundle import (
     MANIFEST,
     Artifact,
     Bundle,
-    artifact_path,
-    describe,
     tool_versions,
     write_manifest,
 )
-from edgegen.capture.deploy import Deployed, Traced, deploy, trace
-from edgegen.capture.specialize import leaf_names, output_leaves, specialize
-from edgegen.errors import EdgegenError, InputError
-from edgegen.files import digest, is_disk_full
+from edgegen.callbacks import Report
+from edgegen.chunking import Chunking
+from edgegen.errors import InputError
+from edgegen.files import digest
 from edgegen.folders import new_folder
+from edgegen.foreign.chunks import check_chunks
 from edgegen.foreign.fixed import fixed_content
-from edgegen.foreign.palettes import palettize_recorded
+from edgegen.foreign.palettes import palettize_recorded, palettize_stored
 from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
 from edgegen.foreign.pipeline import copy_data
+from edgegen.foreign.recording import Recorded, record
+from edgegen.foreign.resume import noted, settings_of
 from edgegen.foreign.source import Source
+from edgegen.foreign.writing import emitted, judged
+from edgegen.journal import Journal, has_notes
 from edgegen.manifest import ForeignManifest
 from edgegen.meter import Meter, Stage
-from edgegen.pipeline.artifact import open_artifact
 from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.stored import StoredWeights
-from edgegen.quiet import quietly
-from edgegen.rewrite.component import Form
+from edgegen.runtime.threads import threads_for
 from edgegen.target import BackendTarget, Tier
-from edgegen.verify import Case, Row, compare, psnr, require, write_rows
+from edgegen.verify import Case, Row, require, write_rows
 
-Report = Callable[[str], None]
-CASES = 3  # fresh inputs a network is judged with
 FLOAT_BITS = 16.0  # of a weight that is not palettized, as Core ML stores it
-REPLAY_DB = 100.0  # of the recording against the module: the same operations in the same order
 FOLDER = "cases"
 MAIN = "transformer"  # what --bits palettizes
 
@@ -103,15 +100,6 @@ class ForeignResult:
         }
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A source that was recorded, with the cases its artifacts are judged by."""
-
-    source: Source
-    traced: Traced
-    cases: tuple[Case, ...]
-
-
 def export_sources(
     model: str,
     sources: Sequence[Source],
@@ -124,49 +112,74 @@ def export_sources(
     resolution: tuple[int, int] = (0, 0),
     pipeline: Mapping[str, Any] | None = None,
     report: Report = lambda line: None,
+    chunking: Chunking = Chunking(),
+    resume: bool = False,
 ) -> ForeignResult:
     """A bundle of foreign networks; one that fails verification leaves nothing and raises VerificationError.
 
     bits: palettize the transformer, or a lone network, to so many a weight on average. folder: of a pipeline, whose
     schedulers and tokenizers the bundle then holds. pipeline: what else its manifest says, see `open_sources`.
+    chunking: in how many programs the same network is written. resume: go on with what an interrupted export finished.
     """
     chosen = targets_of(tier, backends)
+    check_chunks(chunking, chosen)
     out = out or Path("out") / model / tier.name
-    meter, artifacts, rows, networks = Meter(), [], [], {}
-    with new_folder(out, MANIFEST, overwrite) as root:
+    settings = settings_of(model, sources, tier, chosen, bits, resolution, chunking)
+    made = Made()
+    with new_folder(out, MANIFEST, overwrite, has_notes, resume) as root, noted(root, settings) as journal:
         bundle = Bundle(root, foreign_manifest(model, tier, chosen, sources, {}, (), bits, resolution))
         (root / FOLDER).mkdir()
         for source in sources:
-            asked = bits if source.name == MAIN or len(sources) == 1 else None
-            recorded, weights, told = recorded_source(source, asked, meter, report)
-            networks[source.name] = described(recorded, root) | told
-            for target in chosen:
-                made = emitted(recorded, target, root, weights, meter, report)
-                artifacts.append(made[0])
-                networks[source.name]["backends"][target.name] = made[1]
-                report(f"verifying {source.name} on {target.name}")
-                with meter.stage(f"verify {target.name} {source.name}"):
-                    rows.append(judged(bundle, made[0], recorded.cases, target, bool(weights)))
+            is_main = source.name == MAIN or len(sources) == 1
+            asked = (bits, chunking) if is_main else (None, None)
+            with threads_for(source.parameters):
+                add_network_(made, bundle, journal, source, chosen, *asked, report)
             gc.collect()
-        require(rows, "No bundle was written.")
-        write_rows(root, rows)
+        require(made.rows, "No bundle was written.")
+        write_rows(root, made.rows)
         if folder is not None:
             copy_data(folder, root)
         kind = "pipeline" if (root / PIPELINE_FOLDER).is_dir() else "network"
-        details = {"kind": kind, "networks": networks, **(pipeline or {})}
-        write_manifest(
-            root, foreign_manifest(model, tier, chosen, sources, details, tuple(artifacts), bits, resolution)
-        )
-    return ForeignResult(
-        out,
-        model,
-        tier,
-        tuple(artifacts),
-        tuple(rows),
-        tuple(meter.stages),
-        networks,
-        (pipeline or {}).get("left_out", {}),
-    )
+        details = {"kind": kind, "networks": made.networks, **(pipeline or {})}
+        parts = tuple(made.artifacts)
+        write_manifest(root, foreign_manifest(model, tier, chosen, sources, details, parts, bits, resolution))
+    left = (pipeline or {}).get("left_out", {})
+    return ForeignResult(out, model, tier, parts, tuple(made.rows), tuple(made.meter.stages), made.networks, left)
+
+
+@dataclass
+class Made:
+    """What an export has made so far."""
+
+    artifacts: list[Artifact] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    networks: dict[str, Any] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
+
+
+def add_network_(
+    made: Made,
+    bundle: Bundle,
+    journal: Journal,
+    source: Source,
+    targets: Sequence[BackendTarget],
+    bits: float | None,
+    chunking: Chunking | None,
+    report: Report,
+) -> None:
+    """One network recorded, and written and judged on every back end; without `chunking` in one program."""
+    recorded, weights, told = recorded_source(source, bits, made.meter, report)
+    entry = made.networks[source.name] = described(recorded, journal.root) | told
+    for target in targets:
+        report(f"writing {source.name} for {target.name}")
+        with made.meter.stage(f"emit {target.name} {source.name}"):
+            asked = Chunking(1) if chunking is None else chunking.of(target)
+            written = emitted(recorded, target, journal, weights, asked)
+        made.artifacts += written.artifacts
+        entry["backends"][target.name] = written.moved
+        report(f"verifying {source.name} on {target.name}")
+        with made.meter.stage(f"verify {target.name} {source.name}"):
+            made.rows += judged(bundle, written, recorded, target, bool(weights))
 
 
 def recorded_source(
@@ -181,7 +194,8 @@ def recorded_source(
     refuse_twice(source)
     report(f"palettizing the {source.name}")
     with meter.stage(f"palettize {source.name}"):
-        palettes = palettize_recorded(recorded, bits)
+        make = palettize_stored if len(source.stored) else palettize_recorded
+        palettes = make(recorded, bits)
     return palettes.recorded, palettes.weights, {"palettes": palettes.to_dict()}
 
 
@@ -199,57 +213,6 @@ def refuse_twice(source: Source) -> None:
         raise InputError(f"the {source.name} is already quantized.", "Leave --bits out.")
 
 
-def record(source: Source) -> Recorded:
-    """Records a module and replays the recording on fresh inputs; InputError where it gives anything else."""
-    module = source.module.eval().requires_grad_(False)
-    run_once(module, source.arguments)
-    recording = specialize(module, source.arguments, source.constant)
-    pairs = []
-    for seed in range(CASES):
-        arguments = source.inputs(seed)
-        with torch.no_grad():
-            results = [leaf for _, leaf in output_leaves(module(**arguments))]
-            values = {name: leaf for name, leaf in leaf_names(arguments) if name in recording.names}
-            replayed = recording.graph(*[values[name] for name in recording.names])
-        for name, expected, made in zip(recording.outputs, results, replayed, strict=True):
-            check_replay(name, expected, made)
-        pairs.append((values, dict(zip(recording.outputs, results, strict=True))))
-    traced = trace(recording)
-    cases = [Case(arrays(traced.feed(values)), arrays(expected)) for values, expected in pairs]
-    return Recorded(source, traced, tuple(cases))
-
-
-def run_once(module: nn.Module, arguments: Mapping[str, Any]) -> None:
-    """Refuses inputs that the module itself cannot take."""
-    try:
-        with torch.no_grad():
-            module(**arguments)
-    except Exception as error:  # whatever a foreign module raises
-        line = (str(error).strip().splitlines() or [""])[0][:300]
-        raise InputError(
-            f"{type(module).__name__} fails on the example inputs: {type(error).__name__}: {line}",
-            "Check their shapes, and the size asked for.",
-        ) from error
-
-
-def check_replay(name: str, expected: Tensor, made: Tensor) -> None:
-    """A recording that gives other numbers on other inputs has a value of the example baked in."""
-    if not torch.isfinite(expected).all():
-        raise EdgegenError(
-            f"the module's own {name} is not finite in fp32.", "Check its weights and the example inputs."
-        )
-    reached = psnr(expected.numpy(), made.numpy())
-    if reached < REPLAY_DB:
-        raise InputError(
-            f"the recording gives {reached:.0f} dB for {name} on other inputs: the module decides by values it reads.",
-            "Make the input it depends on constant, or move the decision out of the module.",
-        )
-
-
-def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
-
-
 def described(recorded: Recorded, root: Path) -> dict[str, Any]:
     """The manifest's entry of a network: where its inputs come from and what it is judged by."""
     name, traced = recorded.source.name, recorded.traced
@@ -264,7 +227,7 @@ def described(recorded: Recorded, root: Path) -> dict[str, Any]:
     sha, size = digest(path)
     return {
         "class": recorded.source.origin.get("class", type(recorded.source.module).__name__),
-        "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
+        "parameters": recorded.source.parameters,
         "sinusoids": [{"name": s.name, "source": s.source, **s.definition} for s in traced.sinusoids],
         "constant_inputs": list(recorded.source.constant),
         "fixed": fixed_content(recorded.source.arguments, recorded.source.constant),
@@ -279,39 +242,6 @@ def largest_latents(cases: Sequence[Case]) -> dict[str, float]:
     """How large the latents are that a decoder is verified with."""
     found = [float(np.abs(case.feed["latent"]).max()) for case in cases if "latent" in case.feed]
     return {"latent": round(max(found), 3)} if found else {}
-
-
-def emitted(
-    recorded: Recorded, target: BackendTarget, root: Path, weights: StoredWeights, meter: Meter, report: Report
-) -> tuple[Artifact, dict[str, Any]]:
-    """The artifact of a network on one back end, and how often its layout moves data."""
-    name, backend = recorded.source.name, find_backend(target.name)
-    report(f"writing {name} for {target.name}")
-    backend.check(weights, target)
-    path = artifact_path(root, target.name, name)
-    with meter.stage(f"emit {target.name} {name}"):
-        component = deploy(recorded.traced, Form(target.attention, target.query_chunk, target.operations), name)
-        try:
-            quietly(lambda: backend.write(component, path, target, weights))
-        except EdgegenError:
-            raise
-        except Exception as error:  # whatever a converter raises
-            if is_disk_full(error, path):
-                raise
-            reason = (str(error).strip().splitlines() or [""])[0][:300]
-            raise EdgegenError(f"{target.name} cannot take the {name}: {type(error).__name__}: {reason}.") from error
-    module = component.module
-    assert isinstance(module, Deployed)
-    moved = {"moves": len(module.moves), "unknown": dict(Counter(module.unknown))}
-    inputs, outputs = backend.signature(component, target)
-    options = backend.options(target, weights)
-    return describe(root, target.name, name, component.form, inputs, outputs, options), moved
-
-
-def judged(bundle: Bundle, artifact: Artifact, cases: Sequence[Case], target: BackendTarget, quantized: bool) -> Row:
-    """An artifact against the module on fresh inputs."""
-    floor = target.floor_of_quantized_db if quantized else target.floor_db
-    return compare(open_artifact(bundle, artifact), cases, artifact.name, artifact.backend, floor)
 
 
 def foreign_manifest(
@@ -369,6 +299,8 @@ def export_module(
     overwrite: bool = False,
     bits: float | None = None,
     report: Report = lambda line: None,
+    chunking: Chunking = Chunking(),
+    resume: bool = False,
 ) -> ForeignResult:
     """A verified bundle of any eager module, recorded with keyword arguments `example_inputs`.
 
@@ -376,4 +308,15 @@ def export_module(
     """
     origin = {"kind": "module", "name": type(module).__name__}
     source = Source(name, module.float(), dict(example_inputs), origin, tuple(constant))
-    return export_sources(type(module).__name__, [source], tier, backends, out, overwrite, bits, report=report)
+    return export_sources(
+        type(module).__name__,
+        [source],
+        tier,
+        backends,
+        out,
+        overwrite,
+        bits,
+        report=report,
+        chunking=chunking,
+        resume=resume,
+    )

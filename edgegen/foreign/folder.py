@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from edgegen.errors import InputError
+from edgegen.foreign.mapped import load_mapped
 from edgegen.model.states import pickle_error
 from edgegen.quiet import quietly
 from edgegen.strict_json import read_json
@@ -184,8 +185,10 @@ def import_library(name: str) -> ModuleType:
         ) from None
 
 
-def load_part(part: Part) -> nn.Module:
-    """A network with every weight of its folder, in fp32; InputError lists keys that did not map."""
+def load_part(part: Part, streamed: bool = False) -> nn.Module:
+    """A network with every weight of its folder, in fp32; InputError lists keys that did not map. With `streamed` half
+    weights of a large network stay where they are (foreign/mapped.py).
+    """
     library = import_library(part.library)
     kind = getattr(library, part.class_name, None)
     if kind is None or not hasattr(kind, "from_pretrained"):
@@ -193,6 +196,8 @@ def load_part(part: Part) -> nn.Module:
             f"{part.library} {library.__version__} has no {part.class_name}.",
             f"Upgrade {part.library}, or give --module.",
         )
+    if part.library == "diffusers" and (mapped := load_mapped(kind, part.config, plain_files(part.folder), streamed)):
+        return mapped
     variant = {} if not variants(part.folder) else {"variant": variants(part.folder)[0]}
     dtype = {"torch_dtype" if part.library == "diffusers" else "dtype": torch.float32}
     try:
@@ -212,6 +217,13 @@ def variants(folder: Path) -> list[str]:
     stems = [path.name.removesuffix(".safetensors").split(".") for path in folder.glob("*.safetensors")]
     plain = [stem for stem in stems if len(stem) == 1]
     return [] if plain else sorted({stem[1].split("-")[0] for stem in stems if len(stem) == 2})
+
+
+def plain_files(folder: Path) -> list[Path]:
+    """The weights of a folder: of no variant, where it has others too."""
+    files = weight_files(folder)
+    plain = [path for path in files if "." not in path.name.removesuffix(".safetensors")]
+    return plain or files
 
 
 def require_mapped(part: Part, info: Mapping[str, Iterable[Any]]) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from edgegen.capture.deploy import Traced, deploy
 from edgegen.capture.passes import Graph
+from edgegen.capture.specialize import output_leaves
 from edgegen.errors import InputError
+from edgegen.foreign.recording import OTHER, Recorded
 from edgegen.quantize.allocate import allocate
+from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.layers import quantizable
-from edgegen.quantize.palette import Palette, palettize
+from edgegen.quantize.palette import BITS, Palette, palettize
 from edgegen.quantize.sensitivity import measure
 from edgegen.rewrite.component import Form
 from edgegen.verify import Case, psnr
-
-if TYPE_CHECKING:
-    from edgegen.foreign.export import Recorded
 
 CANDIDATES = (4, 8)
 
@@ -66,6 +66,31 @@ def palettize_recorded(recorded: Recorded, budget: float, candidates: Sequence[i
         cases.append(Case(case.feed, made))
     traced = with_weights(recorded.traced, weights)
     return Palettized(replace(recorded, traced=traced, cases=tuple(cases)), weights, plan.average_bits, min(reached))
+
+
+def palettize_stored(recorded: Recorded, bits: float) -> Palettized:
+    """Palettes of `bits` for every weight that lies on disk, one after the other; the case then holds what the network
+    gives with them. Which layers could do with fewer is not measured: that takes a run for each.
+    """
+    if bits not in BITS:
+        raise InputError(
+            f"--bits {bits:g} mixes palettes, which is measured in memory; the {recorded.source.name} is streamed.",
+            f"Give one of {', '.join(map(str, BITS))}.",
+        )
+    source, weights = recorded.source, {}
+    named = quantizable(deploy(recorded.traced, Form("batched"), source.name).module)
+    for name in named:
+        if name in source.stored:
+            weights[name] = palettize(source.stored.value(name), int(bits), name=name)
+    source = replace(source, stored=source.stored.with_palettes(weights))
+    (case,) = recorded.cases
+    with torch.no_grad(), source.running():
+        leaves = output_leaves(source.module(**source.inputs(OTHER)))
+    made = {name: leaf.numpy() for name, (_, leaf) in zip(case.expected, leaves, strict=True)}
+    reached = min(psnr(case.expected[name], value) for name, value in made.items())
+    return Palettized(
+        replace(recorded, source=source, cases=(Case(case.feed, made),)), weights, average_bits(weights), reached
+    )
 
 
 def with_weights(traced: Traced, weights: Mapping[str, Palette]) -> Traced:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgegen.bundle import Bundle
+from edgegen.bundle import Artifact, Bundle
+from edgegen.chain import signature
 from edgegen.errors import InputError
 from edgegen.foreign.artifact_module import ArtifactModule
 from edgegen.foreign.folder import PIPELINE, list_parts, load_part, read_object
 from edgegen.foreign.observe import assemble, call_arguments, config_of
 from edgegen.foreign.truncation import watch_tokenizers_
 from edgegen.manifest import ForeignManifest
-from edgegen.pipeline.artifact import open_artifact
+from edgegen.pipeline.artifact import open_network
 from edgegen.quiet import quietly
 from edgegen.show import size
 
@@ -61,14 +62,20 @@ def open_pipeline(bundle: Bundle, backend: str, checkpoint: Path | None = None) 
     def network(name: str, kind: Any, at: Path) -> Any:
         entry = told["networks"].get(name)
         if entry is not None:
-            artifact = bundle.artifact(name, backend)
-            return ArtifactModule(kind, config_of(kind, at), entry, artifact, open_artifact(bundle, artifact))
+            whole = as_one(bundle.programs(name, backend))
+            return ArtifactModule(kind, config_of(kind, at), entry, whole, open_network(bundle, name, backend))
         if name in originals:
             return quietly(lambda: load_part(originals[name]))
         require_optional(bundle, name, told)
         return None
 
     return assemble(folder, network)
+
+
+def as_one(programs: Sequence[Artifact]) -> Artifact:
+    """The programs of a network as one would be, by what goes in and out."""
+    inputs, outputs = signature(programs)
+    return replace(programs[0], name=programs[0].network, inputs=inputs, outputs=outputs)
 
 
 def described(bundle: Bundle) -> dict[str, Any]:

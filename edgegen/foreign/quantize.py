@@ -20,9 +20,10 @@ from edgegen.callbacks import Advance
 from edgegen.errors import InputError
 from edgegen.files import write_json
 from edgegen.folders import new_folder
-from edgegen.foreign.export import MAIN, record
+from edgegen.foreign.export import MAIN
 from edgegen.foreign.folder import weight_files
 from edgegen.foreign.palettes import palettize_recorded
+from edgegen.foreign.recording import record
 from edgegen.foreign.source import Source
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.foreign.stored_palettes import FOLDER, PLAN, TABLES
@@ -55,6 +56,11 @@ def quantize_folder(
     (source,) = whole.sources
     if source.palettes:
         raise InputError(f"{folder} is already quantized.", "Give the folder it was made of.")
+    if len(source.stored):
+        raise InputError(
+            f"the {source.name} is too large to be held in fp32, which a quantized folder needs.",
+            "Palettize it while it is exported: edgegen export --bits 4.",
+        )
     report(f"recording the {source.name}")
     recorded = record(source)
     report("measuring sensitivity and clustering")

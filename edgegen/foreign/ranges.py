@@ -45,8 +45,9 @@ def measure_ranges(source: Source, count: int = INPUTS) -> list[Range]:
     leaves = {name: layer for name, layer in source.module.named_modules() if not any(layer.children())}
     handles = [layer.register_forward_hook(keeper(name, largest)) for name, layer in leaves.items()]
     try:
-        for seed in range(count):
-            source.module(**source.inputs(seed))
+        with source.running():
+            for seed in range(count):
+                source.module(**source.inputs(seed))
     finally:
         for handle in handles:
             handle.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgegen.foreign.streamed import Stored, streaming
 from edgegen.quantize.palette import Palette
 
 Arguments = Mapping[str, Any]
@@ -28,6 +30,15 @@ class Source:
     fresh: Fresh | None = None
     details: dict[str, Any] = field(default_factory=dict)  # of the family, for the manifest
     palettes: Mapping[str, Palette] = field(default_factory=dict)  # that its weights are made of, by parameter name
+    stored: Stored = field(default_factory=Stored)  # weights that are not in memory
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    def running(self) -> AbstractContextManager[None]:
+        """Within it the module can be run, whether or not its weights are in memory."""
+        return streaming(self.module, self.stored)
 
     def inputs(self, seed: int) -> Arguments:
         """Inputs to judge with."""

@@ -24,6 +24,7 @@ from edgegen.foreign.lora import merge_lora_, read_lora
 from edgegen.foreign.observe import Seen, observe
 from edgegen.foreign.source import Source, varied
 from edgegen.foreign.stored_palettes import read_palettes
+from edgegen.foreign.streamed import Stored
 from edgegen.target import Tier
 
 AUTOENCODERS = ("Autoencoder", "VQModel")
@@ -97,7 +98,7 @@ def open_sources(
     tensors = read_lora(lora.path) if lora else {}
     made = []
     for part in chosen:
-        module = load_part(part)
+        module = load_part(part, streamed=kind_of(part) == "transformer" and not lora)
         if lora and kind_of(part) == "transformer":
             merge_lora_(module, tensors, lora.scale)
         ask = Request(size.height // scale, size.width // scale, length)
@@ -169,7 +170,7 @@ def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -
     """A loaded part with inputs; `seen` is what its pipeline gives it."""
     make = {"transformer": transformer_inputs, "decoder": decoder_inputs, "text": text_inputs}[kind_of(part)]
     inputs, constant, details = make(part, module, ask, seen)
-    palettes = read_palettes(part, module)
+    palettes, stored = read_palettes(part, module), getattr(module, "stored", Stored())
     family = family_of(part.class_name)
     if kind_of(part) == "decoder":
         module = Decoding(module)
@@ -183,7 +184,7 @@ def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -
         "class": part.class_name,
         "sha256": digest(part.folder / "config.json")[0],
     }
-    return Source(part.name, module, inputs(0), origin, constant, inputs, details, palettes)
+    return Source(part.name, module, inputs(0), origin, constant, inputs, details, palettes, stored)
 
 
 Made = tuple[Callable[[int], Mapping[str, Any]], tuple[str, ...], dict[str, Any]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgegen.capture.specialize import output_leaves
 from edgegen.errors import EdgegenError
-from edgegen.foreign.export import CASES
+from edgegen.foreign.recording import CASES
 from edgegen.foreign.source import Source
 from edgegen.quantize.tune import Tuning
 

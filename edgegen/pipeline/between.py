@@ -119,6 +119,8 @@ OF_CONDITION: dict[str, Callable[[Condition], np.ndarray]] = {"bias": bias, "tok
 
 
 def laid_out(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """A value (B, N, C) as a program has it: channels first, (B, C, 1, N), or last."""
+    """A value (B, N, C) as a program has it: channels first, (B, C, 1, N), or last; one in its layout as it is."""
+    if value.shape == tuple(shape):
+        return value
     first = value.transpose(0, 2, 1)[:, :, None]
     return first if first.shape == tuple(shape) else value.reshape(shape)

@@ -7,7 +7,7 @@ chunk reads are its own inputs too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -155,10 +155,7 @@ def chunk_components(component: Component, chunks: Sequence[Chunk]) -> list[Comp
 
 def chunk_component(component: Component, index: int, chunk: Chunk) -> Component:
     """One chunk as a component; the values between segments get plain names."""
-    segments = tuple(
-        replace(s, inputs=tuple(map(plain_name, s.inputs)), outputs=tuple(map(plain_name, s.outputs)))
-        for s in component.segments[chunk.start : chunk.stop]
-    )
+    segments = tuple(segment.renamed(plain_name) for segment in component.segments[chunk.start : chunk.stop])
     names = ([spec.name for spec in specs] for specs in (chunk.inputs, chunk.outputs))
     module = ChunkModule(segments, *names).eval()
     name = chunk_name(component.name, index)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,14 @@ class Segment:
     def full(self, parameter: str) -> str:
         """The name of a parameter in the whole network."""
         return f"{self.prefix}.{parameter}" if self.prefix else parameter
+
+    def renamed(self, name: Callable[[str], str]) -> Self:
+        """The segment with other names for the values it reads and writes."""
+        return replace(self, inputs=tuple(map(name, self.inputs)), outputs=tuple(map(name, self.outputs)))
+
+    def value(self, parameter: str) -> Tensor:
+        """The values of a parameter, which may lie elsewhere than in the module."""
+        return self.module.get_parameter(parameter).detach()
 
 
 def run_segments(segments: Sequence[Segment], feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
