@@ -392,23 +392,29 @@ def quantize_folder(
     resolution: tuple[int, int] | None = None,
     tokens: int = 0,
     overwrite: bool = False,
+    tune_steps: int = 0,
     progress: Watcher | bool = True,
 ) -> Quantized:
-    """Palettizes the transformer of a folder that diffusers saved: sensitivity, bits, exact clusters; no tuning.
+    """Palettizes the transformer of a folder that diffusers saved: sensitivity, bits, exact clusters, tuning.
 
     bits: average a weight, 4.3 if None. out: out/<folder>-<bits> if None; a folder that diffusers loads, and that
     `export_folder` writes with these palettes. resolution, tokens: of the inputs that sensitivity is measured on,
-    256x256 pixels and the pipeline's own if left out. Raises InputError.
+    256x256 pixels and the pipeline's own if left out. tune_steps: of biases, norms and tables, each on one of those
+    inputs. Raises InputError.
     """
     from edgegen.foreign.quantize import quantize_folder as work
     from edgegen.foreign.sources import Size
     from edgegen.quantize.request import BITS
+    from edgegen.quantize.tune import Tuning
 
     start, average = time.perf_counter(), BITS if bits is None else bits
     where = Path(out) if out else Path("out") / f"{Path(folder).resolve().name}-{average:g}"
     with watched(progress) as watcher:
         size = Size(*(resolution or (256, 256)), tokens)
-        report = work(Path(folder), where, average, tuple(candidates), size, overwrite, watcher)
+        tuning = Tuning(steps=tune_steps, warmup=max(tune_steps, 0) // 10)
+        report = work(
+            Path(folder), where, average, tuple(candidates), size, overwrite, watcher, tuning, watcher.advance
+        )  # fmt: skip
     return Quantized(where, round(time.perf_counter() - start, 1), report)
 
 

@@ -64,6 +64,7 @@ class Drawn:
     random_weights: bool
     seconds: float
     previews: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def open(self) -> Image.Image:
         """The picture, read from its file."""
@@ -139,15 +140,15 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
     out = check_out(request.out or Path(f"{slug(request.prompt)}.png"))
     start = time.perf_counter()
     report(f"drawing with {backend}")
-    picture, steps, guidance = run_pipeline(
+    drawn = run_pipeline(
         open_pipeline(bundle, backend, request.checkpoint), request.prompt, bundle.manifest.resolution, request.seed,
         request.steps, request.guidance, advance, described(bundle).get("max_sequence_length", 0),
     )  # fmt: skip
-    save_picture(picture, out)
+    save_picture(drawn.picture, out)
     seconds = round(time.perf_counter() - start, 3)
     return Drawn(
-        str(out), request.prompt, str(bundle.folder), backend, request.seed, steps, guidance, picture.size, False,
-        False, seconds, (),
+        str(out), request.prompt, str(bundle.folder), backend, request.seed, drawn.steps, drawn.guidance,
+        drawn.picture.size, drawn.truncated, False, seconds, (), drawn.notes,
     )  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def source(class_name: str, config: dict[str, Any], height: int = 8, width: int 
         values = dict(module.config)
         return family.inputs(values, ask) if family else guessed_inputs(module, values, ask)
 
+    recorded = family.prepare(module) if family else module
     return Source(
-        "network", module, inputs(0), {"kind": "test", "name": class_name}, family.constant if family else (), inputs
+        "network", recorded, inputs(0), {"kind": "test", "name": class_name}, family.constant if family else (), inputs
     )

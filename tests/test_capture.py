@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from foreign import FAMILIES, OTHERS, flux, pixart, qwen_image, sana, sd3, source
+from foreign import FAMILIES, OTHERS, flux, lumina2, pixart, qwen_image, sana, sd3, source, z_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -258,7 +258,8 @@ def test_fresh_inputs_differ_in_kind_preserving_ways():
 
 
 DEEP_ENOUGH = {  # layers from which moves of inputs and outputs are within two an attention layer; two where not here
-    "sd3": sd3(layers=3), "flux": flux(layers=2), "qwen_image": qwen_image(layers=3), "sana": sana(layers=4),
+    "sd3": sd3(layers=3), "flux": flux(layers=2), "qwen_image": qwen_image(layers=4), "sana": sana(layers=4),
+    "lumina2": lumina2(layers=3), "z_image": z_image(layers=3),
 }  # fmt: skip
 
 
@@ -284,6 +285,7 @@ def test_core_ml_programs_move_little(recordings, name, tmp_path):
     layers, linear = calls(recorded, ATTENTION), calls(recorded, lessened)
     around_grids = 2 * linear  # SANA's feed-forward layers, one for each linear attention
     ends = len(component.inputs) - 1 + len(component.outputs)  # timestep features lie as they are read
+    ends += name == "lumina2"  # the mask of its caption alone, and that with the picture
     assert layers > 1 and moves(path) <= layers + ends + around_grids
     assert name in DEEP_ENOUGH or moves(path) <= 2 * (layers + linear)
     counts, products = program.operation_counts(), {"linear"} if name == "sana" else {"linear", "matmul"}

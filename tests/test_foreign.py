@@ -181,6 +181,14 @@ def test_folders_that_are_refused(folder, tmp_path, capsys, break_, said):
     assert not out.exists()
 
 
+def test_no_option_runs_a_folders_code(saved, tmp_path, capsys):
+    """--module names a file of the user's own instead."""
+    for flag in ("--trust-code", "--trust-remote-code"):
+        assert run(["export", "--checkpoint", str(saved), flag, "--out", str(tmp_path / "bundle")]) == 2
+        assert "No such option" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_half_precision_and_shards_load_in_fp32(tmp_path):
     module = build(*FAMILIES["pixart"]())
     whole = {name: value.clone() for name, value in module.state_dict().items()}
@@ -241,8 +249,14 @@ def test_a_quantized_folder_is_diffusers_own_and_exports_its_palettes(name, back
     folder, out, bundle = (tmp_path / part for part in ("plain", "small", "bundle"))
     build(*FAMILIES[name](heads=6)).save_pretrained(folder)
     size = ["--resolution", "64x64", "--tokens", "8"]
-    assert run(["quantize", "--checkpoint", str(folder), "--bits", "4.3", *size, "--out", str(out), "--json"]) == 0
+    tuned = ["--tune-steps", "30"]
+    quantize = ["quantize", "--checkpoint", str(folder), "--bits", "4.3", *size, *tuned, "--out", str(out), "--json"]
+    assert run(quantize) == 0
     report = json.loads(capsys.readouterr().out)
+    assert report["tuned"]["steps"] == 30 and report["tuned"]["error_after"] < 0.9 * report["tuned"]["error_before"]
+    before, after = load_file(folder / WEIGHTS), load_file(out / WEIGHTS)
+    moved = {key for key in before if not torch.equal(before[key], after[key])} - report["plan"].keys()
+    assert moved and all(before[key].ndim == 1 or key.endswith("scale_shift_table") for key in moved)
     assert 4 <= report["bits"] <= 4.3 and report["bytes"] < 0.4 * report["bytes_float16"] and report["psnr_db"] > 10
     (part,) = list_parts(out)
     module, plan = load_part(part), report["plan"]

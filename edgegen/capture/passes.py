@@ -75,7 +75,7 @@ class Graph:
 def simplify(graph: Graph) -> None:
     """Every rewrite, in order."""
     rewrites = (drop_nothing, compose_complex, compose_norms, compose_attention, compose_rotations, compose_rotary)
-    for rewrite in (*rewrites, lessen_linear_attention):
+    for rewrite in (*rewrites, lessen_linear_attention, repeat_pixels):
         rewrite(graph)
         graph.graph.eliminate_dead_code(is_impure_node=is_end)
 
@@ -102,6 +102,15 @@ def drop_nothing(graph: Graph) -> None:
 
 def is_float(node: fx.Node) -> bool:
     return node.meta["val"].is_floating_point()
+
+
+def repeat_pixels(graph: Graph) -> None:
+    """Enlarging by whole numbers takes the nearest pixel either way; only one of the two has a form in Core ML."""
+    for node in list(graph.graph.nodes):
+        if node.target is aten._upsample_nearest_exact2d.vec:
+            (*_, h, w), (*_, height, width) = shape_of(node.args[0]), shape_of(node)
+            if height % h == width % w == 0:
+                node.target = aten.upsample_nearest2d.vec
 
 
 # ---- complex numbers ----

@@ -20,13 +20,21 @@ def families(as_json: Json = False) -> None:
     from edgegen.foreign.families.registry import FAMILIES
 
     if as_json:
-        show.print_json([{"title": f.title, "transformer": f.transformer, **f.to_dict()} for f in FAMILIES])
+        rows = [
+            {"title": f.title, "transformer": f.transformer, "verified": f.verified, **f.to_dict()} for f in FAMILIES
+        ]
+        show.print_json(rows)
     else:
         show_families(show.console(), FAMILIES)
 
 
 def show_families(to: Console, families: Sequence[Family]) -> None:
     """The families as a table."""
-    rows = [(f.name, f.title, f.transformer, f.sampler, f.guidance) for f in families]
-    to.print(table(("family", "", "transformer of diffusers", "sampler", "guidance"), rows, "Families"))
+    rows = [(f.name, f.title, f.transformer, f.sampler, f.guidance, ", ".join(f.verified)) for f in families]
+    heads = ("family", "", "transformer of diffusers", "sampler", "guidance", "verified on")
+    to.print(table(heads, rows, "Families"))
+    to.print(
+        "Verified with random weights: networks against diffusers' modules, pictures of tiny pipelines on ONNX and"
+    )
+    to.print("Core ML; benchmarks/foreign_networks has the numbers. Trained weights are verified when you export them.")
     to.print("A class that is not here is tried by the names of its inputs, and judged by the same verification.")

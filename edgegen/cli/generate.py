@@ -35,6 +35,8 @@ def generate(
         drawn = api.generate_image(prompt, bundle, backend, seed, steps, guidance, out, preview, checkpoint, progress)
     if drawn.truncated:
         console.print("[yellow]warning:[/] the prompt is longer than the text encoders take; its end was left out.")
+    for line in drawn.warnings:
+        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
     show.print_json(drawn.to_dict()) if as_json else show_drawn(show.results(), drawn)
 
 

@@ -27,6 +27,7 @@ from edgegen.errors import InputError
 from edgegen.files import digest
 from edgegen.folders import new_folder
 from edgegen.foreign.chunks import check_chunks
+from edgegen.foreign.fixed import fixed_content
 from edgegen.foreign.palettes import palettize_recorded, palettize_stored
 from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
 from edgegen.foreign.pipeline import copy_data
@@ -41,7 +42,7 @@ from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.stored import StoredWeights
 from edgegen.runtime.threads import threads_for
 from edgegen.target import BackendTarget, Tier
-from edgegen.verify import Row, require, write_rows
+from edgegen.verify import Case, Row, require, write_rows
 
 FLOAT_BITS = 16.0  # of a weight that is not palettized, as Core ML stores it
 FOLDER = "cases"
@@ -225,14 +226,22 @@ def described(recorded: Recorded, root: Path) -> dict[str, Any]:
     save_file(tensors, path)
     sha, size = digest(path)
     return {
-        "class": type(recorded.source.module).__name__,
+        "class": recorded.source.origin.get("class", type(recorded.source.module).__name__),
         "parameters": recorded.source.parameters,
         "sinusoids": [{"name": s.name, "source": s.source, **s.definition} for s in traced.sinusoids],
         "constant_inputs": list(recorded.source.constant),
+        "fixed": fixed_content(recorded.source.arguments, recorded.source.constant),
         "cases": {"path": path.relative_to(root).as_posix(), "sha256": sha, "bytes": size},
+        "largest": largest_latents(recorded.cases),
         "backends": {},
         **recorded.source.details,
     }
+
+
+def largest_latents(cases: Sequence[Case]) -> dict[str, float]:
+    """How large the latents are that a decoder is verified with."""
+    found = [float(np.abs(case.feed["latent"]).max()) for case in cases if "latent" in case.feed]
+    return {"latent": round(max(found), 3)} if found else {}
 
 
 def foreign_manifest(

@@ -89,7 +89,7 @@ def refuse_code(folder: Path) -> None:
 def code_error(what: str) -> InputError:
     return InputError(
         f"{what}, which is never run.",
-        "Build the module in a file you trust, and give it with --module FILE.py:FUNCTION.",
+        "No option runs it: build the module in a file you trust, and give it with --module FILE.py:FUNCTION.",
     )
 
 

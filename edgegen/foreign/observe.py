@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgegen.errors import EdgegenError, InputError, shortened
 from edgegen.foreign.folder import LIBRARIES, PIPELINE, code_error, import_library, read_object
 from edgegen.foreign.reads import Path as Reads
 from edgegen.foreign.reads import Reading
+from edgegen.foreign.stand_in import StandIn, bare
 from edgegen.quiet import quietly
 
 PROMPTS = ("a red fox in the snow", "tea", "an old lighthouse on a cliff at night, oil on canvas, with a full moon")
@@ -38,14 +38,13 @@ class Reached(Exception):  # noqa: N818  (the end that is wanted)
     """The transformer was called."""
 
 
-class Watched(nn.Module):
+class Watched(StandIn):
     """Stands for a network and keeps what it is given; `make` gives its result."""
 
     def __init__(self, kind: Any, config: Any, make: Callable[[Arguments], Any]):
-        super().__init__()
-        self.config, self.make = config, make
+        super().__init__(kind, config)
+        self.make = make
         self.signature = inspect.signature(kind.forward)
-        self.dtype, self.device = torch.float32, torch.device("cpu")
         self.calls: list[Arguments] = []
         self.reads: dict[Reads, str] = {}
 
@@ -53,10 +52,6 @@ class Watched(nn.Module):
         given = bound(self.signature, self, args, kwargs)
         self.calls.append(given)
         return Reading(self.make(given), self.reads)
-
-    def cache_context(self, name: str) -> Any:
-        """As a transformer of diffusers has it."""
-        return nullcontext()
 
 
 def bound(signature: inspect.Signature, owner: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -165,13 +160,13 @@ def maker(kind: Any, folder: Path) -> Callable[[Arguments], Any]:
     """Results of a network's shape: a text encoder's zeros; a transformer ends the run."""
     if hasattr(kind, "load_config"):
         return ended
-    made: list[nn.Module] = []
+    made: list[Any] = []
 
     def make(given: Arguments) -> Any:
         if not made:
-            with torch.device("meta"):
-                made.append(kind(config_of(kind, folder)).eval())
+            made.append(bare(kind, config_of(kind, folder)).eval())
         plain = {n: v for n, v in given.items() if not isinstance(v, Tensor) or n == "input_ids"}
+        plain.pop("use_cache", None)  # without one, masks are made by reading positions, which have no values here
         result = made[0](**{n: v.to("meta") if isinstance(v, Tensor) else v for n, v in plain.items()})
         return pytree.tree_map(lambda leaf: torch.zeros(leaf.shape) if isinstance(leaf, Tensor) else leaf, result)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from edgegen.errors import InputError
 from edgegen.foreign.artifact_module import ArtifactModule
 from edgegen.foreign.folder import PIPELINE, list_parts, load_part, read_object
 from edgegen.foreign.observe import assemble, call_arguments, config_of
+from edgegen.foreign.truncation import watch_tokenizers_
 from edgegen.manifest import ForeignManifest
 from edgegen.pipeline.artifact import open_network
 from edgegen.quiet import quietly
 from edgegen.show import size
 
 FOLDER = "pipeline"
-DATA = (".json", ".txt", ".model")  # what a tokenizer or scheduler is made of
+DATA = (".json", ".txt", ".model", ".jinja")  # what a tokenizer or scheduler is made of
 
 
 def copy_data(folder: Path, root: Path) -> None:
@@ -95,6 +96,17 @@ def require_optional(bundle: Bundle, name: str, told: Mapping[str, Any]) -> None
     )
 
 
+@dataclass(frozen=True)
+class PipelinePicture:
+    """A picture (PIL) and how it was drawn; truncated: a tokenizer cut the prompt. notes: what is to be told of it."""
+
+    picture: Any
+    steps: int
+    guidance: float
+    truncated: bool
+    notes: tuple[str, ...]
+
+
 def run_pipeline(
     pipeline: Any,
     prompt: str,
@@ -104,15 +116,28 @@ def run_pipeline(
     guidance: float | None,
     advance: Callable[[int, int], None],
     tokens: int = 0,
-) -> tuple[Any, int, float]:
-    """A picture (PIL), the steps and the guidance that drew it; what is None is the pipeline's own."""
+) -> PipelinePicture:
+    """Draws a picture; steps and guidance that are None are the pipeline's own."""
     takes = inspect.signature(pipeline.__call__).parameters
     asked = call_arguments(pipeline, prompt, resolution, tokens)
     asked["generator"] = torch.Generator().manual_seed(seed)
-    chosen = {"num_inference_steps": steps, "guidance_scale": guidance}
-    asked |= {name: value for name, value in chosen.items() if value is not None and name in takes}
-    own = {name: takes[name].default if name in takes else 0 for name in chosen}
-    count, scale = steps or own["num_inference_steps"], own["guidance_scale"] if guidance is None else guidance
+    if steps is not None and "num_inference_steps" in takes:
+        asked["num_inference_steps"] = steps
+    own = {name: takes[name].default if name in takes else None for name in ("num_inference_steps", "guidance_scale")}
+    count, scale = steps or own["num_inference_steps"], (own["guidance_scale"] or 1.0) if guidance is None else guidance
+    asked |= guided(takes, guidance)
     if "callback_on_step_end" in takes:
         asked["callback_on_step_end"] = lambda pipe, step, time, values: advance(step + 1, count) or values
-    return pipeline(**asked).images[0], count, float(scale)
+    cut = watch_tokenizers_(pipeline)
+    picture = pipeline(**asked).images[0]
+    notes = [note for part in pipeline.components.values() for note in getattr(part, "notes", ())]
+    return PipelinePicture(picture, count, float(scale), bool(cut), tuple(dict.fromkeys(notes)))
+
+
+def guided(takes: Mapping[str, inspect.Parameter], guidance: float | None) -> dict[str, Any]:
+    """Arguments that guide a pipeline so strongly; one that has no scale of its own is guided by an empty prompt."""
+    if guidance is None or "guidance_scale" not in takes:
+        return {}
+    if takes["guidance_scale"].default is None and "true_cfg_scale" in takes:  # as Qwen-Image is guided
+        return {"true_cfg_scale": guidance, "negative_prompt": " "}
+    return {"guidance_scale": guidance}

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from edgegen.callbacks import Advance
 from edgegen.errors import InputError
 from edgegen.files import write_json
 from edgegen.folders import new_folder
@@ -23,9 +24,12 @@ from edgegen.foreign.export import MAIN
 from edgegen.foreign.folder import weight_files
 from edgegen.foreign.palettes import palettize_recorded
 from edgegen.foreign.recording import record
+from edgegen.foreign.source import Source
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.foreign.stored_palettes import FOLDER, PLAN, TABLES
+from edgegen.foreign.tuning import Points, tune_module_
 from edgegen.quantize.palette import Palette
+from edgegen.quantize.tune import Tuning
 
 REPORT = "report.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -40,10 +44,12 @@ def quantize_folder(
     size: Size,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    tuning: Tuning | None = None,
+    advance: Advance = lambda done, of: None,
 ) -> dict[str, Any]:
     """Writes the quantized folder whole or not at all; returns its report: bits, bytes, the plan, PSNR in dB.
 
-    size: of the example inputs that sensitivity is measured on. Weights alone change; nothing is tuned.
+    size: of the example inputs that sensitivity is measured on. tuning: of biases, norms and tables after that.
     """
     start = time.perf_counter()
     whole = open_sources(folder, size, [MAIN] if (folder / MAIN).is_dir() else [])
@@ -60,17 +66,35 @@ def quantize_folder(
     report("measuring sensitivity and clustering")
     made = palettize_recorded(recorded, bits, candidates)
     inside = Path(source.name) if (folder / source.name).is_dir() else Path()
-    told = made.to_dict() | sizes(source.module, made.weights) | {"network": source.name, "tuned": False}
+    told = made.to_dict() | sizes(source.module, made.weights) | {"network": source.name}
+    told["tuned"] = settle_(source, made.weights, tuning, report, advance)
     report("writing")
     with new_folder(out, REPORT, overwrite) as root:
         copy_rest(folder, root, weight_files(folder / inside))
-        apply_(source.module, made.weights)
         state = {name: t.contiguous() for name, t in source.module.state_dict().items()}
         save_file(state, root / inside / WEIGHTS)
         write_palettes(root / inside / FOLDER, made.weights)
         told["seconds"] = round(time.perf_counter() - start, 1)
         write_json(root / REPORT, told)
     return told
+
+
+def settle_(
+    source: Source,
+    weights: Mapping[str, Palette],
+    tuning: Tuning | None,
+    report: Callable[[str], None],
+    advance: Advance,
+) -> dict[str, Any] | None:
+    """Puts palettes into a network and, if asked, tunes the rest of it; what tuning did."""
+    if tuning is None or not tuning.steps:
+        apply_(source.module, weights)
+        return None
+    report("drawing what to tune on")
+    points = Points.of(source, tuning.steps)
+    apply_(source.module, weights)
+    report("tuning")
+    return tune_module_(source.module, points, weights, tuning, advance)
 
 
 def copy_rest(folder: Path, root: Path, replaced: Sequence[Path]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgegen.errors import InputError, unknown
 from edgegen.files import digest
-from edgegen.foreign.encoding import Encoding, adopt_, random_inputs, seen_inputs, told_reads
-from edgegen.foreign.families.family import Request
+from edgegen.foreign.adopt import adopt_
+from edgegen.foreign.encoding import Encoding, fills_before, random_inputs, seen_inputs, told_reads
+from edgegen.foreign.families.family import Family, Request
 from edgegen.foreign.families.guess import guessed_inputs
 from edgegen.foreign.families.registry import family_of
 from edgegen.foreign.fitting import too_large
@@ -25,6 +28,7 @@ from edgegen.foreign.streamed import Stored
 from edgegen.target import Tier
 
 AUTOENCODERS = ("Autoencoder", "VQModel")
+STATISTICS = 4096  # numbers of a buffer that a manifest keeps
 TOKENS = 77  # of a text encoder whose family says nothing
 
 
@@ -98,6 +102,8 @@ def open_sources(
         if lora and kind_of(part) == "transformer":
             merge_lora_(module, tensors, lora.scale)
         ask = Request(size.height // scale, size.width // scale, length)
+        if part.name in seen and kind_of(part) == "text":
+            ask = replace(ask, tokens=encoder_length(seen[part.name], seen.get(transformer.name), length))
         made.append(source_of(part, module, ask, seen.get(part.name)))
     family = family_of(transformer.class_name) if transformer else None
     optional = list(family.optional) if family else []
@@ -105,15 +111,28 @@ def open_sources(
 
 
 def text_length(transformer: Part | None, seen: Mapping[str, Seen], size: Size) -> int:
-    """Text tokens of a transformer: as its pipeline was seen to give them, else as asked, else its family's own."""
+    """Text tokens of a transformer: as its pipeline was seen to give every prompt, else as asked, else its family's."""
     if transformer is None:
         return size.tokens or TOKENS
-    calls = seen[transformer.name].calls if transformer.name in seen else ()
-    text = calls[0].get("encoder_hidden_states") if calls else None
-    if isinstance(text, Tensor):
-        return text.shape[1]
+    lengths = lengths_of(seen.get(transformer.name), "encoder_hidden_states")
+    if len(set(lengths)) == 1:
+        return lengths[0]
     family = family_of(transformer.class_name)
     return size.tokens or (family.text_length if family else TOKENS)
+
+
+def lengths_of(seen: Seen | None, name: str) -> list[int]:
+    """How many tokens an argument had for each prompt."""
+    found = [call.get(name) for call in (seen.calls if seen else ())]
+    return [value.shape[1] for value in found if isinstance(value, Tensor)]
+
+
+def encoder_length(seen: Seen, transformer: Seen | None, tokens: int) -> int:
+    """Text tokens of an encoder: of every prompt, or what its pipeline leaves out of them beside the transformer's."""
+    lengths, given = lengths_of(seen, "input_ids"), lengths_of(transformer, "encoder_hidden_states")
+    if len(set(lengths)) <= 1:
+        return max(lengths, default=0)
+    return tokens + max((own - left for own, left in zip(lengths, given, strict=False)), default=0)
 
 
 def kind_of(part: Part) -> str:
@@ -152,10 +171,13 @@ def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -
     make = {"transformer": transformer_inputs, "decoder": decoder_inputs, "text": text_inputs}[kind_of(part)]
     inputs, constant, details = make(part, module, ask, seen)
     palettes, stored = read_palettes(part, module), getattr(module, "stored", Stored())
+    family = family_of(part.class_name)
     if kind_of(part) == "decoder":
         module = Decoding(module)
+    elif family is not None:
+        module = family.prepare(module)
     elif kind_of(part) == "text" and seen is not None:
-        module = Encoding(module, seen.reads)
+        module = Encoding(module, seen.reads, fills_before(seen))
     origin = {
         "kind": "diffusers",
         "name": part.folder.name,
@@ -168,17 +190,29 @@ def source_of(part: Part, module: Any, ask: Request, seen: Seen | None = None) -
 Made = tuple[Callable[[int], Mapping[str, Any]], tuple[str, ...], dict[str, Any]]
 
 
-def with_seed(ask: Request, seed: int) -> Request:
-    return Request(ask.height, ask.width, ask.tokens, seed)
-
-
 def transformer_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
     config, family = dict(module.config), family_of(part.class_name)
     if family is None and seen is not None:
         return (lambda seed: varied(seen.calls[0], seed)), (), {"family": ""}
     if family is None:
-        return (lambda seed: guessed_inputs(module, config, with_seed(ask, seed))), (), {"family": ""}
-    return (lambda seed: family.inputs(config, with_seed(ask, seed))), family.constant, family.to_dict()
+        return (lambda seed: guessed_inputs(module, config, replace(ask, seed=seed))), (), {"family": ""}
+
+    def inputs(seed: int) -> dict[str, Any]:
+        made = family.inputs(config, replace(ask, seed=seed))
+        return made | settled(made, family, seen)
+
+    return inputs, family.constant, family.to_dict()
+
+
+def settled(made: Mapping[str, Any], family: Family, seen: Seen | None) -> dict[str, Any]:
+    """Of a family's inputs, those that become part of the program, as the pipeline was seen to give them."""
+    given = seen.calls[0] if seen else {}
+    known = {name: value for name, value in given.items() if name in made}
+    return {name: value for name, value in known.items() if name in family.constant or not has_tensor(value)}
+
+
+def has_tensor(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def decoder_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
@@ -188,20 +222,36 @@ def decoder_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> 
     frames = (1,) if "QwenImage" in part.class_name or "Wan" in part.class_name else ()
     keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     details = {key: config[key] for key in keys if config.get(key) is not None}
-    scale, shift = details.get("scaling_factor") or 1.0, details.get("shift_factor") or 0.0
+    details["buffers"] = small_buffers(module)
+    scale, shift = spread(details)
 
     def inputs(seed: int) -> dict[str, Any]:
-        noise = with_seed(ask, seed).noise(1, channels, *frames, ask.height, ask.width)
-        return {"latent": noise / scale + shift}
+        noise = replace(ask, seed=seed).noise(1, channels, *frames, ask.height, ask.width)
+        wide = (1, -1, *(1 for _ in noise.shape[2:]))
+        return {"latent": noise * scale.view(wide) + shift.view(wide)}
 
     return inputs, (), details
+
+
+def small_buffers(module: nn.Module) -> dict[str, list[float]]:
+    """Statistics beside a network's weights, such as FLUX.2's of its latents, which its pipeline reads."""
+    kept = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    return {name: buffer.tolist() for name, buffer in kept.items() if buffer.ndim == 1 and len(buffer) <= STATISTICS}
+
+
+def spread(details: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Deviation and mean of latents before they are decoded, of each channel or of all."""
+    if "latents_std" in details:
+        return torch.tensor(details["latents_std"]), torch.tensor(details["latents_mean"])
+    mean, variance = (details["buffers"].get(f"bn.running_{name}") for name in ("mean", "var"))
+    if variance:  # of packed latents
+        return torch.tensor(variance).mean().sqrt(), torch.tensor(mean).mean()
+    return torch.tensor(1 / (details.get("scaling_factor") or 1.0)), torch.tensor(details.get("shift_factor") or 0.0)
 
 
 def text_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> Made:
     """Prompts as the pipeline was seen to give them; random tokens for an encoder on its own."""
     if seen is not None:
-        ids = seen.calls[0].get("input_ids")
-        length = ids.shape[1] if isinstance(ids, Tensor) else 0
-        return seen_inputs(module, seen), (), {"tokens": length, "reads": told_reads(seen)}
+        return seen_inputs(module, seen, ask.tokens), (), {"tokens": ask.tokens, "reads": told_reads(seen)}
     length = min(ask.tokens, int(getattr(module.config, "max_position_embeddings", ask.tokens) or ask.tokens))
     return random_inputs(module, length), (), {"tokens": length}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from edgegen.errors import InputError
 
 Config = Mapping[str, Any]
 
@@ -42,6 +46,10 @@ class Family:
     inputs: keyword arguments of the transformer. constant: those that become part of the program. prediction: what the
     network gives ("epsilon", "velocity", "trigflow"). sampler, guidance ("batch", "embedded", "none"), packing (how
     latents (C, h, w) become tokens): for the manifest. optional: networks that its pipeline draws without.
+
+    A program takes text of one length. mask: the input that tells which tokens of `text` count, so that a shorter text
+    is filled. prepare: the network as it is recorded, where its own inputs would fix the length of a prompt. rows: the
+    inputs of each picture, of the arguments a pipeline gives for all; listed: its results are lists of pictures.
     """
 
     name: str
@@ -56,11 +64,17 @@ class Family:
     packing: str = "none"
     text_length: int = 256
     optional: tuple[str, ...] = ()
+    text: str = "encoder_hidden_states"
+    mask: str = ""
+    prepare: Callable[[nn.Module], nn.Module] = lambda network: network
+    rows: Callable[[dict[str, Any], int], list[dict[str, Any]]] | None = None
+    listed: bool = False
+    verified: tuple[str, ...] = ("onnx", "coreml", "executorch")  # with random weights: benchmarks/foreign_networks
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "family": self.name, "prediction": self.prediction, "sampler": self.sampler, "guidance": self.guidance,
-            "packing": self.packing, "text_length": self.text_length,
+            "packing": self.packing, "text_length": self.text_length, "text": self.text, "text_mask": self.mask,
         }  # fmt: skip
 
 
@@ -70,3 +84,36 @@ def grid_ids(height: int, width: int, columns: int) -> Tensor:
     ids[..., 1] += torch.arange(height)[:, None]
     ids[..., 2] += torch.arange(width)[None]
     return ids.reshape(-1, columns)
+
+
+def too_long(count: int, length: int) -> InputError:
+    """For a text that a program has no place for."""
+    return InputError(
+        f"the text has {count} tokens, the program takes {length}.", "Shorten the prompt, or export with --tokens."
+    )
+
+
+def filled_text(given: Mapping[str, Any], text: str, mask: str, length: int) -> dict[str, Any]:
+    """Arguments of one picture with a shorter text (1, S, D) filled to `length`, and the mask that says so."""
+    found = given.get(text)
+    if not mask or not isinstance(found, Tensor):
+        return dict(given)
+    missing = length - found.shape[1]
+    if missing < 0:
+        raise too_long(found.shape[1], length)
+    kept = given.get(mask, torch.ones(1, found.shape[1], dtype=torch.bool))
+    filled = {text: nn.functional.pad(found, (0, 0, 0, missing)), mask: nn.functional.pad(kept, (0, missing))}
+    return {**given, **filled}
+
+
+def split_batch(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arguments of each picture of those for a batch, which is as large as the first has it."""
+    leaves = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor) and leaf.ndim]
+    batch = leaves[0].shape[0] if leaves else 1
+    return [pytree.tree_map(partial(row_of, index, batch), dict(given)) for index in range(batch)]
+
+
+def row_of(index: int, batch: int, leaf: Any) -> Any:
+    """One picture's part of a tensor that has as many as the batch."""
+    whole = not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != batch
+    return leaf if whole else leaf[index : index + 1]

@@ -14,7 +14,7 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
     return {
         "hidden_states": ask.noise(1, h * w, config["in_channels"]),
         "encoder_hidden_states": ask.noise(1, ask.tokens, config["joint_attention_dim"], offset=1),
-        "encoder_hidden_states_mask": torch.ones(1, ask.tokens, dtype=torch.bool),
+        "encoder_hidden_states_mask": ask.mask().bool(),
         "timestep": torch.tensor([ask.sigma]),
         "img_shapes": [[(1, h, w)]],
     }
@@ -22,5 +22,5 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
 
 FAMILY = Family(
     name="qwen-image", title="Qwen-Image", transformer="QwenImageTransformer2DModel", pipelines=("QwenImagePipeline",),
-    inputs=inputs, constant=("encoder_hidden_states_mask",), packing="2x2, channels outermost", text_length=512,
+    inputs=inputs, mask="encoder_hidden_states_mask", packing="2x2, channels outermost", text_length=512,
 )  # fmt: skip

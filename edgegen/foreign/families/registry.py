@@ -14,3 +14,8 @@ FAMILIES: tuple[Family, ...] = (
 def family_of(transformer: str) -> Family | None:
     """The family of a transformer's class."""
     return next((family for family in FAMILIES if family.transformer == transformer), None)
+
+
+def family_named(name: str) -> Family | None:
+    """The family that a manifest names."""
+    return next((family for family in FAMILIES if family.name == name), None)
