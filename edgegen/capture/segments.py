@@ -42,6 +42,11 @@ class Piece(Segment):
     specs: tuple[TensorSpec, ...]
     elsewhere: Elsewhere
 
+    @property
+    def unfolded(self) -> bool:
+        """A network of another project multiplies wherever it likes."""
+        return True
+
     def full(self, parameter: str) -> str:
         return self.names.get(parameter) or super().full(parameter)
 

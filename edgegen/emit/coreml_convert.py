@@ -11,9 +11,8 @@ import numpy as np
 from edgegen.emit.mil_passes import unchecked_passes
 from edgegen.rewrite.component import TensorSpec
 
-MERGING_PASSES = {  # of constants with equal ones, or with what is multiplied or added next
-    f"common::{name}" for name in ("const_deduplication", "fuse_conv_scale", "fuse_conv_bias")
-}
+MERGING_PASSES = {"common::const_deduplication"}  # of constants with equal values
+FOLDING_PASSES = {"common::fuse_conv_scale", "common::fuse_conv_bias"}  # of products and sums into weights before them
 
 
 def half_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -27,14 +26,17 @@ def convert(
     outputs: Sequence[TensorSpec],
     target: str,
     apart: bool = False,
+    unfolded: bool = False,
     precision: str = "float16",
 ) -> Any:
-    """A coremltools model of an exported program; `apart` keeps constants from being merged."""
+    """A coremltools model of an exported program; `apart` keeps constants of equal values from being merged,
+    `unfolded` products and sums from being folded into weights.
+    """
     import coremltools as ct
 
     given, made = (half_specs(specs) if precision == "float16" else specs for specs in (inputs, outputs))
     pipeline = ct.PassPipeline.DEFAULT
-    pipeline.remove_passes(MERGING_PASSES if apart else set())
+    pipeline.remove_passes((MERGING_PASSES if apart else set()) | (FOLDING_PASSES if unfolded else set()))
     with unchecked_passes():
         return ct.convert(
             program.run_decompositions({}),

@@ -40,7 +40,7 @@ def make_template(segment: Segment, inputs: Sequence[TensorSpec], target: str) -
     names = program.graph_signature.user_inputs
     outputs = [TensorSpec(f"out_{i}", shape) for i, shape in enumerate(output_shapes(program))]
     specs = [TensorSpec(name, s.shape, s.dtype) for name, s in zip(names, inputs, strict=True)]
-    model = convert(program, specs, outputs, target, apart=True)
+    model = convert(program, specs, outputs, target, apart=True, unfolded=segment.unfolded)
     return read_template(model, module, specs, outputs)
 
 

@@ -24,6 +24,11 @@ class Segment:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def unfolded(self) -> bool:
+        """Whether a converter must leave products and sums beside the weights that it could fold them into."""
+        return False
+
     def full(self, parameter: str) -> str:
         """The name of a parameter in the whole network."""
         return f"{self.prefix}.{parameter}" if self.prefix else parameter
