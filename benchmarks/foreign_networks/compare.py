@@ -1,6 +1,6 @@
 """Foreign networks beside a plain torch.onnx.export and a plain coremltools conversion: speed, PSNR, operations.
 
-    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--rounds N] [--out FILE]
+    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--tokens N] [--rounds N] [--out F]
 
 Each family has published head sizes, a reduced number of layers, random weights and about a thousand image tokens. The
 plain export is the fastest of torch.onnx.export's own ways that loads (plain.py). All files are timed in one process on
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tests")]
 
 from foreign import FAMILIES, source  # noqa: E402
-from plain import WAYS, Called, as_optimum, real_rotations, write_coreml, write_onnx  # noqa: E402
+from plain import WAYS, Called, as_optimum, first_of, real_rotations, write_coreml, write_onnx  # noqa: E402
 
 from edgegen.capture.deploy import deploy  # noqa: E402
 from edgegen.emit import coreml  # noqa: E402
@@ -45,7 +46,11 @@ SIZES = {  # heads, channels a head, layers, latents a side: 1,024 image tokens 
     "lumina2": (8, 96, 2, 64), "flux": (8, 128, 1, 64), "flux2": (8, 128, 1, 64), "qwen_image": (8, 128, 1, 64),
     "z_image": (8, 128, 2, 64),
 }  # fmt: skip
-TOKENS, HEATING = 128, 2
+HEATING = 2
+PUBLISHED = {  # how many positions each has, which the tests' networks have fewer of
+    "sd3": {"pos_embed_max_size": 192}, "lumina2": {"axes_lens": (300, 512, 512)},
+    "z_image": {"axes_lens": [1536, 512, 512]},
+}  # fmt: skip
 Runs = dict[str, Any]  # a way, and a function that runs its file
 
 
@@ -70,7 +75,8 @@ def timed(runs: Runs, rounds: int) -> dict[str, list[float]]:
 
 
 def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"\x1b\[\d+m|\S*/(?=\S+\.(onnx|py))", "", line)[:160]  # no colours, no folders
 
 
 def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, str]) -> Runs:
@@ -106,9 +112,10 @@ def row_of(family: str, asked: argparse.Namespace, folder: Path) -> dict[str, An
     """One family's row."""
     heads, size, layers, side = SIZES[family]
     side = asked.grid or side
-    recorded = record(source(*FAMILIES[family](heads=heads, size=size, layers=layers), side, side, TOKENS))
+    kind, config = FAMILIES[family](heads=heads, size=size, layers=layers)
+    recorded = record(source(kind, config | PUBLISHED.get(family, {}), side, side, asked.tokens))
     row: dict[str, Any] = {
-        "family": family, "heads": heads, "head_size": size, "layers": layers, "grid": side, "tokens": TOKENS,
+        "family": family, "heads": heads, "head_size": size, "layers": layers, "grid": side, "tokens": asked.tokens,
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
     }  # fmt: skip
     told = coreml_of(recorded, folder) if asked.coreml else {}  # first: after an ONNX export it fails
@@ -153,26 +160,26 @@ def coreml_of(recorded: Recorded, folder: Path) -> dict[str, Any]:
     component = deploy(recorded.traced, Form("split"))
     coreml.write(component, path)
     feed = {s.name: case.feed[s.name].astype(np.float16) for s in component.inputs}
-    found = judged(path, feed, expected, "coreml")
-    called, patched = Called(recorded.source), False
-    values = called.given(recorded.source.inputs(0))
+    found, called = judged(path, feed, expected, "coreml"), Called(recorded.source)
     try:
-        program, errors = folder / "plain.mlpackage", []
-        for patched in (False, True):
-            try:
-                with real_rotations(called) if patched else nullcontext():
-                    names = write_coreml(called, program)
-                break
-            except Exception as error:  # whatever stops a plain conversion
-                errors.append(error)
-        else:
-            raise errors[0]
-        kinds = {i.name: i.dtype for i in CoreMLProgram.load(program).inputs}
-        feed = {n: v.numpy().astype(kinds[n]) for n, v in zip(names, values, strict=True) if n in kinds}
-        found |= judged(program, feed, expected, "plain_coreml") | {"plain_coreml_patched": patched}
-    except Exception as error:  # or its running
-        found["plain_coreml_error"] = first_line(error)
-    return found
+        return found | plain_coreml(called, recorded, expected, folder / "plain.mlpackage")
+    except Exception as error:  # whatever stops a plain conversion, or its running
+        return found | {"plain_coreml_error": first_line(error)}
+
+
+def plain_coreml(called: Called, recorded: Recorded, expected: np.ndarray, path: Path) -> dict[str, Any]:
+    """The plain program, of the module as it is or else with rotations in real numbers."""
+
+    def patched() -> tuple[str, ...]:
+        with real_rotations(called):
+            return write_coreml(called, path)
+
+    ways = {False: lambda: write_coreml(called, path), True: patched}
+    is_patched, names = first_of([lambda way=way, key=key: (key, way()) for key, way in ways.items()])
+    kinds = {i.name: i.dtype for i in CoreMLProgram.load(path).inputs}
+    values = called.given(recorded.source.inputs(0))
+    feed = {n: v.numpy().astype(kinds[n]) for n, v in zip(names, values, strict=True) if n in kinds}
+    return judged(path, feed, expected, "plain_coreml") | {"plain_coreml_patched": is_patched}
 
 
 def judged(path: Path, feed: dict[str, np.ndarray], expected: np.ndarray, label: str) -> dict[str, Any]:
@@ -193,6 +200,7 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=list(SIZES))
     parser.add_argument("--coreml", action="store_true")
     parser.add_argument("--grid", type=int, help="latents a side")
+    parser.add_argument("--tokens", type=int, default=128, help="of text")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each file that are timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()

@@ -27,7 +27,7 @@ from edgegen.quantize.plan import VELOCITY_ROWS
 from edgegen.quantize.sensitivity import Sensitivity, measure, velocity_error, velocity_errors
 
 ROWS = Path(__file__).parent / "measures.jsonl"
-POINTS = (8, 16, 32, 64)  # of the measure by gradients
+POINTS = (4, 8, 16, 32)  # of the measure by gradients
 UNSEEN = 16
 
 

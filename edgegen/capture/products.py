@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.onnx.ops
+from torch import Tensor
 
 from edgegen.capture.elementwise import joint
 from edgegen.capture.lowering import Lowering, lowers
@@ -151,8 +152,8 @@ def is_simple(mask: Value | None) -> bool:
     return mask is None or len(mask.dims) <= 4
 
 
-def additive(low: Lowering, mask: Value) -> Value:
-    """A mask that is added, finite in fp16, from one that says which keys count."""
+def additive(low: Lowering, mask: Value) -> Value | None:
+    """A mask that is added, finite in fp16, from one that says which keys count; None for one that leaves out none."""
     dims = ((),) * (4 - len(mask.dims)) + mask.dims
     if all_or_none(mask):  # what is only repeated broadcasts
         dims = tuple(row if all(a in mask.held for a in row) else () for row in dims)
@@ -160,11 +161,19 @@ def additive(low: Lowering, mask: Value) -> Value:
     if mask.is_constant:
         data = mask.data
         data = (~data).float() * MASKED if data.dtype is torch.bool else data.clamp(min=MASKED)
-        return Value(data, mask.dims, mask.axes)
+        return told_once(low.read(low.whole(Value(data, mask.dims, mask.axes)))) if data.any() else None
     if is_boolean(mask):
         number = Value(low.writer.call(torch.Tensor.float, mask.data), mask.dims, mask.axes)
         return joint(low, operator.add, joint(low, operator.mul, number, -MASKED), MASKED)
     return mask
+
+
+def told_once(mask: Tensor) -> Value:
+    """A constant mask (B, H, S, M) that is held once where it repeats over pictures, heads or queries."""
+    for d in range(mask.ndim - 1):
+        first = mask.narrow(d, 0, 1)
+        mask = first if torch.equal(first.expand_as(mask), mask) else mask
+    return plain(mask, mask.shape)
 
 
 def is_boolean(value: Value) -> bool:
@@ -323,12 +332,17 @@ def add_mask(low: Lowering, scores: Any, mask: Value, q: Value, row: Row, rest: 
     return call(operator.add, scores, data)
 
 
+LONG = 512  # keys from which ONNX Runtime gains by attention in blocks (emit/onnx_attention.py), of no shared heads
+
+
 def attend_in_one(low: Lowering, q: Value, k: Value, v: Value, mask: Value | None, scale: float) -> Value:
     """One operation on (B, S, H*E)."""
     b, h, s, e = q.dims
     count = size_of(h)
     heads = size_of(held_row(k))
-    if not (shared(k) == shared(v) == [i // (count // heads) for i in range(count)]):
+    in_order = shared(k) == shared(v) == [i // (count // heads) for i in range(count)]
+    in_blocks = size_of(k.dims[2]) >= LONG and (mask is None or is_of_keys(mask))
+    if in_blocks or not in_order:
         k, v = low.whole(k), low.whole(v)
         heads = count
     rows = [low.writer.moved(x, (x.dims[0], x.dims[2], (*held_row(x), *x.dims[3]))).data for x in (q, k, v)]
@@ -338,6 +352,11 @@ def attend_in_one(low: Lowering, q: Value, k: Value, v: Value, mask: Value | Non
         bias = low.writer.call(torch.Tensor.expand, low.read(low.whole(mask)), shape)
     made = low.writer.call(fused_attention, *rows, bias, count, heads, scale)
     return Value(made, (b, h, s, v.dims[3]), (b, s, (*h, *v.dims[3])))
+
+
+def is_of_keys(mask: Value) -> bool:
+    """Whether a mask is the same for every head and query."""
+    return mask.shape[1:3] == [1, 1]
 
 
 def fused_attention(q: Any, k: Any, v: Any, bias: Any, heads: int, key_heads: int, scale: float) -> Any:

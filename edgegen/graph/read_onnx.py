@@ -75,9 +75,12 @@ def onnx_cost(node: Any, shapes: Mapping[str, tuple[Shape, int]]) -> tuple[int, 
         return math.prod(shapes[node.input[0]][0]) * math.prod(shapes[node.input[1]][0][1:]), 0, 0
     heads = attributes.get("q_num_heads") or attributes.get("num_heads")
     if node.op_type in ("Attention", "MultiHeadAttention") and heads is not None:
-        (batch, queries, channels), keys = out, shapes[node.input[1]][0][1]  # (B, S, H*E), (B, M, G*E)
+        (batch, queries, width), keys = (
+            shapes[node.input[0]][0],
+            shapes[node.input[1]][0][1],
+        )  # (B, S, H*E), (B, M, G*E)
         matrix = queries * keys
-        return 2 * batch * matrix * channels, batch * heads.i * matrix, matrix
+        return batch * matrix * (width + out[-1]), batch * heads.i * matrix, matrix
     if node.op_type == "Softmax":
         return 0, *softmax_cost(out, attributes["axis"].i if "axis" in attributes else -1)
     return 0, 0, 0

@@ -3,6 +3,10 @@
 A change D of a weight moves the velocity v by J D to first order, and for a random r of variance 1 the mean of
 (r' J D)^2 is |J D|^2. The gradient of r' v by every weight, which one backward pass gives, times each layer's D is
 r' J D. (Hutchinson's estimate of a trace; of the Gauss-Newton matrix of the velocity's squared error.)
+
+Squares are taken of every row of a weight apart and added up: what rounding does to one output channel has nothing to
+do with what it does to another, so that the products of two rows are noise, and a layer of a thousand rows has nearly
+as many samples at a point instead of one.
 """
 
 from __future__ import annotations
@@ -54,9 +58,9 @@ def gradient_errors(
 ) -> Found:
     """Name to bits to mean squared error of the velocity with that layer alone quantized, estimated to first order.
 
-    `points` are arguments of the network, one input each: rows of one batch would share one sample. The estimate's
-    relative deviation is about sqrt(2 / points). Of gradients one layer's are held at a time, of changes the palettes.
-    It goes on from the `sums` of the first points, if there are some; `keep` is handed them after every point.
+    `points` are arguments of the network, one input each: rows of one batch would share one sample. Of gradients one
+    layer's are held at a time, of changes the palettes. It goes on from the `sums` of the first points, if there are
+    some; `keep` is handed them after every point.
     """
     if not points:
         raise InputError("there are no points to take gradients at.", "Give at least one.")
@@ -83,7 +87,7 @@ def _adder(
     def add(name: str, gradient: Tensor) -> None:
         for palette in changes[name]:
             change = palette.dense().sub_(weights[name])
-            found[name][palette.bits] += float(torch.dot(change.view(-1), gradient.reshape(-1))) ** 2
+            found[name][palette.bits] += float(change.mul_(gradient).flatten(1).sum(1).square().sum())
 
     return add
 

@@ -28,7 +28,7 @@ from edgegen.strict_json import read_json
 
 CURVE_POINTS = 17  # budgets at which the best plan's error is told
 VELOCITY_ROWS = 32  # points on which a layer's effect on the velocity is measured: a forward pass a layer and candidate
-GRADIENT_POINTS = 32  # a backward pass each
+GRADIENT_POINTS = 8  # a backward pass each; more made no better plans
 
 
 @dataclass(frozen=True)
