@@ -342,7 +342,7 @@ def test_what_cannot_be_cut_so_is_one_line(made, tmp_path, capfd):
     refused(capfd, [*export, "--chunk-mib", "0"], "--chunk-mib 0 is outside")
     refused(capfd, [*export, "--chunks", "2", "--components", "decoder"], "the transformer for coreml")
     refused(capfd, [*export, "--chunks", "2", "--backend", "onnx"], "the transformer for coreml")
-    refused(capfd, ["export", "--module", "m.py:f", "--chunks", "2"], "our own checkpoints")
+    refused(capfd, ["export", "--module", "m.py:f", "--preset", "paper", "--chunks", "2"], "our own checkpoints")
     full = ["export", "--tier", "full", "--backend", "coreml", "--dry-run", "--chunk-mib", "1"]
     refused(capfd, full, "alone has", "1 MiB, and no cut goes through a block", "Raise")
     assert not list(tmp_path.iterdir())

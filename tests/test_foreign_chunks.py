@@ -18,12 +18,13 @@ from edgegen.capture.deploy import deploy, trace
 from edgegen.capture.segments import REPEATS, cut, in_segments
 from edgegen.capture.specialize import leaf_names, specialize
 from edgegen.cli import run
+from edgegen.emit.coreml_template import make_template
 from edgegen.errors import InputError
 from edgegen.files import digest
 from edgegen.foreign.folder import list_parts, load_part
 from edgegen.foreign.source import Source
 from edgegen.foreign.streamed import HELD, Stored, streaming
-from edgegen.rewrite.component import Form
+from edgegen.rewrite.component import Form, TensorSpec
 from edgegen.rewrite.segments import run_segments, structure
 from edgegen.target import load_tier
 
@@ -160,6 +161,27 @@ def test_what_cannot_be_is_refused(folder, tmp_path, capsys, more, said):
     assert run(line(folder, tmp_path / "b", *more)) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "b").exists()
+
+
+class Scaled(nn.Module):
+    """Blocks with a factor and a sum behind a convolution, which coremltools would fold into its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, tokens):
+        for block in self.blocks:
+            tokens = block(tokens) * 0.5 + 1.0
+        return tokens
+
+
+def test_a_block_is_converted_once_though_a_factor_follows_its_weights():
+    component = deploy(trace(specialize(Scaled().eval(), {"tokens": torch.ones(1, 32, 32)})), FORMS["split"])
+    segment = cut(component)[1]
+    template = make_template(segment, [TensorSpec("value", (1, 32, 1, 32))], "iOS17")
+    assert set(template.parameters.values()) == {"layer.weight", "layer.bias"}
+    assert len({structure(other.module) for other in cut(component)[1:3]}) == 1
 
 
 class Doubling(nn.Module):

@@ -278,6 +278,8 @@ class PieceWriter:
         inside = f"{self.block}."
         if not self.block:
             return name
+        if name == self.block:
+            return "layer"
         return name.removeprefix(inside) if name.startswith(inside) else f"outer.{name}"
 
     def layer(self, name: str) -> str:
