@@ -27,7 +27,6 @@ HEADS = {
     "pixart_alpha": (3, 6),
     "lumina_next": (4, 8),
 }  # two key heads at least: with one, XNNPACK fails
-OPEN = {("sana", "executorch"), ("sana_sprint", "executorch")}  # the partitioner fails: benchmarks/foreign_networks
 
 
 def reached(recorded: Recorded, backend: str, folder: Path) -> float:
@@ -68,6 +67,4 @@ def test_onnx_computes_random_configurations(name, data):
 @settings(max_examples=1, **FEW)
 @given(data=st.data())
 def test_xnnpack_and_core_ml_compute_a_random_configuration(name, backend, data):
-    if (name, backend) in OPEN:
-        pytest.skip("the partitioner fails, see benchmarks/foreign_networks/README.md")
     check(name, backend, data)

@@ -24,5 +24,5 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
 FAMILY = Family(
     name="sana", title="SANA, SANA-Sprint", transformer="SanaTransformer2DModel",
     pipelines=("SanaPipeline", "SanaSprintPipeline"), inputs=inputs, sampler="flow-matching DPM-Solver++ or SCM",
-    text_length=300, verified=("onnx", "coreml"),
+    text_length=300,
 )  # fmt: skip
