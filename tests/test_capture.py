@@ -257,6 +257,18 @@ def test_fresh_inputs_differ_in_kind_preserving_ways():
     assert not torch.equal(made[0]["x"], made[1]["x"])
 
 
+def test_a_mask_of_a_constant_and_an_input_leaves_out_what_it_says():
+    """Z-Image's: the picture always counts, of the caption a part; booleans joined are still no numbers to add."""
+    recorded = record(source(*z_image(), 16, 8, 96))
+    assert len({int(case.feed["cap_kept"].sum()) for case in recorded.cases}) > 1
+    for form in FORMS:
+        component = deploy(recorded.traced, form)
+        for case in recorded.cases:
+            with torch.no_grad():
+                (made,) = component.module(*(torch.from_numpy(case.feed[spec.name]) for spec in component.inputs))
+            assert psnr(case.expected[component.outputs[0].name], made.numpy()) >= EXACT_DB
+
+
 DEEP_ENOUGH = {  # layers from which moves of inputs and outputs are within two an attention layer; two where not here
     "sd3": sd3(layers=3), "flux": flux(layers=2), "qwen_image": qwen_image(layers=4), "sana": sana(layers=4),
     "lumina2": lumina2(layers=3), "z_image": z_image(layers=3),

@@ -196,9 +196,10 @@ def is_boolean(value: Value) -> bool:
         return True
     if target is torch.Tensor.to:
         return torch.bool in args
-    moves = (torch.reshape, torch.permute, torch.Tensor.expand, aten.slice.Tensor, torch.cat)
-    first = args[0][0] if args and isinstance(args[0], (list, tuple)) else args[0] if args else None
-    return target in moves and is_boolean(Value(first, (), ()))
+    if target is torch.cat:  # of a constant, which tells nothing here, and of what does
+        return any(is_boolean(Value(part, (), ())) for part in args[0])
+    moves = (torch.reshape, torch.permute, torch.Tensor.expand, aten.slice.Tensor)
+    return target in moves and is_boolean(Value(args[0], (), ()))
 
 
 def without_repeats(low: Lowering, x: Value) -> Value:

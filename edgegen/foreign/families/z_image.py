@@ -47,7 +47,7 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
     x, length = ask.noise(config["in_channels"], 1, ask.height, ask.width), whole(ask.tokens)
     text = ask.noise(1, length, config["cap_feat_dim"], offset=1)
     least = length if picture_tokens(x) % MULTIPLE else 1
-    count = max(length - 1 - 7 * ask.seed % length, least - MULTIPLE + 1, 1)
+    count = max(length - 1 - 37 * ask.seed % length, least - MULTIPLE + 1, 1)
     return {"x": x, "t": torch.tensor([1 - ask.sigma + 0.01]), **caption(text[:, :count], length)}
 
 
