@@ -18,6 +18,29 @@ if TYPE_CHECKING:
     from edgegen.api import Quantized
 
 
+TUNE_STEPS, TUNE_BATCH = 2000, 16
+Measure = Annotated[
+    str,
+    typer.Option(
+        help="Error the plan keeps small: of the velocity (a pass a layer), the same by gradient (one for all layers), "
+        "of each layer's output (the paper), or relative to it. Default: velocity; of large networks gradient."
+    ),
+]
+TuneSteps = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help=f"Of biases, norms and modulation; default {TUNE_STEPS}, 0 with a diffusers folder."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint, or a run, that is there.")]
+Resolution = Annotated[
+    str,
+    typer.Option(
+        metavar="WxH", help="Of the inputs to measure and tune on; default: the model's own, 256x256 where large."
+    ),
+]
+
+
 def quantize(
     bits: Annotated[float | None, typer.Option(metavar="B", help="Average of a palette; default 4.3.")] = None,
     checkpoint: CheckpointFolder = None,
@@ -30,31 +53,14 @@ def quantize(
         Path | None, typer.Option(metavar="FILE", help="One prompt a line; default: the checkpoint's.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="A bit plan instead of measuring.")] = None,
-    measure: Annotated[
-        str,
-        typer.Option(
-            help="Error the plan keeps small: of the velocity (a pass a layer), the same by gradient (one for all "
-            "layers), of each layer's output (the paper), or relative to it. Default: velocity; of large networks "
-            "gradient."
-        ),
-    ] = "",
-    tune_steps: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Of biases, norms and modulation; default 2000, 0 with a diffusers folder."),
-    ] = None,
-    tune_batch: Annotated[int, typer.Option(metavar="N", help="Points of trajectories a step.")] = 16,
+    measure: Measure = "",
+    tune_steps: TuneSteps = None,
+    tune_batch: Annotated[int, typer.Option(metavar="N", help="Points of trajectories a step.")] = TUNE_BATCH,
     seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: out/<model>-<method>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a checkpoint, or a run, that is there.")
-    ] = False,
-    resolution: Annotated[
-        str,
-        typer.Option(
-            metavar="WxH", help="Of the inputs to measure and tune on; default: the model's own, 256x256 where large."
-        ),
-    ] = "",
+    overwrite: Overwrite = False,
+    resolution: Resolution = "",
     tokens: Annotated[int, typer.Option(metavar="N", help="With a diffusers folder: its max_sequence_length.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +70,8 @@ def quantize(
 
     console = show.console()
     if checkpoint and api.is_foreign(checkpoint):
-        refuse_ours(method, width is not None, tier, preset, calibration, plan, resume)
+        other = tune_batch != TUNE_BATCH or seed != 0 or width is not None or method != "palette"
+        refuse_ours(other, tier, preset, calibration, plan, measure, resume)
         with show.Progress(console) as progress:
             made = api.quantize_folder(
                 checkpoint, out, bits, parse_candidates(candidates), parse_resolution(resolution), tokens, overwrite,
@@ -78,17 +85,18 @@ def quantize(
     with show.Progress(console) as progress:
         made = api.quantize_checkpoint(
             opened, out, chosen, bits, method, parse_candidates(candidates), prompts, plan, measure,
-            2000 if tune_steps is None else tune_steps, tune_batch, seed, resume, overwrite, progress,
+            TUNE_STEPS if tune_steps is None else tune_steps, tune_batch, seed, resume, overwrite, progress,
             parse_resolution(resolution),
         )  # fmt: skip
     show.print_json(made.to_dict()) if as_json else show_quantized(show.results(), made, chosen)
 
 
-def refuse_ours(method: str, *given: object) -> None:
+def refuse_ours(*given: object) -> None:
     """Refuses what only our own checkpoints take."""
-    if method != "palette" or any(given):
+    if any(given):
         raise InputError(
-            "--method, --width, --tier, --preset, --calibration, --plan and --resume go with our own checkpoints.",
+            "--method, --width, --tier, --preset, --calibration, --plan, --measure, --tune-batch, --seed and --resume "
+            "go with our own checkpoints.",
             "Leave them out.",
         )
 

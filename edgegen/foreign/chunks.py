@@ -14,7 +14,7 @@ from edgegen.chunking import Chunking, starts_of, weight_of
 from edgegen.errors import InputError
 from edgegen.foreign.streamed import Stored, streaming
 from edgegen.quantize.stored import StoredWeights
-from edgegen.rewrite.chunks import Chunk, chunk_name, make_chunk, plain_name
+from edgegen.rewrite.chunks import Chunk, make_chunk, plain_name
 from edgegen.rewrite.component import Component, TensorSpec
 from edgegen.rewrite.segments import Segment, run_segments
 from edgegen.target import BackendTarget
@@ -60,21 +60,6 @@ def cut_network(component: Component, target: BackendTarget, weights: StoredWeig
     ends = (*starts[1:], len(component.segments))
     spans = list(zip(starts, ends, strict=True)) if len(starts) > 1 else []
     return [make_chunk(component, start, stop, specs, weight(start, stop)) for start, stop in spans]
-
-
-def parts_of(component: Component, chunks: Sequence[Chunk]) -> list[Component]:
-    """The component of each chunk in the order they run; without chunks the network itself."""
-    if not chunks:
-        return [component]
-    return [part_of(component, index, chunk) for index, chunk in enumerate(chunks)]
-
-
-def part_of(component: Component, index: int, chunk: Chunk) -> Component:
-    """One chunk as a component; the values between segments get plain names."""
-    segments = tuple(segment.renamed(plain_name) for segment in component.segments[chunk.start : chunk.stop])
-    names = ([spec.name for spec in specs] for specs in (chunk.inputs, chunk.outputs))
-    module = PieceChain(segments, *names).eval()
-    return Component(chunk_name(component.name, index), module, chunk.inputs, chunk.outputs, component.form, segments)
 
 
 @torch.no_grad()

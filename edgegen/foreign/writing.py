@@ -18,7 +18,7 @@ from edgegen.chunking import Chunking
 from edgegen.emit.template_error import TemplateError
 from edgegen.errors import EdgegenError, InputError
 from edgegen.files import is_disk_full
-from edgegen.foreign.chunks import cut_network, parts_of, run_pieces
+from edgegen.foreign.chunks import PieceChain, cut_network, run_pieces
 from edgegen.foreign.recording import Recorded, check_replay
 from edgegen.foreign.source import Source
 from edgegen.journal import Journal
@@ -26,6 +26,7 @@ from edgegen.manifest import ForeignArtifact
 from edgegen.pipeline.artifact import open_chain
 from edgegen.quantize.stored import StoredWeights
 from edgegen.quiet import quietly
+from edgegen.rewrite.chunks import chunk_components
 from edgegen.rewrite.component import Component, Form
 from edgegen.target import BackendTarget
 from edgegen.verify import Case, Row, compare, compare_chain
@@ -55,7 +56,7 @@ def emitted(
     is_cut = len(source.stored) > 0 or asked.mib is not None or (asked.count or 1) > 1
     component = in_segments(component, source.stored.given(), 0 if is_cut else REPEATS)
     require_streamable(source, component, target)
-    parts = parts_of(component, cut_network(component, target, weights, asked))
+    parts = chunk_components(component, cut_network(component, target, weights, asked), PieceChain)
     return Emitted(tuple(written(parts, source.name, target, journal, weights)), component, moved)
 
 

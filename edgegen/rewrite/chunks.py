@@ -146,17 +146,22 @@ def graft_(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-def chunk_components(component: Component, chunks: Sequence[Chunk]) -> list[Component]:
-    """The components of a network's chunks, in the order they run; of none, the network itself."""
+Chain = Callable[[Sequence[Segment], Sequence[str], Sequence[str]], nn.Module]  # segments, inputs, outputs
+
+
+def chunk_components(component: Component, chunks: Sequence[Chunk], chain: Chain = ChunkModule) -> list[Component]:
+    """The components of a network's chunks, in the order they run; of none, the network itself. `chain` makes one
+    module of segments.
+    """
     if not chunks:
         return [component]
-    return [chunk_component(component, index, chunk) for index, chunk in enumerate(chunks)]
+    return [chunk_component(component, index, chunk, chain) for index, chunk in enumerate(chunks)]
 
 
-def chunk_component(component: Component, index: int, chunk: Chunk) -> Component:
+def chunk_component(component: Component, index: int, chunk: Chunk, chain: Chain) -> Component:
     """One chunk as a component; the values between segments get plain names."""
     segments = tuple(segment.renamed(plain_name) for segment in component.segments[chunk.start : chunk.stop])
     names = ([spec.name for spec in specs] for specs in (chunk.inputs, chunk.outputs))
-    module = ChunkModule(segments, *names).eval()
+    module = chain(segments, *names).eval()
     name = chunk_name(component.name, index)
     return Component(name, module, chunk.inputs, chunk.outputs, component.form, segments)
