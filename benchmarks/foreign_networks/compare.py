@@ -91,7 +91,7 @@ def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, 
             try:
                 with real_rotations(called) if patched else nullcontext():
                     write_onnx(called, path, settings)
-                found[label] = run_of(session(path), called, recorded)
+                found[label] = run_of(session(path), called)
                 found[label]()
             except Exception as error:  # whatever stops a plain export
                 found.pop(label, None)
@@ -101,9 +101,9 @@ def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, 
     return found
 
 
-def run_of(made: Any, called: Called, recorded: Recorded) -> Any:
+def run_of(made: Any, called: Called) -> Any:
     """Runs a plain export on the first case."""
-    values = dict(zip(called.names, called.given(recorded.source.inputs(0)), strict=True))
+    values = dict(zip(called.names, called.given(), strict=True))
     feed = {wanted.name: values[wanted.name].numpy() for wanted in made.get_inputs()}
     return lambda: made.run(None, feed)[0]
 
@@ -177,7 +177,7 @@ def plain_coreml(called: Called, recorded: Recorded, expected: np.ndarray, path:
     ways = {False: lambda: write_coreml(called, path), True: patched}
     is_patched, names = first_of([lambda way=way, key=key: (key, way()) for key, way in ways.items()])
     kinds = {i.name: i.dtype for i in CoreMLProgram.load(path).inputs}
-    values = called.given(recorded.source.inputs(0))
+    values = called.given()
     feed = {n: v.numpy().astype(kinds[n]) for n, v in zip(names, values, strict=True) if n in kinds}
     return judged(path, feed, expected, "plain_coreml") | {"plain_coreml_patched": is_patched}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,16 @@ class Called(nn.Module):
 
     def __init__(self, source: Source):
         super().__init__()
+        source = without_edgegen(source)
         self.module, self.arguments, self.constant = source.module, dict(source.arguments), set(source.constant)
         self.names = tuple(n for n, leaf in leaf_names(self.arguments) if self._varies(n, leaf))
 
     def _varies(self, name: str, leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and name not in self.constant
 
-    def given(self, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
-        """The varying tensors among arguments of the module."""
-        return tuple(leaf for name, leaf in leaf_names(arguments) if self._varies(name, leaf))
+    def given(self) -> tuple[Tensor, ...]:
+        """The varying tensors among the module's arguments."""
+        return tuple(leaf for name, leaf in leaf_names(self.arguments) if self._varies(name, leaf))
 
     def forward(self, *tensors: Tensor) -> Any:
         _, spec = pytree.tree_flatten(self.arguments)
@@ -52,9 +54,27 @@ class Called(nn.Module):
         return torch.stack(list(made)) if isinstance(made, (list, tuple)) else made
 
 
+def without_edgegen(source: Source) -> Source:
+    """The module as diffusers has it, where ours wraps it for captions of any length: with the caption of the example,
+    of whose length its program then is.
+    """
+    network = getattr(source.module, "network", None)
+    if network is None:
+        return source
+    given = dict(source.inputs(0))
+    if "cap_feats" in given:  # Z-Image fills a caption itself
+        kept = given["cap_kept"][0] & ~given["cap_filling"][0]
+        given = {"x": [given["x"]], "t": given["t"], "cap_feats": [given["cap_feats"][0, kept]]}
+        return replace(source, module=network, arguments=given)
+    kept = given["encoder_attention_mask"][0].bool()
+    given["encoder_hidden_states"] = given["encoder_hidden_states"][:, kept]
+    given["encoder_attention_mask"] = torch.ones(1, int(kept.sum()), dtype=torch.bool)
+    return replace(source, module=network, arguments=given, constant=("encoder_attention_mask",))
+
+
 def write_onnx(called: Called, path: Path, settings: dict[str, Any]) -> None:
     """torch.onnx.export of a module; what it raises comes out."""
-    tensors = called.given(called.arguments)
+    tensors = called.given()
     common = {"input_names": list(called.names), "verbose": False, **settings}
     if settings["dynamo"]:
         quietly(lambda: torch.onnx.export(called, tensors, **common).save(str(path)))  # type: ignore[union-attr]
@@ -73,7 +93,7 @@ def write_coreml(called: Called, path: Path) -> tuple[str, ...]:
     """coremltools' conversion of a module to fp16, by export or by trace; the program's inputs in order."""
     import coremltools as ct
 
-    tensors = called.given(called.arguments)
+    tensors = called.given()
     common = {"minimum_deployment_target": ct.target.iOS17, "compute_precision": ct.precision.FLOAT16,
               "skip_model_load": True}  # fmt: skip
 
@@ -112,7 +132,7 @@ def real_rotations(called: Called) -> Iterator[None]:
     """
     tables: list[tuple[Tensor, Tensor]] = []
     with turning(lambda table: tables.append((table.real.float(), table.imag.float())) or tables[-1]), torch.no_grad():
-        called(*called.given(called.arguments))
+        called(*called.given())
     rest = iter(tables)
 
     def begin(*given: Any) -> None:

@@ -21,14 +21,14 @@ from edgegen.bundle import (
     tool_versions,
     write_manifest,
 )
-from edgegen.callbacks import Report
+from edgegen.callbacks import Report, advance_of
 from edgegen.chunking import Chunking
 from edgegen.errors import InputError
 from edgegen.files import digest
 from edgegen.folders import new_folder
 from edgegen.foreign.chunks import check_chunks
 from edgegen.foreign.fixed import fixed_content
-from edgegen.foreign.palettes import palettize_recorded, palettize_stored
+from edgegen.foreign.palettes import palettize_recorded
 from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
 from edgegen.foreign.pipeline import copy_data
 from edgegen.foreign.recording import Recorded, record
@@ -194,8 +194,7 @@ def recorded_source(
     refuse_twice(source)
     report(f"palettizing the {source.name}")
     with meter.stage(f"palettize {source.name}"):
-        make = palettize_stored if len(source.stored) else palettize_recorded
-        palettes = make(recorded, bits)
+        palettes = palettize_recorded(recorded, bits, advance=advance_of(report))
     return palettes.recorded, palettes.weights, {"palettes": palettes.to_dict()}
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from edgegen.callbacks import Advance
 from edgegen.capture.deploy import Traced, deploy
 from edgegen.capture.passes import Graph
 from edgegen.capture.specialize import output_leaves
 from edgegen.errors import InputError
 from edgegen.foreign.recording import OTHER, Recorded
+from edgegen.foreign.streamed_bits import measure_stored
 from edgegen.quantize.allocate import allocate
 from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.layers import quantizable
 from edgegen.quantize.palette import BITS, Palette, palettize
-from edgegen.quantize.sensitivity import measure
-from edgegen.rewrite.component import Form
+from edgegen.quantize.sensitivity import Sensitivity, measure
+from edgegen.rewrite.component import Component, Form
 from edgegen.verify import Case, psnr
 
 CANDIDATES = (4, 8)
+SEEN = 0  # the seed of the inputs that streamed layers are measured on: none of verification's
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,35 @@ class Palettized:
         return {"bits": round(self.bits, 4), "psnr_db": round(self.psnr_db, 2), "plan": plan}
 
 
-def palettize_recorded(recorded: Recorded, budget: float, candidates: Sequence[int] = CANDIDATES) -> Palettized:
-    """Palettes of `budget` bits a weight on average; the cases then hold what the palettized network gives in fp32."""
+def palettize_recorded(
+    recorded: Recorded, budget: float, candidates: Sequence[int] = CANDIDATES, advance: Advance = lambda done, of: None
+) -> Palettized:
+    """Palettes of `budget` bits a weight on average; the cases then hold what the palettized network gives in fp32.
+
+    A whole `budget` is that of every palette; another mixes `candidates` by what layers lose. Of a network whose
+    weights lie on disk those alone are palettized, one in memory after the other.
+    """
     component = deploy(recorded.traced, Form("batched"), recorded.source.name)
-    module = component.module
-    layers = quantizable(module)
+    stored, layers = recorded.source.stored, quantizable(component.module)
+    layers = {name: weight for name, weight in layers.items() if name in stored or not len(stored)}
     if not layers:
         raise InputError(f"the {recorded.source.name} has no layer large enough for a palette.", "Leave --bits out.")
-    names = [spec.name for spec in component.inputs]
+    make = palettize_streamed if len(stored) else palettize_in_memory
+    return make(recorded, component, layers, budget, candidates, advance)
+
+
+def palettize_in_memory(
+    recorded: Recorded,
+    component: Component,
+    layers: Mapping[str, Tensor],
+    budget: float,
+    candidates: Sequence[int],
+    advance: Advance,
+) -> Palettized:
+    module, names = component.module, [spec.name for spec in component.inputs]
     batches = [Given(tuple(torch.from_numpy(case.feed[name]) for name in names)) for case in recorded.cases]
-    plan = allocate(measure(module, batches, candidates), budget)
-    weights = {name: palettize(layers[name], bits, name=name) for name, bits in plan.bits.items()}
+    measured = partial(measure, module, batches, candidates, progress=advance)
+    weights = {name: palettize(layers[name], n, name=name) for name, n in bits_of(layers, budget, measured).items()}
     for name, palette in weights.items():
         module.get_parameter(name).data = palette.dense().reshape(layers[name].shape)
     cases, reached = [], []
@@ -65,32 +88,38 @@ def palettize_recorded(recorded: Recorded, budget: float, candidates: Sequence[i
         reached += [psnr(case.expected[name], value) for name, value in made.items()]
         cases.append(Case(case.feed, made))
     traced = with_weights(recorded.traced, weights)
-    return Palettized(replace(recorded, traced=traced, cases=tuple(cases)), weights, plan.average_bits, min(reached))
+    changed = replace(recorded, traced=traced, cases=tuple(cases))
+    return Palettized(changed, weights, average_bits(weights), min(reached))
 
 
-def palettize_stored(recorded: Recorded, bits: float) -> Palettized:
-    """Palettes of `bits` for every weight that lies on disk, one after the other; the case then holds what the network
-    gives with them. Which layers could do with fewer is not measured: that takes a run for each.
-    """
-    if bits not in BITS:
-        raise InputError(
-            f"--bits {bits:g} mixes palettes, which is measured in memory; the {recorded.source.name} is streamed.",
-            f"Give one of {', '.join(map(str, BITS))}.",
-        )
-    source, weights = recorded.source, {}
-    named = quantizable(deploy(recorded.traced, Form("batched"), source.name).module)
-    for name in named:
-        if name in source.stored:
-            weights[name] = palettize(source.stored.value(name), int(bits), name=name)
+def palettize_streamed(
+    recorded: Recorded,
+    component: Component,
+    layers: Mapping[str, Tensor],
+    budget: float,
+    candidates: Sequence[int],
+    advance: Advance,
+) -> Palettized:
+    source = recorded.source
+    bits = bits_of(layers, budget, partial(measure_stored, source, layers, candidates, SEEN, advance))
+    weights = {name: palettize(source.stored.value(name), chosen, name=name) for name, chosen in bits.items()}
     source = replace(source, stored=source.stored.with_palettes(weights))
     (case,) = recorded.cases
     with torch.no_grad(), source.running():
         leaves = output_leaves(source.module(**source.inputs(OTHER)))
     made = {name: leaf.numpy() for name, (_, leaf) in zip(case.expected, leaves, strict=True)}
     reached = min(psnr(case.expected[name], value) for name, value in made.items())
-    return Palettized(
-        replace(recorded, source=source, cases=(Case(case.feed, made),)), weights, average_bits(weights), reached
-    )
+    changed = replace(recorded, source=source, cases=(Case(case.feed, made),))
+    return Palettized(changed, weights, average_bits(weights), reached)
+
+
+def bits_of(
+    layers: Mapping[str, Tensor], budget: float, measured: Callable[[], Sequence[Sensitivity]]
+) -> dict[str, int]:
+    """How many bits each layer gets."""
+    if budget in BITS:
+        return dict.fromkeys(layers, int(budget))
+    return allocate(measured(), budget).bits
 
 
 def with_weights(traced: Traced, weights: Mapping[str, Palette]) -> Traced:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from edgegen.callbacks import Advance
 from edgegen.errors import InputError
@@ -27,12 +27,14 @@ from edgegen.foreign.recording import record
 from edgegen.foreign.source import Source
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.foreign.stored_palettes import FOLDER, PLAN, TABLES
+from edgegen.foreign.streamed import Stored
 from edgegen.foreign.tuning import Points, tune_module_
 from edgegen.quantize.palette import Palette
 from edgegen.quantize.tune import Tuning
 
 REPORT = "report.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+SHARD = 2 * 2**30  # bytes of a file of weights
 HALF = 2  # bytes of a weight that is not palettized, as Core ML stores it
 
 
@@ -56,23 +58,21 @@ def quantize_folder(
     (source,) = whole.sources
     if source.palettes:
         raise InputError(f"{folder} is already quantized.", "Give the folder it was made of.")
-    if len(source.stored):
+    if len(source.stored) and tuning is not None and tuning.steps:
         raise InputError(
-            f"the {source.name} is too large to be held in fp32, which a quantized folder needs.",
-            "Palettize it while it is exported: edgegen export --bits 4.",
+            f"the {source.name} is too large to be held in fp32, which tuning needs.", "Leave --tune-steps out."
         )
     report(f"recording the {source.name}")
     recorded = record(source)
     report("measuring sensitivity and clustering")
-    made = palettize_recorded(recorded, bits, candidates)
+    made = palettize_recorded(recorded, bits, candidates, advance)
     inside = Path(source.name) if (folder / source.name).is_dir() else Path()
     told = made.to_dict() | sizes(source.module, made.weights) | {"network": source.name}
     told["tuned"] = settle_(source, made.weights, tuning, report, advance)
     report("writing")
     with new_folder(out, REPORT, overwrite) as root:
         copy_rest(folder, root, weight_files(folder / inside))
-        state = {name: t.contiguous() for name, t in source.module.state_dict().items()}
-        save_file(state, root / inside / WEIGHTS)
+        write_shards(source.module, made.recorded.source.stored, root / inside)
         write_palettes(root / inside / FOLDER, made.weights)
         told["seconds"] = round(time.perf_counter() - start, 1)
         write_json(root / REPORT, told)
@@ -88,13 +88,49 @@ def settle_(
 ) -> dict[str, Any] | None:
     """Puts palettes into a network and, if asked, tunes the rest of it; what tuning did."""
     if tuning is None or not tuning.steps:
-        apply_(source.module, weights)
+        apply_(source.module, {name: p for name, p in weights.items() if name not in source.stored})
         return None
     report("drawing what to tune on")
     points = Points.of(source, tuning.steps)
     apply_(source.module, weights)
     report("tuning")
     return tune_module_(source.module, points, weights, tuning, advance)
+
+
+def write_shards(module: nn.Module, stored: Stored, folder: Path) -> None:
+    """A network's weights in fp32, in files as diffusers shards them; those that are not in memory a file at a time."""
+    state = module.state_dict()
+    shards = shards_of(state)
+    places: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        made = {
+            name: stored.value(name).reshape(state[name].shape) if name in stored else state[name] for name in names
+        }
+        file = shard_name(number, len(shards))
+        save_file({name: tensor.contiguous() for name, tensor in made.items()}, folder / file)
+        places |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def shards_of(state: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names in order, in files of at most SHARD bytes or of one tensor."""
+    shards: list[list[str]] = [[]]
+    used = 0
+    for name, tensor in state.items():
+        size = tensor.numel() * tensor.element_size()
+        if shards[-1] and used + size > SHARD:
+            shards.append([])
+            used = 0
+        shards[-1].append(name)
+        used += size
+    return shards
+
+
+def shard_name(number: int, of: int) -> str:
+    stem, suffix = WEIGHTS.split(".")
+    return WEIGHTS if of == 1 else f"{stem}-{number:05d}-of-{of:05d}.{suffix}"
 
 
 def copy_rest(folder: Path, root: Path, replaced: Sequence[Path]) -> None:

@@ -117,25 +117,28 @@ def measure(
         held = moments(model, names, batches)
         for name in names:
             inputs = held.pop(name)
-            weight = weights[f"{name}.weight"]
             importance = inputs.importance() if weighted else None
-            stored = weight.half().float()
-            output = {}
-            for bits in candidates:
-                palette = palettize(weight, bits, int8, importance, f"{name}.weight")
-                output[bits] = inputs.output_power(palette.dense() - stored)
-            found.append(
-                Sensitivity(
-                    f"{name}.weight",
-                    tuple(weight.shape),
-                    weight.numel(),
-                    inputs.output_power(stored),
-                    output,
-                    {bits: palette_bytes(weight.numel(), bits, int8) for bits in candidates},
-                )
-            )
+            weight = weights[f"{name}.weight"]
+            found.append(sensitivity_of(f"{name}.weight", weight, inputs, candidates, int8, importance))
             progress(len(found), len(layers))
     return found
+
+
+def sensitivity_of(
+    name: str,
+    weight: Tensor,
+    inputs: Moments,
+    candidates: Sequence[int],
+    int8: bool = True,
+    importance: Tensor | None = None,
+) -> Sensitivity:
+    """The sensitivity of one layer, by its weight and what reaches it."""
+    stored, output = weight.half().float(), {}
+    for bits in candidates:
+        palette = palettize(weight, bits, int8, importance, name)
+        output[bits] = inputs.output_power(palette.dense() - stored)
+    sizes = {bits: palette_bytes(weight.numel(), bits, int8) for bits in candidates}
+    return Sensitivity(name, tuple(weight.shape), weight.numel(), inputs.output_power(stored), output, sizes)
 
 
 @contextmanager
