@@ -7,6 +7,7 @@ from pipelines import (
     autoencoder,
     clip,
     deep_autoencoder,
+    first_gemma,
     gemma,
     qwen3,
     second_flux_autoencoder,
@@ -32,7 +33,7 @@ DECODERS = {
 }  # fmt: skip
 TEXTS = {
     "clip": lambda: clip(64, True), "clip, not projected": lambda: clip(64, False), "t5": t5,
-    "gemma2": lambda: gemma(2), "qwen3": lambda: qwen3(32, 2),
+    "gemma": first_gemma, "gemma2": lambda: gemma(2), "qwen3": lambda: qwen3(32, 2),
 }  # fmt: skip
 
 
