@@ -1,6 +1,7 @@
 """Foreign networks beside a plain torch.onnx.export and a plain coremltools conversion: speed, PSNR, operations.
 
-    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--tokens N] [--rounds N] [--out F]
+    python benchmarks/foreign_networks/compare.py [FAMILY ...] [--coreml] [--grid N] [--tokens N] [--rounds N]
+        [--optimum PYTHON] [--out F]
 
 Each family has published head sizes, a reduced number of layers, random weights and about a thousand image tokens. The
 plain export is the fastest of torch.onnx.export's own ways that loads (plain.py). All files are timed in one process on
@@ -30,9 +31,10 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tests")]
 
 from foreign import FAMILIES, source  # noqa: E402
-from plain import WAYS, Called, as_optimum, first_of, real_rotations, write_coreml, write_onnx  # noqa: E402
+from plain import OPTIMUM, WAYS, Called, first_of, real_rotations, write_coreml, write_onnx, write_optimum  # noqa: E402
 
 from edgegen.capture.deploy import deploy  # noqa: E402
+from edgegen.capture.specialize import leaf_names  # noqa: E402
 from edgegen.emit import coreml  # noqa: E402
 from edgegen.emit import onnx as emit_onnx  # noqa: E402
 from edgegen.foreign.export import Recorded, record  # noqa: E402
@@ -79,13 +81,12 @@ def first_line(error: Exception) -> str:
     return re.sub(r"\x1b\[\d+m|\S*/(?=\S+\.(onnx|py))", "", line)[:160]  # no colours, no folders
 
 
-def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, str]) -> Runs:
+def plain_runs(recorded: Recorded, folder: Path, errors: dict[str, str]) -> Runs:
     """Every plain export that loads; where none does as it is, those with rotations in real numbers."""
     called = Called(recorded.source)
     found = {}
     for patched in (False, True):
-        ways = WAYS | ({"optimum-onnx": made} if (made := as_optimum(family)) and not patched else {})
-        for name, settings in ways.items():
+        for name, settings in WAYS.items():
             label = f"{name}, rotations patched" if patched else name
             path = folder / f"{len(errors) + len(found)}.onnx"
             try:
@@ -103,9 +104,26 @@ def plain_runs(recorded: Recorded, family: str, folder: Path, errors: dict[str, 
 
 def run_of(made: Any, called: Called) -> Any:
     """Runs a plain export on the first case."""
-    values = dict(zip(called.names, called.given(), strict=True))
-    feed = {wanted.name: values[wanted.name].numpy() for wanted in made.get_inputs()}
+    values = dict(leaf_names(called.arguments))
+    feed = {}
+    for wanted in made.get_inputs():
+        value = values[wanted.name].numpy()
+        feed[wanted.name] = value.astype(np.int64 if wanted.type == "tensor(int64)" else value.dtype)
     return lambda: made.run(None, feed)[0]
+
+
+def optimum_runs(recorded: Recorded, interpreter: Path, folder: Path, errors: dict[str, str]) -> Runs:
+    """optimum-onnx's export, of the classes it knows."""
+    if type(recorded.source.module).__name__ not in OPTIMUM:
+        return {}
+    try:
+        write_optimum(interpreter, recorded.source, folder / "optimum.onnx")
+        run = run_of(session(folder / "optimum.onnx"), Called(recorded.source))
+        run()
+    except Exception as error:  # whatever stops it
+        errors["optimum-onnx"] = first_line(error)
+        return {}
+    return {"optimum-onnx": run}
 
 
 def row_of(family: str, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -119,19 +137,20 @@ def row_of(family: str, asked: argparse.Namespace, folder: Path) -> dict[str, An
         "parameters": sum(p.numel() for p in recorded.source.module.parameters()),
     }  # fmt: skip
     told = coreml_of(recorded, folder) if asked.coreml else {}  # first: after an ONNX export it fails
-    return row | onnx_of(recorded, family, asked.rounds, folder) | told
+    return row | onnx_of(recorded, asked, folder) | told
 
 
-def onnx_of(recorded: Recorded, family: str, rounds: int, folder: Path) -> dict[str, Any]:
+def onnx_of(recorded: Recorded, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """ONNX files, ours and every plain one: dB, nodes, milliseconds; `speedup` is beside the fastest plain one."""
     ours, errors, case = folder / "ours.onnx", {}, recorded.cases[0]
     expected = case.expected[recorded.traced.outputs[0].name]
     emit_onnx.write(deploy(recorded.traced, Form("batched", operations="fused")), ours)
     made = session(ours)
     runs: Runs = {"ours": lambda: made.run(None, dict(case.feed))[0]}
-    runs |= plain_runs(recorded, family, folder, errors)
+    runs |= plain_runs(recorded, folder, errors)
+    runs |= optimum_runs(recorded, asked.optimum, folder, errors) if asked.optimum else {}
     reached = {name: round(psnr(expected, run().reshape(expected.shape)), 2) for name, run in runs.items()}
-    times = timed(runs, rounds)
+    times = timed(runs, asked.rounds)
     best = {name: round(min(values), 2) for name, values in times.items()}
     others = {name: ms for name, ms in best.items() if name not in ("ours", "optimum-onnx")}
     row: dict[str, Any] = {"db": reached["ours"], "nodes": nodes(ours), "ms": best["ours"]}
@@ -140,7 +159,8 @@ def onnx_of(recorded: Recorded, family: str, rounds: int, folder: Path) -> dict[
         row |= {"plain": fastest, "plain_db": reached[fastest], "plain_ms": best[fastest]}
         row |= {"speedup": best[fastest] / best["ours"], "median_speedup": ratio(times[fastest], times["ours"])}
     if "optimum-onnx" in best:
-        row["optimum_speedup"] = best["optimum-onnx"] / best["ours"]
+        row |= {"optimum_db": reached["optimum-onnx"], "optimum_speedup": best["optimum-onnx"] / best["ours"]}
+        row["optimum_median_speedup"] = ratio(times["optimum-onnx"], times["ours"])
     return row | {"every_ms": best, "failed": errors}
 
 
@@ -202,6 +222,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, help="latents a side")
     parser.add_argument("--tokens", type=int, default=128, help="of text")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each file that are timed")
+    parser.add_argument("--optimum", type=Path, help="an interpreter that has optimum-onnx (optimum_export.py)")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()

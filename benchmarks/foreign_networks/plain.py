@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,8 @@ WAYS = {  # arguments of torch.onnx.export; the fastest that loads is the plain 
     "dynamo, opset 20": {"dynamo": True, "opset_version": 20},
     "traced, opset 20": {"dynamo": False, "opset_version": 20},
 }
-OPTIMUM = {  # what optimum-onnx 0.1.0 leaves open, read in its configurations: it traces with opset 18
-    "sd3": {"hidden_states": (0, 2, 3), "encoder_hidden_states": (0, 1), "pooled_projections": (0,), "timestep": (0,)},
-    "sana": {"hidden_states": (0, 2, 3), "encoder_hidden_states": (0, 1), "encoder_attention_mask": (0, 1),
-             "timestep": (0,)},
-    "flux": {"hidden_states": (0, 1), "encoder_hidden_states": (0, 1), "pooled_projections": (0,), "timestep": (0,)},
-}  # fmt: skip
+
+OPTIMUM = {"SD3Transformer2DModel", "FluxTransformer2DModel", "SanaTransformer2DModel"}  # what optimum-onnx 0.1.0 knows
 
 
 class Called(nn.Module):
@@ -82,11 +79,17 @@ def write_onnx(called: Called, path: Path, settings: dict[str, Any]) -> None:
         quietly(lambda: torch.onnx.export(called, tensors, str(path), **common))
 
 
-def as_optimum(family: str) -> dict[str, Any] | None:
-    """How optimum-onnx would export a family; None for one it does not know."""
-    axes = OPTIMUM.get(family)
-    named = axes and {name: {a: f"{name}_{a}" for a in places} for name, places in axes.items()}
-    return axes and {"dynamo": False, "opset_version": 18, "dynamic_axes": named}
+def write_optimum(interpreter: Path, source: Source, path: Path) -> None:
+    """optimum-onnx's export of a module, by an interpreter that has it; RuntimeError tells its last line."""
+    folder, latents = path.with_suffix(".diffusers"), source.arguments["hidden_states"]
+    tokens = source.arguments["encoder_hidden_states"].shape[1]
+    side = latents.shape[-1] if latents.ndim == 4 else 2 * round(latents.shape[1] ** 0.5)  # FLUX.1's are packed
+    source.module.save_pretrained(folder)
+    script = Path(__file__).with_name("optimum_export.py")
+    line = [str(interpreter), str(script), str(folder), str(path), str(side), str(side), str(tokens)]
+    done = subprocess.run(line, capture_output=True, text=True, env={"PATH": ""})
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
 
 
 def write_coreml(called: Called, path: Path) -> tuple[str, ...]:
