@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,15 +22,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import onnx
-import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tests")]
 
 from foreign import FAMILIES, source  # noqa: E402
 from plain import OPTIMUM, WAYS, Called, first_of, real_rotations, write_coreml, write_onnx, write_optimum  # noqa: E402
 
+from edgegen.bench.records import append, environment  # noqa: E402
 from edgegen.capture.deploy import deploy  # noqa: E402
 from edgegen.capture.specialize import leaf_names  # noqa: E402
 from edgegen.emit import coreml  # noqa: E402
@@ -225,18 +224,12 @@ def main() -> None:
     parser.add_argument("--optimum", type=Path, help="an interpreter that has optimum-onnx (optimum_export.py)")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    import diffusers
-
     for name in asked.families:
         with tempfile.TemporaryDirectory() as folder:
             row = row_of(name, asked, Path(folder))
-        row |= {"commit": commit, "machine": platform.machine(), "threads": 1, "torch": torch.__version__,
-                "diffusers": diffusers.__version__, "source": "measured"}  # fmt: skip
-        line = json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
-        print(line, flush=True)
-        with asked.out.open("a") as file:
-            file.write(line + "\n")
+        row = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+        told = {"source": "measured", "threads": 1, **row, **environment(), "diffusers": diffusers.__version__}
+        print(json.dumps(append(asked.out, told)), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +17,6 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -27,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from pipelines import PIPELINES, drawn_by_diffusers, save_pipeline, size_of  # noqa: E402
 
 from edgegen import api  # noqa: E402
+from edgegen.bench.records import append, environment  # noqa: E402
 from edgegen.errors import EdgegenError  # noqa: E402
 from edgegen.verify import psnr  # noqa: E402
 
@@ -69,16 +67,12 @@ def main() -> None:
     parser.add_argument("--backend", default="onnx,coreml,executorch")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("measurements.jsonl"))
     asked = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    told = {"commit": commit, "machine": platform.machine(), "torch": torch.__version__,
-            "diffusers": diffusers.__version__, "source": "measured"}  # fmt: skip
     for name in asked.pipelines:
         for backend in asked.backend.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                line = json.dumps(row_of(name, backend, Path(folder)) | told)
-            print(line, flush=True)
-            with asked.out.open("a") as file:
-                file.write(line + "\n")
+                row = row_of(name, backend, Path(folder))
+            told = {"source": "measured", **row, **environment(), "diffusers": diffusers.__version__}
+            print(json.dumps(append(asked.out, told)), flush=True)
 
 
 if __name__ == "__main__":

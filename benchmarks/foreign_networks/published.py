@@ -30,6 +30,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from edgegen.bench.records import append, environment
 from edgegen.foreign.mapped import EmptyWeights
 
 SHARD = 2 * 10**9  # bytes
@@ -85,10 +86,7 @@ def main() -> None:
     finally:
         if not asked.keep:
             shutil.rmtree(work, ignore_errors=True)
-    line = json.dumps(row)
-    with Path(__file__).with_name("measurements.jsonl").open("a") as file:
-        file.write(line + "\n")
-    print(line)
+    print(json.dumps(append(Path(__file__).with_name("measurements.jsonl"), row | environment())))
 
 
 def measured(model: Published, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def measured(model: Published, asked: argparse.Namespace, work: Path) -> dict[st
         "chunks": asked.chunks, "parameters": made["networks"]["network"]["parameters"], "seconds": round(seconds, 1),
         "peak_bytes": peak, "seconds_to_write_weights": round(wrote, 1), "stages": made["stages"],
         "components": made["components"], "verify": made["verify"],
-        "palettes_db": made["networks"]["network"].get("palettes", {}).get("psnr_db"), "commit": commit(),
+        "palettes_db": made["networks"]["network"].get("palettes", {}).get("psnr_db"),
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())), "label": asked.label, "source": "measured",
     }  # fmt: skip
 
@@ -163,13 +161,6 @@ def numbers(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     if like.ndim > 1:
         return noise * like[0].numel() ** -0.5
     return noise * 0.2 + (1.0 if name.endswith("weight") else 0.0)
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -121,16 +120,12 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, name, "--backend", asked.backend, "--out", str(asked.out)])
         return
     import diffusers
-    import torch
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    row = row_of(asked.families[0], asked.backend.split(",")) | {
-        "commit": commit, "machine": platform.machine(), "torch": torch.__version__,
-        "diffusers": diffusers.__version__, "source": "measured",
-    }  # fmt: skip
-    print(json.dumps(row), flush=True)
-    with asked.out.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    from edgegen.bench.records import append, environment
+
+    row = row_of(asked.families[0], asked.backend.split(","))
+    told = {"source": "measured", **row, **environment(), "diffusers": diffusers.__version__}
+    print(json.dumps(append(asked.out, told)), flush=True)
 
 
 if __name__ == "__main__":
