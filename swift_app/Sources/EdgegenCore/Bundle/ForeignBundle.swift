@@ -36,7 +36,7 @@ struct ForeignBundle {
         + "flow-matching Euler.",
       isPipeline
         ? "On a computer, edgegen generate draws with it."
-        : "On a computer, edgegen verify and edgegen bench run it.")
+        : "On a computer, edgegen verify runs it.")
   }
 
   private var described: String {

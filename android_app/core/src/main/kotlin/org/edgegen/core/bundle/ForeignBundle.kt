@@ -44,7 +44,7 @@ internal fun foreignRefusal(manifest: JsonObject, index: () -> JsonObject?): Fai
     val found = read(manifest["pipeline"] as? JsonObject ?: return null, index) ?: return null
     val remedy =
         if (found.isPipeline) "On a computer, edgegen generate draws with it."
-        else "On a computer, edgegen verify and edgegen bench run it."
+        else "On a computer, edgegen verify runs it."
     return Failure(Kind.FOREIGN_NETWORKS, "$MANIFEST: this bundle is ${found.described}; this app draws with edgegen's own " +
         "networks and flow-matching Euler.", remedy)
 }
