@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vector_bundle import broken_bundles, bundle_vectors, digest_vectors, tier_vectors
+from vector_foreign import foreign_vectors
 from vector_numbers import (
     euler_vectors,
     feature_vectors,
@@ -39,6 +40,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "bundle.json": bundle_vectors,
     "broken_bundles.json": broken_bundles,
     "tiers.json": tier_vectors,
+    "foreign.json": foreign_vectors,
     "digests.json": digest_vectors,
     "rows.json": row_vectors,
 }

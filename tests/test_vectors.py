@@ -14,6 +14,7 @@ from make_vectors import FOLDER, MAKERS, text_of
 
 from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
+from edgegen.manifest import read_manifest
 
 LIMIT = 400_000  # bytes of all files together
 FDLIBM_INPUT, FDLIBM_BITS = 887_598, 3_177_096_250  # log1pf(-input / 2^24), where correct rounding gives one bit less
@@ -92,6 +93,23 @@ def test_a_broken_bundle_is_refused_by_edgegen_too(tmp_path, case):
 
 def test_every_kind_of_error_has_a_case():
     assert {case["kind"] for case in BROKEN} == KINDS
+
+
+def test_what_an_app_says_of_foreign_networks_is_what_their_files_say(tmp_path):
+    """Names are the files' own words; a version that the apps refuse by its number edgegen refuses by it too."""
+    cases = read("foreign.json")["cases"]
+    real = [case for case in cases if case["name"].startswith(("the pipeline", "a network", "a module"))]
+    for case in real:
+        assert case["kind"] == "foreign_networks"
+        given, names = case["manifest"] + (case["index"] or ""), [words.split()[-1] for words in case["says"][1:-1]]
+        assert names and all(name in given for name in names)
+    versions = [case for case in cases if "version" in case["name"]]
+    for case in versions:
+        assert case["kind"] == "unknown_version"
+        (tmp_path / "manifest.json").write_text(case["manifest"])
+        with pytest.raises(InputError, match="format_version is"):
+            read_manifest(tmp_path / "manifest.json")
+    assert len(real) == 4 and len(versions) == 10
 
 
 def test_the_noise_of_a_seed_is_that_of_numpys_default_generator():

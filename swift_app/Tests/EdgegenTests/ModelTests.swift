@@ -145,6 +145,16 @@ import Testing
     #expect(model.error == nil)
   }
 
+  @Test func theNetworksOfAnotherProjectAreRefusedByName() async throws {
+    let model = model(settings())
+    try #require(ForeignVectors.all.cases.first { $0.name == "the pipeline sana_sprint" }).write(to: source)
+    model.importBundle(from: source.url)
+    await model.finish()
+    #expect(model.error?.kind == .foreignNetworks && model.bundles.isEmpty)
+    #expect(model.error?.message.contains("SanaSprintPipeline") == true)
+    #expect(model.error?.message.contains("draws with SCMScheduler") == true)
+  }
+
   @Test func theChoiceOutlivesTheApp() async throws {
     let bundle = try TinyBundle.make(in: source)
     let before = settings()

@@ -10,12 +10,13 @@ public enum ManifestReader {
         .noManifest, "\(folder.path) has no \(Manifest.fileName): it is no bundle, or an unfinished one.",
         "Make one with edgegen export.")
     }
-    return try parse(try Data(contentsOf: url))
+    return try parse(try Data(contentsOf: url)) { index(of: folder) }
   }
 
-  /// A manifest from its JSON, with every value checked.
-  public static func parse(_ data: Data) throws -> Manifest {
-    try checkVersion(of: data)
+  /// A manifest from its JSON, with every value checked; `index` is what a bundle of another project's pipeline has
+  /// beside it, asked for its names alone.
+  public static func parse(_ data: Data, index: () -> JSONValue? = { nil }) throws -> Manifest {
+    try checkVersion(of: data, index: index)
     do {
       let manifest = try JSONDecoder().decode(Manifest.self, from: data)
       try manifest.each.forEach(ManifestChecks.check)
@@ -30,17 +31,31 @@ public enum ManifestReader {
     }
   }
 
-  private static func checkVersion(of data: Data) throws {
+  private static func checkVersion(of data: Data, index: () -> JSONValue?) throws {
     guard let values = try? JSONDecoder().decode([String: JSONValue].self, from: data) else {
       throw EdgegenError(.unreadableManifest, "\(Manifest.fileName) is no JSON object.", "Export the bundle again.")
     }
-    guard values["format_version"] == .integer(Manifest.formatVersion) else {
-      let found = (try? values["format_version"]?.line()) ?? "missing"
-      throw EdgegenError(
-        .unknownVersion, "\(Manifest.fileName): format_version is \(found), this app reads \(Manifest.formatVersion).",
-        "Update the app, or export the bundle again.")
-    }
+    if values["format_version"] == .integer(Manifest.formatVersion) { return }
+    if let foreign = ForeignBundle(values, index: index) { throw foreign.refusal }
+    let found = (try? values["format_version"]?.line()) ?? "missing"
+    throw EdgegenError(
+      .unknownVersion,
+      "\(Manifest.fileName): format_version is \(found.prefix(longest)), this app reads \(Manifest.formatVersion).",
+      "Update the app, or export the bundle again.")
   }
+
+  private static let longest = 60  // characters of a value that an error names
+
+  /// The `model_index.json` of diffusers inside a bundle; nil where it is not there or cannot be read.
+  private static func index(of folder: URL) -> JSONValue? {
+    guard let url = try? BundlePath.resolve("pipeline/model_index.json", in: folder), FolderFiles.isFile(url),
+      let size = try? url.resourceValues(forKeys: [.fileSizeKey]).fileSize, size <= indexLimit,
+      let data = try? Data(contentsOf: url)
+    else { return nil }
+    return try? JSONDecoder().decode(JSONValue.self, from: data)
+  }
+
+  private static let indexLimit = 1 << 20  // bytes; a pipeline's has some hundred
 
   /// What a decoder refused, with the field's path: "components[2].sha256 is missing".
   private static func told(_ error: DecodingError) -> String {

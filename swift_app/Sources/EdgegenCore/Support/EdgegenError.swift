@@ -10,6 +10,7 @@ public struct EdgegenError: Error, Equatable, Sendable, CustomStringConvertible,
     case noManifest = "no_manifest"
     case unreadableManifest = "unreadable_manifest"
     case unknownVersion = "unknown_version"
+    case foreignNetworks = "foreign_networks"
     case badField = "bad_field"
     case badValue = "bad_value"
     case badSigmas = "bad_sigmas"

@@ -63,6 +63,7 @@ object English : Strings {
             Kind.NO_MANIFEST, Kind.UNREADABLE_MANIFEST, Kind.BAD_FIELD, Kind.BAD_VALUE, Kind.BAD_SIGMAS, Kind.BAD_SHAPE ->
                 "This is no model that can be used."
             Kind.UNKNOWN_VERSION -> "This model is for another version of the app."
+            Kind.FOREIGN_NETWORKS -> "The app cannot draw with this kind of model."
             Kind.INCOMPLETE -> "This model lacks parts that this phone needs."
             Kind.PATH_OUTSIDE, Kind.BAD_ZIP -> "This file is not safe to import."
             Kind.MISSING_FILE, Kind.CHANGED_FILE -> "This model is damaged."

@@ -63,6 +63,7 @@ object German : Strings {
             Kind.NO_MANIFEST, Kind.UNREADABLE_MANIFEST, Kind.BAD_FIELD, Kind.BAD_VALUE, Kind.BAD_SIGMAS, Kind.BAD_SHAPE ->
                 "Das ist kein brauchbares Modell."
             Kind.UNKNOWN_VERSION -> "Dieses Modell ist für eine andere Version der App."
+            Kind.FOREIGN_NETWORKS -> "Mit dieser Art von Modell kann die App nicht zeichnen."
             Kind.INCOMPLETE -> "Diesem Modell fehlen Teile, die dieses Telefon braucht."
             Kind.PATH_OUTSIDE, Kind.BAD_ZIP -> "Diese Datei ist nicht sicher."
             Kind.MISSING_FILE, Kind.CHANGED_FILE -> "Dieses Modell ist beschädigt."

@@ -18,12 +18,15 @@ import org.edgegen.core.FakeEngine
 import org.edgegen.core.FakePhone
 import org.edgegen.core.bundle.MANIFEST
 import org.edgegen.core.bundle.bundleFiles
+import org.edgegen.core.bundle.foreignFiles
 import org.edgegen.core.bundle.zipOf
+import org.edgegen.core.cases
 import org.edgegen.core.picture.PARAMETERS
 import org.edgegen.core.picture.Parameters
 import org.edgegen.core.picture.readTexts
 import org.edgegen.core.state.AppFiles
 import org.edgegen.core.state.DrawModel
+import org.edgegen.core.text
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import java.io.File
@@ -127,6 +130,18 @@ class ScreenTest {
         picked = zipOf(files + (MANIFEST to files.getValue(MANIFEST).replace("\"format_version\": 1", "\"format_version\": 9")))
         importFromPage()
         await("This model is for another version of the app.")
+    }
+
+    @Test
+    fun `a bundle of another project's networks is refused by their names`() = runComposeUiTest {
+        start()
+        show()
+        picked = zipOf(foreignFiles(cases("foreign.json").single { it.text("name") == "the pipeline sana_sprint" }))
+        importFromPage()
+        await("The app cannot draw with this kind of model.")
+        onNodeWithText("SanaSprintPipeline with SanaTransformer2DModel, that draws with SCMScheduler", substring = true)
+            .assertIsDisplayed()
+        assertEquals(emptyList(), AppFiles(folder).bundles.list())
     }
 
     @Test

@@ -43,7 +43,7 @@ class Bundle private constructor(val root: File, val manifest: Manifest, private
                 throw Failure(Kind.NO_MANIFEST, "${root.name} has no $MANIFEST: it is no bundle, or an unfinished one.",
                     EXPORT_AGAIN)
             }
-            val manifest = parseManifest(path.readText())
+            val manifest = parseManifest(path.readText()) { readIndex(root) }
             manifest.files.forEach { requireFile(root, it, check) }
             return Bundle(root, manifest)
         }

@@ -1,33 +1,36 @@
 package org.edgegen.core.bundle
 
 import kotlinx.serialization.json.JsonObject
-import kotlinx.serialization.json.JsonPrimitive
 import org.edgegen.core.Failure
 import org.edgegen.core.Kind
 
 /**
  * Parses a manifest and checks that its values fit each other; unknown fields are let be.
  *
- * Throws [Failure]: UNREADABLE_MANIFEST, UNKNOWN_VERSION, BAD_FIELD, BAD_VALUE, BAD_SIGMAS, BAD_SHAPE, INCOMPLETE.
+ * Throws [Failure]: UNREADABLE_MANIFEST, UNKNOWN_VERSION, FOREIGN_NETWORKS, BAD_FIELD, BAD_VALUE, BAD_SIGMAS, BAD_SHAPE,
+ * INCOMPLETE. [index] is what a bundle of another project's pipeline has beside it, asked for its names alone.
  */
-fun parseManifest(text: String): Manifest {
+fun parseManifest(text: String, index: () -> JsonObject? = { null }): Manifest {
     val values =
         try {
             parseStrictly(text) as? JsonObject ?: throw IllegalArgumentException("it is no object")
         } catch (error: IllegalArgumentException) {
             throw Failure(Kind.UNREADABLE_MANIFEST, "$MANIFEST cannot be read: ${error.message}.", EXPORT_AGAIN, error)
         }
-    requireVersion(values)
+    requireVersion(values, index)
     return readManifest(Fields(values, "")).also { it.each.forEach(::requireFit) }
 }
 
-private fun requireVersion(values: JsonObject) {
+private fun requireVersion(values: JsonObject, index: () -> JsonObject?) {
     val version = values["format_version"]
-    if (version !is JsonPrimitive || version.isString || version.content != "$FORMAT_VERSION") {
-        throw Failure(Kind.UNKNOWN_VERSION, "$MANIFEST: format_version is $version, this app reads $FORMAT_VERSION.",
-            "Update the app, or export the bundle with an edgegen of its age.")
-    }
+    if (isVersion(version, "$FORMAT_VERSION")) return
+    foreignRefusal(values, index)?.let { throw it }
+    val found = version?.toString()?.take(LONGEST) ?: "missing"
+    throw Failure(Kind.UNKNOWN_VERSION, "$MANIFEST: format_version is $found, this app reads $FORMAT_VERSION.",
+        "Update the app, or export the bundle with an edgegen of its age.")
 }
+
+private const val LONGEST = 60 // characters of a value that an error names
 
 private fun readManifest(fields: Fields): Manifest {
     val checkpoint = fields.fields("checkpoint")

@@ -10,8 +10,11 @@ import kotlinx.serialization.json.JsonPrimitive
 
 private val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
+private const val DEPTH = 64 // of objects and lists; what edgegen writes has 8
+
 /** Parses JSON; NaN, infinities and bare words, which the library lets through, are no JSON. */
 internal fun parseStrictly(text: String): JsonElement {
+    requireDepth(text)
     val element =
         try {
             Json.parseToJsonElement(text)
@@ -20,6 +23,23 @@ internal fun parseStrictly(text: String): JsonElement {
         }
     requireLiterals(element)
     return element
+}
+
+/** Refuses nesting that readers cannot follow, before any of them sees it. */
+private fun requireDepth(text: String) {
+    var depth = 0
+    var isQuoted = false
+    var isEscaped = false
+    for (letter in text) {
+        when {
+            isEscaped -> isEscaped = false
+            letter == '\\' -> isEscaped = isQuoted
+            letter == '"' -> isQuoted = !isQuoted
+            isQuoted -> continue
+            letter == '[' || letter == '{' -> require(++depth <= DEPTH) { "objects and lists are nested deeper than $DEPTH" }
+            letter == ']' || letter == '}' -> depth--
+        }
+    }
 }
 
 private fun requireLiterals(element: JsonElement) {

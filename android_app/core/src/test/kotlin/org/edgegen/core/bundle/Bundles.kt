@@ -1,6 +1,7 @@
 package org.edgegen.core.bundle
 
 import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.contentOrNull
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
@@ -24,6 +25,12 @@ fun bundleFiles(case: JsonObject = NO_CHANGE): Map<String, String> {
     val files = texts(whole.getValue("files").jsonObject) + (MANIFEST to manifest)
     val written = case["write"]?.jsonObject?.let(::texts).orEmpty()
     return files + written - setOfNotNull(case["delete"]?.jsonPrimitive?.content)
+}
+
+/** What a bundle of another project's networks says of itself, by path. */
+fun foreignFiles(case: JsonObject): Map<String, String> {
+    val index = case.getValue("index").jsonPrimitive.contentOrNull
+    return mapOf(MANIFEST to case.text("manifest")) + listOfNotNull(index).associateBy { "pipeline/model_index.json" }
 }
 
 private fun texts(values: JsonObject) = values.mapValues { it.value.jsonPrimitive.content }
