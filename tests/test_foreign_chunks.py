@@ -217,6 +217,16 @@ def test_what_cannot_be_is_refused(folder, tmp_path, capsys, more, said):
     assert not (tmp_path / "b").exists()
 
 
+def test_a_token_that_is_put_in_keeps_its_name_where_a_network_is_cut():
+    """Z-Image's for what fills a caption: a choice between it and others, which no converter makes larger."""
+    made = source(*FAMILIES["z_image"](layers=4))
+    component = deploy(trace(specialize(made.module, made.arguments, made.constant)), FORMS["split"])
+    first, specs = cut(component)[0], {spec.name: spec for spec in component.inputs}
+    template = make_template(first, [specs[name] for name in first.inputs], "iOS17")
+    inside = {first.full(name) for name in template.parameters.values()}
+    assert "cap_embedder.1.weight" in inside and len(inside) > 20
+
+
 class Scaled(nn.Module):
     """Blocks with a factor and a sum behind a convolution, which coremltools would fold into its weights."""
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from edgegen.capture.lowering import Lowering, lowers
 from edgegen.capture.passes import lessened
 from edgegen.capture.values import Value, plain
+from edgegen.model.states import FP16_MAX
 from edgegen.rewrite.attention import MASKED
 
 aten = torch.ops.aten
@@ -111,7 +112,21 @@ def where(low: Lowering, condition: Value, x: Any, y: Any) -> Value:
         chosen = unary(low, torch.Tensor.float, condition)
         return joint(low, operator.add, joint(low, operator.mul, chosen, first - second), second)
     x, y = (v if isinstance(v, Value) else plain(torch.tensor(float(v)), ()) for v in (x, y))
+    if any(
+        v.is_constant and v.data.is_floating_point() for v in (x, y)
+    ):  # which a converter repeats
+        chosen = unary(low, torch.Tensor.float, condition)
+        other = joint(low, operator.sub, 1.0, chosen)
+        parts = joint(low, operator.mul, bounded(x), chosen), joint(low, operator.mul, bounded(y), other)
+        return joint(low, operator.add, *parts)
     return joint(low, torch.where, condition, x, y)
+
+
+def bounded(value: Value) -> Value:
+    """A constant without what stands for minus infinity, which times 0 is no number."""
+    if not value.is_constant:
+        return value
+    return Value(torch.where(value.data < -FP16_MAX, MASKED, value.data), value.dims, value.axes)
 
 
 def number(value: Any) -> float | None:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from edgegen.errors import EdgegenError
+from edgegen.model.states import FP16_MAX
 
-FP16_MAX = 65504.0
 HEADROOM = 4.0  # other inputs than those measured make other numbers
 LARGEST = FP16_MAX / HEADROOM
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -139,10 +139,19 @@ class Mend:
         key = value, exponent
         if key not in self._scaled:
             with self.graph.inserting_before(user):
-                made = self.graph.call_function(operator.mul, (value, 2.0 ** (now - exponent)))
+                made = self.multiplied(value, 2.0 ** (now - exponent))
             self._scaled[key] = made
             self.exponents[made], self.places[made] = exponent, self.places[value]
         return self._scaled[key]
+
+    def multiplied(self, value: fx.Node, factor: float) -> fx.Node:
+        """A value times a number; a constant is another constant then."""
+        if value.op != "get_attr":
+            return self.graph.call_function(operator.mul, (value, factor))
+        whole = operator.attrgetter(str(value.target))(self.module)
+        name = f"scaled_{len(self._scaled)}"
+        self.module.register_buffer(name, whole.detach() * factor)
+        return self.graph.get_attr(name)
 
     def back_(self, node: fx.Node) -> None:
         """Puts a node that is held larger than it is at exponent 0 for all that reads it."""
