@@ -318,7 +318,9 @@ def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[
 
 
 def is_whole(bundle: Bundle, backend: str) -> bool:
-    """Whether a back end has all it takes to draw."""
+    """Whether a back end has all three of our own networks, which is what it takes to draw."""
+    if isinstance(bundle.manifest, ForeignManifest):  # drawn by its own pipeline, whatever its networks are named
+        return False
     has = {artifact.network for artifact in bundle.manifest.components if artifact.backend == backend}
     return has >= set(COMPONENTS)
 

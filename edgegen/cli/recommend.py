@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from edgegen.callbacks import Report
     from edgegen.target import Device
 
-COLUMNS = ("", "tier", ">width", ">bits", "back end", ">picture", ">interval", ">peak memory, interval", "doubt")
+COLUMNS = ("", "tier", ">width", ">bits", "back end", ">{of}", ">interval", ">peak memory, interval", "doubt")
 TITLE = "Predicted, with intervals"
 RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up
 
 
 def recommend(
     device: Annotated[str, typer.Option(metavar="NAME", help="A device (edgegen devices), or a .toml file.")],
-    budget: Annotated[str, typer.Option(metavar="TIME", help="For a whole picture: 3s, 800ms.")] = "",
+    budget: Annotated[str, typer.Option(metavar="TIME", help="For a picture, or one run of a lone network: 3s.")] = "",
     memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: one app's limit.")] = "",
     backend: BackendList = "",
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge this bundle.")] = None,
@@ -70,18 +70,23 @@ def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset:
 
 
 def chosen(options: Sequence[Option], backends: str) -> list[Option]:
-    """The options of the back ends asked for; an unknown one is an error."""
+    """The options of the back ends asked for; one that is unknown, or that none is for, is an error."""
     from edgegen.backends.registry import find_backend
+    from edgegen.errors import InputError
 
     names = split(backends)
+    known = list(dict.fromkeys(option.backend for option in options))
     for name in names:
         find_backend(name)
+        if name not in known:
+            raise InputError(f"nothing here is for {name}.", f"Back ends here: {', '.join(known)}.")
     return [option for option in options if not names or option.backend in names]
 
 
 def show_advice(to: Console, advice: Advice) -> None:
     """A table of what fits, the best first; what the figures rest on, each once; then why the others do not."""
-    budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
+    of = next((option.of for option in (*advice.fitting, *advice.others)), "a picture")
+    budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for {of}"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
     to.print(
         f"[bold]{escape(advice.device.title)}[/] ({escape(str(advice.device.chip.value))}), {budget}, memory {limit}. "
@@ -89,12 +94,20 @@ def show_advice(to: Console, advice: Advice) -> None:
         soft_wrap=True,
     )
     if advice.fitting:
-        to.print(table(COLUMNS, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)], TITLE))
+        columns = [column.format(of=of.removeprefix("a ")) for column in COLUMNS]
+        to.print(table(columns, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)], TITLE))
         for basis in dict.fromkeys(option.time.basis for option in advice.fitting if option.time):
             to.print(f"Times: {escape(basis)}.", soft_wrap=True)
+        for runs in dict.fromkeys(told_runs(option) for option in advice.fitting):
+            to.print(f"{of.capitalize()}: {escape(runs)}.", soft_wrap=True)
     else:
         to.print("[red]Nothing fits.[/]")
     show_others(to, advice)
+
+
+def told_runs(option: Option) -> str:
+    """How often each network runs in an option's time."""
+    return ", ".join(f"{name} {count} time{'s' if count > 1 else ''}" for name, count in option.runs.items())
 
 
 def row_of(advice: Advice, place: int, option: Option) -> tuple[Cell, ...]:
