@@ -387,6 +387,8 @@ def verify_tier(bundle: Bundle, checkpoint: Path | None, report: Report) -> list
     """The rows of one tier, against the checkpoint it was made of, or the one in a folder."""
     m = bundle.manifest
     if isinstance(m, ForeignManifest):
+        if checkpoint is not None:
+            raise InputError(f"{bundle.root} is verified on the cases that it holds.", "Leave --checkpoint out.")
         return verify_cases(bundle, report)
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")

@@ -33,7 +33,7 @@ def runs_of_picture(bundle: Bundle, backend: str) -> Runs:
     try:
         return count_runs(bundle, backend).runs
     except EdgegenError as error:
-        raise CannotPredict(f"a picture cannot be predicted: {error.message}", error.remedy) from None
+        raise CannotPredict(error.message, error.remedy) from None
 
 
 def picture_time(

@@ -167,10 +167,12 @@ def device_memory(device: Device) -> tuple[float | None, str]:
     )
 
 
-def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda line: None) -> list[Option]:
-    """The back ends of a bundle, as it is."""
+def options_of_bundle(
+    bundle: Bundle, device: Device, backends: Sequence[str] = (), report: Report = lambda line: None
+) -> list[Option]:
+    """The back ends of a bundle, or some of them, as it is."""
     m, found = bundle.manifest, []
-    for backend in bundle.backends:
+    for backend in [b for b in bundle.backends if not backends or b in backends]:
         report(f"reading {backend}")
         programs = {name: network_program(bundle, name, b) for name, b in bundle.networks if b == backend}
         memory = {name: network_memory(bundle, name, backend, program) for name, program in programs.items()}
@@ -190,14 +192,18 @@ def asked_runs(bundle: Bundle, backend: str, programs: Mapping[str, Program]) ->
 
 
 def options_of_config(
-    config: CheckpointConfig, tiers: Sequence[Tier], device: Device, report: Report = lambda line: None
+    config: CheckpointConfig,
+    tiers: Sequence[Tier],
+    device: Device,
+    backends: Sequence[str] = (),
+    report: Report = lambda line: None,
 ) -> list[Option]:
-    """Every tier, back end and storage of a model that need not exist yet."""
+    """Every tier, back end (or some) and storage of a model that need not exist yet."""
     found = []
     for tier in tiers:
         if tier.width not in config.transformer.widths:
             continue
-        for backend in tier.default_backends:
+        for backend in [b for b in backends or tier.default_backends if b in tier.backends]:
             target = tier.backend(backend)
             report(f"counting {tier.name} for {backend}")
             programs = {part.name: program_of_component(part) for part in components(config, tier, target)}

@@ -45,17 +45,27 @@ def recommend(
     limit = work.parse_bytes(memory) if memory else None
     console = show.console()
     with show.Progress(console) as progress:
-        options = chosen(gather(target, bundle, checkpoint, preset, progress), backend)
+        options = gather(target, bundle, checkpoint, preset, named(backend), progress)
     advice = work.advise(options, target, seconds, limit)
     show.print_json(advice.to_dict()) if as_json else show_advice(show.results(), advice)
     raise typer.Exit(0 if advice.fitting else 1)
 
 
-def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset: str, report: Report) -> list[Option]:
-    """The options of a bundle, or of every tier of a checkpoint's or preset's shape."""
+def named(backends: str) -> list[str]:
+    """The back ends asked for; an unknown one is an error."""
+    from edgegen.backends.registry import find_backend
+
+    return [find_backend(name).name for name in split(backends)]
+
+
+def gather(
+    device: Device, bundle: Path | None, checkpoint: Path | None, preset: str, backends: Sequence[str], report: Report
+) -> list[Option]:
+    """The options of a bundle, or of every tier of a checkpoint's or preset's shape, on back ends; on all if empty."""
     from edgegen.bench import recommend as work
     from edgegen.bundle import load_bundle
     from edgegen.errors import InputError
+    from edgegen.foreign.folder import is_foreign
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
     from edgegen.model.random_checkpoint import preset_config
     from edgegen.target import list_tiers
@@ -63,24 +73,23 @@ def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset:
     if sum(map(bool, (bundle, checkpoint, preset))) > 1:
         raise InputError("--bundle, --checkpoint and --preset exclude each other.", "Give one of them.")
     if bundle:
-        tiers = load_bundle(bundle).tiers
-        return [option for tier in tiers for option in work.options_of_bundle(tier, device, report)]
+        found = load_bundle(bundle)
+        check_held(backends, [b for tier in found.tiers for b in tier.backends], bundle)
+        return [o for tier in found.tiers for o in work.options_of_bundle(tier, device, backends, report)]
+    if checkpoint and is_foreign(checkpoint):
+        raise InputError(f"{checkpoint} holds another project's networks.", "Export it and give --bundle.")
     config = preset_config(preset) if preset else load_checkpoint(checkpoint or bundled_folder()).config
-    return work.options_of_config(config, list_tiers(), device, report)
+    check_held(backends, [b for tier in list_tiers() for b in tier.backends], "no tier")
+    return work.options_of_config(config, list_tiers(), device, backends, report)
 
 
-def chosen(options: Sequence[Option], backends: str) -> list[Option]:
-    """The options of the back ends asked for; one that is unknown, or that none is for, is an error."""
-    from edgegen.backends.registry import find_backend
+def check_held(asked: Sequence[str], has: Sequence[str], where: Path | str) -> None:
+    """Refuses a back end that nothing would be judged on."""
     from edgegen.errors import InputError
 
-    names = split(backends)
-    known = list(dict.fromkeys(option.backend for option in options))
-    for name in names:
-        find_backend(name)
-        if name not in known:
-            raise InputError(f"nothing here is for {name}.", f"Back ends here: {', '.join(known)}.")
-    return [option for option in options if not names or option.backend in names]
+    for name in asked:
+        if name not in has:
+            raise InputError(f"{where} has no {name}.", f"It has: {', '.join(dict.fromkeys(has))}.")
 
 
 def show_advice(to: Console, advice: Advice) -> None:

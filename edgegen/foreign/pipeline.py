@@ -100,7 +100,7 @@ def require_optional(bundle: Bundle, name: str, told: Mapping[str, Any]) -> None
     why = f"was left out ({size(left['bytes'])})" if left else "was not exported"
     raise InputError(
         f"the {name} {why}, and {bundle.root} cannot draw without it.",
-        "Give the folder it was made of with --checkpoint.",
+        "Export it too, or give edgegen generate the folder it was made of with --checkpoint.",
     )
 
 
