@@ -155,8 +155,8 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
 
 def check_numbers(request: PictureRequest) -> None:
     """Refuses steps and guidance that are out of range, where they are given."""
-    given = {"steps": request.steps, "guidance": request.guidance}
-    SamplerConfig(**{name: value for name, value in given.items() if value is not None})
+    steps = 1 if request.steps is None else request.steps
+    SamplerConfig(steps, guidance=1.0 if request.guidance is None else request.guidance)
 
 
 def newest_bundle(root: Path) -> Path:

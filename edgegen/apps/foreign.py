@@ -33,20 +33,32 @@ def foreign_refusal(where: str, who: str, told: Values, index: Values) -> InputE
 
 def described(told: Values, index: Values) -> str:
     """A pipeline or a lone network by its names; empty where one is missing that every export writes."""
-    networks, kind = told.get("networks"), told.get("kind")
-    if not isinstance(networks, dict) or not networks:
+    network = network_of(told)
+    names = {key: name_of(network[key]) for key in ("class", *NEEDED) if key in network}
+    if told.get("kind") not in ("pipeline", "network") or "class" not in names or not all(names.values()):
         return ""
-    network = networks.get("transformer", networks[min(networks)])
-    needs = {key: name_of(network[key]) for key in NEEDED if key in network} if isinstance(network, dict) else {"": ""}
-    if kind not in ("pipeline", "network") or not all(needs.values()) or not (model := name_of(network.get("class"))):
-        return ""
-    noted = f" ({', '.join(f'{key} {name}' for key, name in needs.items())})" if needs else ""
-    if kind == "network":
+    model = names.pop("class")
+    noted = f" ({', '.join(f'{key} {name}' for key, name in names.items())})" if names else ""
+    if told["kind"] == "network":
         return f"a lone network, {model}{noted}"
-    pipeline, entry = name_of(index.get("_class_name")), index.get("scheduler")
-    scheduler = name_of(entry[1]) if isinstance(entry, list) and len(entry) == 2 else ""
+    pipeline, scheduler = name_of(index.get("_class_name")), scheduler_of(index)
     drawn = f", that draws with {scheduler}" if scheduler else ""
     return f"a pipeline, {f'{pipeline} with {model}' if pipeline else model}{drawn}{noted}"
+
+
+def network_of(told: Values) -> Values:
+    """What is said of the transformer, or of the first network where there is none; empty where nothing is."""
+    networks = told.get("networks")
+    if not isinstance(networks, dict) or not networks:
+        return {}
+    network = networks.get("transformer", networks[min(networks)])
+    return network if isinstance(network, dict) else {}
+
+
+def scheduler_of(index: Values) -> str:
+    """The class of a pipeline's scheduler; empty where the index does not tell it."""
+    entry = index.get("scheduler")
+    return name_of(entry[1]) if isinstance(entry, list) and len(entry) == 2 else ""
 
 
 def name_of(value: Any) -> str:

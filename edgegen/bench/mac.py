@@ -17,8 +17,8 @@ from pathlib import Path
 
 from edgegen.apps.foreign import refuse_foreign
 from edgegen.bench import records
-from edgegen.bench.parts import PICTURE
 from edgegen.bench.imported import row_of
+from edgegen.bench.parts import PICTURE
 from edgegen.bench.session import BenchRequest, open_bundles
 from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError

@@ -19,7 +19,7 @@ DRAWING_BYTES = 8_000_000  # of tokenizers, conditions and latents in Python, me
 
 @dataclass(frozen=True)
 class PredictedPart:
-    """A component, or the picture, on a back end: its time, or why there is none, and its peak memory, where it is known."""
+    """A component, or the picture, on a back end: its time, or why there is none, and its peak memory, if known."""
 
     component: str
     backend: str

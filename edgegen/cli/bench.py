@@ -27,7 +27,7 @@ Bundles = Annotated[
     typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
 ]
 Component = Annotated[
-    str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture; or a bundle's own names.")
+    str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture, or others' names.")
 ]
 Compare = Annotated[
     tuple[str, str] | None,
