@@ -91,8 +91,11 @@ def test_they_are_run_on_the_inputs_of_their_first_case(pipe):
     for name, backend in bundle.networks:
         cases = load_file(pipe / "cases" / f"{name}.safetensors")
         feed = inputs_of(bundle, bundle.programs(name, backend))
+        assert {s.name: s.dtype for s in bundle.programs(name, backend)[0].inputs} == {
+            key: str(value.dtype) for key, value in feed.items()
+        }
         assert feed.keys() == {key.removeprefix("0.in.") for key in cases if key.startswith("0.in.")} and feed
-        assert all(np.array_equal(value, cases[f"0.in.{key}"]) for key, value in feed.items())
+        assert all(np.array_equal(value, cases[f"0.in.{key}"].astype(value.dtype)) for key, value in feed.items())
         if backend == "onnx":
             made = make_open(bundle, backend, name)()()
             assert all(np.allclose(value, cases[f"0.out.{key}"], atol=1e-4) for key, value in made.items())
@@ -120,6 +123,11 @@ def test_a_bench_that_measured_nothing_says_so(pipe, tmp_path, capfd, monkeypatc
     monkeypatch.setattr(session, "candidates", lambda *_: [])
     assert run(["bench", "--bundle", str(pipe), "--record", str(tmp_path / "rows.jsonl")]) == 1
     assert "nothing was measured" in capfd.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_swift_app_measures_our_own_alone(pipe, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("EDGEGEN_SWIFT", "/no/such/command")
+    refused(capfd, ["bench", "--device", "mac", "--bundle", pipe], "PixArtSigmaPipeline", "edgegen-swift draws with")
 
 
 # ---- predicted ------------------------------------------------------------------------------------------------------

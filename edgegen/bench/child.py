@@ -64,11 +64,11 @@ def inputs_of(bundle: Bundle, programs: Sequence[Artifact]) -> dict[str, np.ndar
 
 def inputs_of_case(bundle: Bundle, programs: Sequence[Artifact]) -> dict[str, np.ndarray]:
     """The inputs of a recorded case; a chunk alone takes seeded noise for what other chunks give."""
-    given, rng = read_cases(bundle, programs[0].network)[0][0], np.random.default_rng(SEED)
-    return {
-        spec.name: given[spec.name] if spec.name in given else rng.standard_normal(spec.shape).astype(spec.dtype)
-        for spec in signature(programs)[0]
-    }
+    rng, (given, _) = np.random.default_rng(SEED), read_cases(bundle, programs[0].network)[0]
+    specs = signature(programs)[0]
+    feed = {spec.name: given[spec.name] for spec in specs if spec.name in given}
+    noise = {spec.name: rng.standard_normal(spec.shape) for spec in specs if spec.name not in given}
+    return {spec.name: (feed | noise)[spec.name].astype(spec.dtype) for spec in specs}
 
 
 def set_threads(backend: str, threads: int) -> None:

@@ -19,7 +19,7 @@ from edgegen.apps.foreign import refuse_foreign
 from edgegen.bench import records
 from edgegen.bench.imported import row_of
 from edgegen.bench.parts import PICTURE
-from edgegen.bench.session import BenchRequest, open_bundles
+from edgegen.bench.session import BenchRequest, open_bundles, require_measured
 from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError
 from edgegen.verify import is_whole
@@ -39,6 +39,7 @@ def measure_mac(request: BenchRequest, report: Callable[[str], None] = lambda li
         report(f"measuring {bundle.root} with {words[0]}")
         for row in run(words, bundle, request):
             rows.append(records.append(request.record, row))
+    require_measured(rows)
     return rows
 
 

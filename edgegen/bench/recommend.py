@@ -266,9 +266,9 @@ def option(
     """One option, with the time and the peak of a whole picture, or of one run."""
     missing = [name for name in runs if name not in programs]
     if missing:
-        return Option(tier, width, backend, bits, None, None, f"it has no {' and no '.join(missing)}")
+        return Option(tier, width, backend, bits, None, None, f"it has no {' and no '.join(missing)}", of)
     try:
         time = picture_time(programs, device, backend, runs, storage)
     except CannotPredict as error:
-        return Option(tier, width, backend, bits, None, None, f"{error.message} {error.remedy}")
+        return Option(tier, width, backend, bits, None, None, f"{error.message} {error.remedy}", of)
     return Option(tier, width, backend, bits, time, pipeline_memory(memory), of=of, runs=runs)
