@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from pipelines import save_pipeline, size_of
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file
 from test_bench import Fake, steady
 from test_cli import refused
 
@@ -224,13 +226,17 @@ def test_what_cannot_be_done_is_one_line(pipe, lone, line, says, tmp_path, capfd
     assert [path.name for path in tmp_path.iterdir()] == ["prompts"]
 
 
-def test_cases_without_results_verify_nothing(lone, tmp_path, capfd):
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda cases: {key: value for key, value in cases.items() if ".in." in key}, "case 0 is not of the inputs"),
+    (lambda cases: {"x": cases["0.in.input"]}, "case x is not of the inputs"),
+])  # fmt: skip
+def test_cases_that_are_none_verify_nothing(lone, change, says, tmp_path, capfd):
     bundle = Path(shutil.copytree(lone, tmp_path / "lone"))
     cases, manifest = bundle / "cases" / "network.safetensors", json.loads((bundle / "manifest.json").read_text())
-    save_file({key: value for key, value in load_file(cases).items() if ".in." in key}, cases)
+    save_file(change(load_tensors(cases)), cases)
     manifest["pipeline"]["networks"]["network"]["cases"] |= dict(zip(("sha256", "bytes"), digest(cases), strict=True))
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    refused(capfd, ["verify", bundle], "case 0", "inputs and outputs of the network")
+    refused(capfd, ["verify", bundle], "network.safetensors", says)
 
 
 def test_inspect_tells_how_the_layout_was_found(pipe, capfd):

@@ -31,7 +31,7 @@ def read_cases(bundle: Bundle, name: str) -> list[tuple[Arrays, Arrays]]:
         raise InputError(f"{path} is missing or has changed.", AGAIN)
     try:
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # of a type that NumPy has not
         raise InputError(f"{path} cannot be read: {error}.", AGAIN) from None
     cases: dict[str, tuple[Arrays, Arrays]] = {}
     for key, value in tensors.items():
