@@ -14,6 +14,7 @@ from edgegen.capture.deploy import Traced, trace
 from edgegen.capture.specialize import Recording, leaf_names, output_leaves, specialize
 from edgegen.errors import EdgegenError, InputError
 from edgegen.foreign.source import Source
+from edgegen.foreign.watch import Peaks, watching
 from edgegen.verify import Case, psnr
 
 CASES = 3  # fresh inputs a network is judged with
@@ -29,6 +30,7 @@ class Recorded:
     source: Source
     traced: Traced
     cases: tuple[Case, ...]
+    largest: float = 0.0  # |value| that a layer of the module took or gave
 
 
 def record(source: Source) -> Recorded:
@@ -42,15 +44,18 @@ def record(source: Source) -> Recorded:
     with running_errors(module):
         recording = specialize(module, source.arguments, source.constant)
     cases, traced = [], trace(recording)
+    peaks: dict[str, Peaks] = {}
     for seed in [OTHER] if heavy else range(CASES):
-        values, results = run_once(source, seed, recording)
+        with watching(module, peaks):
+            values, results = run_once(source, seed, recording)
         if not heavy:
             with torch.no_grad():
                 replayed = recording.graph(*values.values())
             for (name, expected), made in zip(results.items(), replayed, strict=True):
                 check_replay(name, expected.numpy(), made.numpy())
         cases.append(Case(arrays(traced.feed(values)), arrays(results)))
-    return Recorded(source, traced, tuple(cases))
+    largest = max((max(one.taken, one.given) for one in peaks.values()), default=0.0)
+    return Recorded(source, traced, tuple(cases), largest)
 
 
 def run_once(source: Source, seed: int, recording: Recording) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -20,6 +20,7 @@ from edgegen.errors import EdgegenError, InputError
 from edgegen.files import is_disk_full
 from edgegen.foreign.chunks import PieceChain, cut_network, run_pieces
 from edgegen.foreign.recording import Recorded, check_replay
+from edgegen.foreign.scaling import mended_
 from edgegen.foreign.source import Source
 from edgegen.journal import Journal
 from edgegen.manifest import ForeignArtifact
@@ -31,6 +32,7 @@ from edgegen.rewrite.component import Component, Form
 from edgegen.target import BackendTarget
 from edgegen.verify import Case, Row, compare, compare_chain
 
+HALF = "float16"
 STREAMING = "coreml"  # the back end that asks for a segment's weights one by one
 
 
@@ -52,7 +54,9 @@ def emitted(
     component = deploy(recorded.traced, Form(target.attention, target.query_chunk, target.operations), source.name)
     module = component.module
     assert isinstance(module, Deployed)
-    moved = {"moves": len(module.moves), "unknown": dict(Counter(module.unknown))}
+    moved: dict[str, Any] = {"moves": len(module.moves), "unknown": dict(Counter(module.unknown))}
+    if target.precision == HALF and (exponents := mended_(recorded, component)):
+        moved["scaled"] = exponents
     is_cut = len(source.stored) > 0 or asked.mib is not None or (asked.count or 1) > 1
     component = in_segments(component, source.stored.given(), 0 if is_cut else REPEATS)
     require_streamable(source, component, target)
