@@ -132,6 +132,7 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
 
     if request.preview or request.backend == "torch":
         raise InputError("a foreign bundle draws with its artifacts alone, without previews.", "Leave that out.")
+    check_numbers(request)
     if not 0 <= request.seed <= MAX_SEED:
         raise InputError(f"seed {request.seed} is outside 0 to {MAX_SEED}.")
     backend = request.backend or next(b for b in fastest_first() if b in bundle.backends)
@@ -150,6 +151,12 @@ def draw_with_pipeline(bundle: Bundle, request: PictureRequest, report: Report, 
         str(out), request.prompt, str(bundle.folder), backend, request.seed, drawn.steps, drawn.guidance,
         drawn.picture.size, drawn.truncated, False, seconds, (), drawn.notes,
     )  # fmt: skip
+
+
+def check_numbers(request: PictureRequest) -> None:
+    """Refuses steps and guidance that are out of range, where they are given."""
+    steps = 1 if request.steps is None else request.steps
+    SamplerConfig(steps, guidance=1.0 if request.guidance is None else request.guidance)
 
 
 def newest_bundle(root: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,10 @@ from edgegen.backends.backend import Backend
 from edgegen.backends.registry import find_backend, read_graph
 from edgegen.bundle import Artifact, Bundle, load_bundle
 from edgegen.callbacks import Report
-from edgegen.errors import unknown
+from edgegen.errors import InputError, unknown
+from edgegen.manifest import ForeignManifest
 from edgegen.pipeline.artifact import artifact_errors
+from edgegen.schema import from_values
 
 if TYPE_CHECKING:
     from edgegen.lint import Finding
@@ -51,14 +53,28 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the layout of a foreign network was found on a back end, as its manifest tells: how often it moves data, and
+    operations that the pass does not know, each done in its own layout between two transposes.
+    """
+
+    component: str
+    backend: str
+    moves: int
+    unknown: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """Every artifact that was read of a bundle."""
+    """Every artifact that was read of a bundle; of foreign networks, their layout."""
 
     bundle: str
     components: tuple[Contents, ...]
+    layouts: tuple[Layout, ...] = ()
 
     def to_dict(self) -> dict:
-        return {"bundle": self.bundle, "components": [asdict(contents) for contents in self.components]}
+        made = {"bundle": self.bundle, "components": [asdict(contents) for contents in self.components]}
+        return made | ({"layouts": [asdict(layout) for layout in self.layouts]} if self.layouts else {})
 
 
 def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = lambda line: None) -> Inspection:
@@ -74,7 +90,21 @@ def inspect_folder(folder: Path, backends: Sequence[str] = (), report: Report = 
                 report(f"reading {artifact.name} of {artifact.backend}")
                 found.append(inspect_artifact(tier, artifact))
                 read.add(artifact.path)
-    return Inspection(str(folder), tuple(found))
+    return Inspection(str(folder), tuple(found), tuple(layouts_of(bundle, backends)))
+
+
+def layouts_of(bundle: Bundle, backends: Sequence[str]) -> Iterator[Layout]:
+    """What the manifest tells of each foreign network; what it does not tell, or not so, is left out."""
+    if not isinstance(bundle.manifest, ForeignManifest):
+        return
+    for name, backend in bundle.networks:
+        told = bundle.manifest.pipeline["networks"][name].get("backends")
+        found = told.get(backend) if isinstance(told, dict) else None
+        if isinstance(found, dict) and (not backends or backend in backends):
+            try:
+                yield from_values(Layout, found | {"component": name, "backend": backend}, strangers=True)
+            except InputError:
+                continue
 
 
 def inspect_artifact(bundle: Bundle, artifact: Artifact) -> Contents:

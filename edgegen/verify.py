@@ -318,7 +318,9 @@ def verify_picture(bundle: Bundle, backend: str, reference: Reference) -> tuple[
 
 
 def is_whole(bundle: Bundle, backend: str) -> bool:
-    """Whether a back end has all it takes to draw."""
+    """Whether a back end has all three of our own networks, which is what it takes to draw."""
+    if isinstance(bundle.manifest, ForeignManifest):  # drawn by its own pipeline, whatever its networks are named
+        return False
     has = {artifact.network for artifact in bundle.manifest.components if artifact.backend == backend}
     return has >= set(COMPONENTS)
 
@@ -385,6 +387,8 @@ def verify_tier(bundle: Bundle, checkpoint: Path | None, report: Report) -> list
     """The rows of one tier, against the checkpoint it was made of, or the one in a folder."""
     m = bundle.manifest
     if isinstance(m, ForeignManifest):
+        if checkpoint is not None:
+            raise InputError(f"{bundle.root} is verified on the cases that it holds.", "Leave --checkpoint out.")
         return verify_cases(bundle, report)
     networks = TorchNetworks(load_checkpoint(checkpoint) if checkpoint else reopen(m.checkpoint), m.width)
     report("running the original in PyTorch")

@@ -50,6 +50,12 @@ def test_a_failure_of_the_command_is_one_line(bundle, tmp_path, monkeypatch, cap
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+def test_a_command_that_measures_nothing_is_an_error(bundle, tmp_path, monkeypatch, capfd):
+    stand_in(tmp_path, monkeypatch, "")
+    assert bench(bundle, tmp_path / "rows.jsonl") == 1
+    assert "nothing was measured" in capfd.readouterr().err and not (tmp_path / "rows.jsonl").exists()
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac measures")
 def test_elsewhere_it_is_refused(bundle, tmp_path, monkeypatch, capfd):
     monkeypatch.delenv("EDGEGEN_SWIFT", raising=False)

@@ -23,7 +23,7 @@ from tiny import TIER, tiny_checkpoint, tiny_tier
 from edgegen import export as exporting
 from edgegen.backends.registry import read_graph
 from edgegen.bench.child import inputs_of
-from edgegen.bench.host import PARTS
+from edgegen.bench.parts import PARTS
 from edgegen.bench.predict_bundle import host_memory, predict_bundle
 from edgegen.bench.recommend import options_of_bundle
 from edgegen.bench.remote import pick_components

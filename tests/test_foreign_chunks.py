@@ -15,6 +15,7 @@ import edgegen.foreign.mapped as mapped
 import edgegen.foreign.quantize as quantizing
 import edgegen.foreign.recording as recording
 import edgegen.foreign.writing as writing
+from edgegen.bench.child import inputs_of
 from edgegen.bundle import load_bundle
 from edgegen.capture.deploy import deploy, trace
 from edgegen.capture.segments import REPEATS, cut, in_segments
@@ -106,6 +107,26 @@ def test_a_streamed_network_in_chunks_verifies_itself(bundle, capsys):
     assert run(["verify", str(bundle), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["verify"]
     assert row["component"] == "network" and row["psnr_db"] == rows[-1]["psnr_db"]
+
+
+def test_a_network_in_chunks_is_predicted_as_one(bundle, capsys):
+    assert run(["bench", "--device", "iphone15pro", "--bundle", str(bundle), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["component"] == "network" and len(row["artifacts"]) == 2 and row["latency_ms"]["predicted"] > 0
+    assert run(["recommend", "--device", "iphone15pro", "--bundle", str(bundle), "--json"]) == 0
+    (option,) = json.loads(capsys.readouterr().out)["fitting"]
+    assert option["runs"] == {"network": 1} and option["bits"] == 4
+    made = load_bundle(bundle)
+    first, second = made.programs("network", "coreml")
+    cases = load_file(bundle / "cases" / "network.safetensors")
+    recorded = {key: value.numpy() for key, value in cases.items() if key.startswith("0.in.")}
+    whole = {f"0.in.{name}": value for name, value in inputs_of(made, [first, second]).items()}
+    assert whole.keys() == recorded.keys() and all(
+        np.array_equal(whole[key], recorded[key].astype(whole[key].dtype)) for key in recorded
+    )
+    feed = inputs_of(made, [second])  # alone on a device: of what the first gives there is no recording
+    assert {name: value.shape for name, value in feed.items()} == {spec.name: spec.shape for spec in second.inputs}
+    assert all(np.isfinite(value).all() and value.any() for value in feed.values())
 
 
 def test_an_interrupted_export_goes_on_to_the_same_bytes(folder, bundle, tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import edgegen
+from edgegen.apps.foreign import refuse_foreign
 from edgegen.bundle import MANIFEST, VERIFY, Bundle
 from edgegen.errors import InputError
 from edgegen.files import write_json
@@ -86,6 +87,7 @@ def check_bundles(kind: AppKind, bundles: Sequence[Bundle]) -> None:
     if not bundles:
         raise InputError("no bundle was given.", "Make one with edgegen export.")
     for bundle in bundles:
+        refuse_foreign(bundle, f"the {kind.name} app")
         if not any(is_whole(bundle, backend) for backend in kind.backends):
             raise InputError(
                 f"{bundle.root} has nothing that the {kind.name} app runs whole; it has {', '.join(bundle.backends)}.",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgegen.bench.memory import network_program
+from edgegen.bench.picture import picture_time, runs_of_own
 from edgegen.bench.predict import Prediction
 from edgegen.bench.predict_bundle import try_predict
-from edgegen.bench.recommend import picture_time
 from edgegen.bundle import COMPONENTS, Bundle
 from edgegen.target import Device, list_devices
 from edgegen.verify import is_whole
@@ -42,7 +42,7 @@ def key_of(bundle: Bundle, backend: str) -> str:
 
 def picture_ms(bundle: Bundle, backend: str, programs: dict, device: Device) -> float | None:
     """Milliseconds of a picture, or None where no published latency covers the device's unit."""
-    m = bundle.manifest
+    runs = runs_of_own(len(bundle.manifest.sigmas) - 1, bundle.manifest.guidance)
     time: Prediction | None
-    time, _ = try_predict(lambda: picture_time(programs, device, backend, len(m.sigmas) - 1, m.guidance, {}))
+    time, _ = try_predict(lambda: picture_time(programs, device, backend, runs, {}))
     return None if time is None else round(time.milliseconds, 4)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.bench.child import inputs_of
-from edgegen.bench.host import PICTURE, Candidate
+from edgegen.bench.host import Candidate
 from edgegen.bench.measure import Opened
+from edgegen.bench.parts import is_picture
 from edgegen.errors import EdgegenError
 from edgegen.target import Device
 
@@ -68,7 +69,7 @@ class RemoteRunner:
     """
 
     def __init__(self, candidate: Candidate, identifier: str):
-        if candidate.component == PICTURE:
+        if is_picture(candidate.bundle, candidate.component):
             raise EdgegenError("whole pictures are not drawn on a remote device.", "Measure its components.")
         self.candidate, self.identifier = candidate, identifier
         self.loop = asyncio.new_event_loop()

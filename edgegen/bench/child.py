@@ -24,28 +24,31 @@ from typing import IO, Any
 import numpy as np
 
 from edgegen.backends.registry import find_backend
+from edgegen.bench.parts import is_foreign, is_picture
 from edgegen.bundle import Artifact, Bundle, load_bundle
 from edgegen.chain import signature
 from edgegen.errors import EdgegenError, InputError
 from edgegen.meter import peak_bytes, reset_peak
 from edgegen.model.blocks import timestep_features
 from edgegen.pipeline.artifact import open_network
+from edgegen.pipeline.cases import read_cases
 from edgegen.pipeline.draw import draw
 from edgegen.pipeline.networks import ArtifactNetworks, id_feed
 from edgegen.process import end_with_parent_
 
-PICTURE = "picture"
 SEED = 0
 
 
 def inputs_of(bundle: Bundle, programs: Sequence[Artifact]) -> dict[str, np.ndarray]:
     """What programs that run in order are timed with: a real prompt's tokens, every text token real, seeded noise
-    otherwise.
+    otherwise; for networks of other projects their first recorded case.
     """
     import torch
 
     from edgegen.model.checkpoint import make_tokenizers
 
+    if is_foreign(bundle):
+        return inputs_of_case(bundle, programs)
     if programs[0].name == "text_encoder":
         tokenizers = make_tokenizers(bundle.tokenizer_files())
         return id_feed(tokenizers.encode([bundle.manifest.prompts[0]]))
@@ -59,6 +62,15 @@ def inputs_of(bundle: Bundle, programs: Sequence[Artifact]) -> dict[str, np.ndar
     return feed
 
 
+def inputs_of_case(bundle: Bundle, programs: Sequence[Artifact]) -> dict[str, np.ndarray]:
+    """The inputs of a recorded case; a chunk alone takes seeded noise for what other chunks give."""
+    rng, (given, _) = np.random.default_rng(SEED), read_cases(bundle, programs[0].network)[0]
+    specs = signature(programs)[0]
+    feed = {spec.name: given[spec.name] for spec in specs if spec.name in given}
+    noise = {spec.name: rng.standard_normal(spec.shape) for spec in specs if spec.name not in given}
+    return {spec.name: (feed | noise)[spec.name].astype(spec.dtype) for spec in specs}
+
+
 def set_threads(backend: str, threads: int) -> None:
     """Makes a runtime use so many threads; before anything is opened."""
     import torch
@@ -68,16 +80,29 @@ def set_threads(backend: str, threads: int) -> None:
     find_backend(backend).set_threads(threads)
 
 
-def make_run(bundle: Bundle, backend: str, component: str) -> Callable[[], Any]:
-    """One run of a component, or of the whole picture: text, every step, decoder."""
-    if component == PICTURE:
-        networks, m = ArtifactNetworks(bundle, backend, native=True), bundle.manifest
-        for name in ("_text_encoder", "_transformer", "_decoder"):
-            getattr(networks, name)  # opened now, so that a picture's time is of drawing alone
-        return lambda: draw(networks, m.prompts[0], m.latent_shape, m.sigmas, m.guidance, SEED)
-    run = open_network(bundle, component, backend, native=True)
+def make_open(bundle: Bundle, backend: str, component: str) -> Callable[[], Callable[[], Any]]:
+    """What opens a component, or all it takes to draw, and gives one run of it; its inputs are there before."""
+    if is_picture(bundle, component):
+        if is_foreign(bundle):
+            from edgegen.foreign.drawing import open_drawing
+
+            return open_drawing(bundle, backend)
+        return lambda: drawing(bundle, backend)
     feed = inputs_of(bundle, bundle.programs(component, backend))
-    return lambda: run(feed)
+
+    def opened() -> Callable[[], Any]:
+        run = open_network(bundle, component, backend, native=True)
+        return lambda: run(feed)
+
+    return opened
+
+
+def drawing(bundle: Bundle, backend: str) -> Callable[[], Any]:
+    """The whole picture of our own networks: text, every step, decoder."""
+    networks, m = ArtifactNetworks(bundle, backend, native=True), bundle.manifest
+    for name in ("_text_encoder", "_transformer", "_decoder"):
+        getattr(networks, name)  # opened now, so that a picture's time is of drawing alone
+    return lambda: draw(networks, m.prompts[0], m.latent_shape, m.sigmas, m.guidance, SEED)
 
 
 def timed(run: Callable[[], Any], count: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
@@ -100,10 +125,11 @@ class Server:
         find_backend(backend).warm()
         set_threads(backend, threads)
         found = load_bundle(bundle, check=False)  # the parent has checked the digests
+        opened = make_open(found, backend, component)
         reset_peak()
         base = peak_bytes()
         start = time.perf_counter()
-        self.run = make_run(found, backend, component)
+        self.run = opened()
         load = time.perf_counter() - start
         return {"load_ms": 1e3 * load, "base_bytes": base, "loaded_bytes": peak_bytes()}
 

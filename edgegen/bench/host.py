@@ -15,15 +15,14 @@ from typing import Any
 
 import edgegen
 from edgegen.backends.registry import find_backend
-from edgegen.bench.child import PICTURE, timed
+from edgegen.bench.child import timed
 from edgegen.bench.measure import Opened, Settings
+from edgegen.bench.parts import check_components, chosen_parts, is_drawn, is_picture
 from edgegen.bench.records import usable_cores
-from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError, unknown
 from edgegen.process import of_this_process
-from edgegen.verify import is_whole
 
-PARTS = (*COMPONENTS, PICTURE)
 COMMAND = (sys.executable, "-P", "-m", "edgegen.bench.child")
 
 
@@ -62,18 +61,19 @@ class Candidate:
 
 
 def candidates(bundle: Bundle, backends: tuple[str, ...], components: tuple[str, ...]) -> list[Candidate]:
-    """What can be measured here, in the order of PARTS; a back end or component that is not there is an error."""
-    for component in components:
-        if component not in PARTS:
-            raise unknown("component", component, PARTS)
+    """What can be measured here, component after component; a back end or component that is not there is an error.
+
+    The picture of another project's pipeline, which has tens of steps, is measured where it is asked for.
+    """
+    check_components(bundle, components)
     found = []
     for backend in checked_backends(bundle, backends):
-        has = {name for name, b in bundle.networks if b == backend}
-        parts = [p for p in PARTS if p in has or (p == PICTURE and is_whole(bundle, backend))]
-        for component in components:
-            if component not in parts:
-                raise InputError(f"{bundle.root} has no {component} for {backend}.", f"It has: {', '.join(parts)}.")
-        found += [Candidate(bundle, backend, part) for part in parts if not components or part in components]
+        parts = chosen_parts(bundle, backend, components)
+        found += [
+            Candidate(bundle, backend, part)
+            for part in parts
+            if part in components or not (is_drawn(bundle) and is_picture(bundle, part))
+        ]
     return found
 
 

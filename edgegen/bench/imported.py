@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from edgegen.backends.registry import find_backend
 from edgegen.bench import records
-from edgegen.bench.host import PARTS
+from edgegen.bench.parts import PARTS
 from edgegen.bench.statistics import summarize
 from edgegen.chain import NUMBERED
 from edgegen.errors import InputError, brief

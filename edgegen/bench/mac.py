@@ -15,10 +15,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from edgegen.apps.foreign import refuse_foreign
 from edgegen.bench import records
-from edgegen.bench.host import PICTURE
 from edgegen.bench.imported import row_of
-from edgegen.bench.session import BenchRequest, open_bundles
+from edgegen.bench.parts import PICTURE
+from edgegen.bench.session import BenchRequest, open_bundles, require_measured
 from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError
 from edgegen.verify import is_whole
@@ -30,12 +31,15 @@ BUILD = "swift build -c release --package-path swift_app"
 
 def measure_mac(request: BenchRequest, report: Callable[[str], None] = lambda line: None) -> list[dict]:
     """Rows of each bundle's Core ML components and picture, recorded as edgegen-swift gives them."""
-    words = command()
+    words, bundles = command(), open_bundles(request.bundles)
+    for bundle in bundles:
+        refuse_foreign(bundle, "edgegen-swift")
     rows = []
-    for bundle in open_bundles(request.bundles):
+    for bundle in bundles:
         report(f"measuring {bundle.root} with {words[0]}")
         for row in run(words, bundle, request):
             rows.append(records.append(request.record, row))
+    require_measured(rows)
     return rows
 
 

@@ -52,6 +52,7 @@ class Memory:
         }
 
 
+TEXT_ENCODER = "text_encoder"  # how the names of text encoders begin, ours and those of diffusers
 SCORE_BYTES = 4  # of a score inside a fused attention; outside one, scores are tensors of the program
 ERROR = 0.20  # of the interval: more than predictions differed from peaks measured here, benchmarks/predictor/memory.py
 
@@ -147,17 +148,16 @@ def network_memory(bundle: Bundle, network: str, backend: str, program: Program 
 
 
 def pipeline_memory(parts: Mapping[str, Memory], free_text_encoder: bool = True) -> Memory:
-    """The peak of a picture: the text encoder runs and is freed before transformer and decoder are opened.
+    """The peak of a picture: each text encoder runs and is freed before transformer and decoder are opened.
 
-    With `free_text_encoder` False it stays. One runtime; one component opens or runs at a time.
+    With `free_text_encoder` False they stay. One runtime; one component opens or runs at a time.
     """
-    text = parts.get("text_encoder")
-    others = [memory for name, memory in parts.items() if name != "text_encoder"]
-    if text is None:
-        return combine_parts(others)
+    texts = [memory for name, memory in parts.items() if name.startswith(TEXT_ENCODER)]
+    others = [memory for name, memory in parts.items() if not name.startswith(TEXT_ENCODER)]
     if not free_text_encoder:
-        return combine_parts([text, *others])
-    return max((text, combine_parts(others)), key=lambda memory: memory.peak) if others else text
+        return combine_parts([*texts, *others])
+    alone = [*texts, *([combine_parts(others)] if others else [])]
+    return max(alone, key=lambda memory: memory.peak)
 
 
 def combine_parts(parts: Sequence[Memory]) -> Memory:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgegen.backends.registry import find_backend
 from edgegen.bench.count_module import program_of_component
 from edgegen.bench.memory import Memory, network_memory, network_program, pipeline_memory, predict_memory
-from edgegen.bench.predict import CannotPredict, Prediction, predict
-from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.bench.parts import is_drawn, is_foreign
+from edgegen.bench.picture import Runs, picture_time, runs_of_own, runs_of_picture
+from edgegen.bench.predict import CannotPredict, Prediction
+from edgegen.bundle import Bundle
 from edgegen.callbacks import Report
 from edgegen.errors import InputError
 from edgegen.graph.operations import Program
@@ -24,6 +26,7 @@ from edgegen.rewrite.build import decoder_component, text_component, transformer
 from edgegen.rewrite.component import Component, Form
 from edgegen.target import BackendTarget, Device, Tier
 
+PICTURE, ONE_RUN = "a picture", "one run"  # what a time is of
 PALETTE_BITS = 4.3  # the average of the paper's recipe, most layers 4 bits, the most sensitive 8
 SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0}
 BYTES = {"": 1e9, "gb": 1e9, "mb": 1e6, "gib": 2.0**30, "mib": 2.0**20}
@@ -42,7 +45,9 @@ class Storage:
 
 @dataclass(frozen=True)
 class Option:
-    """A way to run the model on the device: what a whole picture takes, or why nobody can say."""
+    """A way to run the model on the device: what a whole picture takes, or one run of a network that is alone, or why
+    nobody can say.
+    """
 
     tier: str
     width: float
@@ -51,6 +56,8 @@ class Option:
     time: Prediction | None
     memory: Memory | None
     cannot: str = ""
+    of: str = PICTURE
+    runs: Runs = field(default_factory=dict)  # of each network, in that time
 
     def too_much(self, budget: float | None, memory: float | None) -> list[str]:
         """Why the option does not fit a budget in seconds and a memory in bytes; empty when it does."""
@@ -58,7 +65,7 @@ class Option:
             return [self.cannot]
         reasons = []
         if budget is not None and self.time.milliseconds > 1e3 * budget:
-            reasons.append(f"a picture takes {self.time}, more than {budget:g} s")
+            reasons.append(f"{self.of} takes {self.time}, more than {budget:g} s")
         if memory is not None and self.memory.peak > memory:
             reasons.append(f"it needs {self.memory}, more than {memory / 1e9:g} GB")
         return reasons
@@ -79,6 +86,8 @@ class Option:
             "width": self.width,
             "backend": self.backend,
             "bits": self.bits,
+            "time_of": self.of,
+            "runs": dict(self.runs),
             "time_ms": None if self.time is None else self.time.to_dict(),
             "memory": None if self.memory is None else self.memory.to_dict(),
             "cannot_predict": self.cannot,
@@ -158,28 +167,43 @@ def device_memory(device: Device) -> tuple[float | None, str]:
     )
 
 
-def options_of_bundle(bundle: Bundle, device: Device, report: Report = lambda line: None) -> list[Option]:
-    """The back ends of a bundle, as it is."""
+def options_of_bundle(
+    bundle: Bundle, device: Device, backends: Sequence[str] = (), report: Report = lambda line: None
+) -> list[Option]:
+    """The back ends of a bundle, or some of them, as it is."""
     m, found = bundle.manifest, []
-    for backend in bundle.backends:
+    for backend in [b for b in bundle.backends if not backends or b in backends]:
         report(f"reading {backend}")
         programs = {name: network_program(bundle, name, b) for name, b in bundle.networks if b == backend}
         memory = {name: network_memory(bundle, name, backend, program) for name, program in programs.items()}
-        found.append(
-            option(m.tier, m.width, backend, m.bits, programs, device, memory, len(m.sigmas) - 1, m.guidance, {})
-        )
+        named = (m.tier, m.width, backend, m.bits, programs, device, memory)
+        try:
+            found.append(option(*named, *asked_runs(bundle, backend, programs)))
+        except CannotPredict as error:
+            found.append(Option(m.tier, m.width, backend, m.bits, None, None, f"{error.message} {error.remedy}"))
     return found
 
 
+def asked_runs(bundle: Bundle, backend: str, programs: Mapping[str, Program]) -> tuple[Runs, str]:
+    """How often each network runs in what is judged, and what that is: a picture, or one run of a lone network."""
+    if is_foreign(bundle) and not is_drawn(bundle):
+        return dict.fromkeys(programs, 1), ONE_RUN
+    return runs_of_picture(bundle, backend), PICTURE
+
+
 def options_of_config(
-    config: CheckpointConfig, tiers: Sequence[Tier], device: Device, report: Report = lambda line: None
+    config: CheckpointConfig,
+    tiers: Sequence[Tier],
+    device: Device,
+    backends: Sequence[str] = (),
+    report: Report = lambda line: None,
 ) -> list[Option]:
-    """Every tier, back end and storage of a model that need not exist yet."""
+    """Every tier, back end (or some) and storage of a model that need not exist yet."""
     found = []
     for tier in tiers:
         if tier.width not in config.transformer.widths:
             continue
-        for backend in tier.default_backends:
+        for backend in [b for b in backends or tier.default_backends if b in tier.backends]:
             target = tier.backend(backend)
             report(f"counting {tier.name} for {backend}")
             programs = {part.name: program_of_component(part) for part in components(config, tier, target)}
@@ -197,9 +221,8 @@ def options_of_config(
                         programs,
                         device,
                         memory,
-                        config.sampler.steps,
-                        config.sampler.guidance,
-                        {"transformer": storage},
+                        runs_of_own(config.sampler.steps, config.sampler.guidance),
+                        storage={"transformer": storage},
                     )
                 )
     return found
@@ -233,37 +256,19 @@ def option(
     width: float,
     backend: str,
     bits: float,
-    programs: dict[str, Program],
+    programs: Mapping[str, Program],
     device: Device,
-    memory: dict[str, Memory],
-    steps: int,
-    guidance: float,
-    storage: dict[str, Storage],
+    memory: Mapping[str, Memory],
+    runs: Runs,
+    of: str = PICTURE,
+    storage: Mapping[str, Storage] = {},  # noqa: B006
 ) -> Option:
-    """One option, with the time and the peak of a whole picture."""
-    missing = [name for name in COMPONENTS if name not in programs]
+    """One option, with the time and the peak of a whole picture, or of one run."""
+    missing = [name for name in runs if name not in programs]
     if missing:
-        return Option(tier, width, backend, bits, None, None, f"it has no {' and no '.join(missing)}")
+        return Option(tier, width, backend, bits, None, None, f"it has no {' and no '.join(missing)}", of)
     try:
-        time = picture_time(programs, device, backend, steps, guidance, storage)
+        time = picture_time(programs, device, backend, runs, storage)
     except CannotPredict as error:
-        return Option(tier, width, backend, bits, None, None, f"{error.message} {error.remedy}")
-    return Option(tier, width, backend, bits, time, pipeline_memory(memory))
-
-
-def picture_time(
-    programs: dict[str, Program], device: Device, backend: str, steps: int, guidance: float, storage: dict[str, Storage]
-) -> Prediction:
-    """Text, every step (two passes where guidance is not 1) and decoder; loading is not in it."""
-    passes = 1 if guidance == 1 else 2
-    counts = {"text_encoder": passes, "transformer": passes * steps, "decoder": 1}
-    total = None
-    for name, count in counts.items():
-        kept = storage.get(name)
-        totals = programs[name].totals
-        if kept is not None:
-            totals = totals.compressed(kept.bits)
-        part = predict(totals, device, backend, kept.compute if kept else None).times(count)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        return Option(tier, width, backend, bits, None, None, f"{error.message} {error.remedy}", of)
+    return Option(tier, width, backend, bits, time, pipeline_memory(memory), of=of, runs=runs)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from edgegen.backends.registry import find_backend
 from edgegen.bench import records
 from edgegen.bench.apple import RemoteRunner, find_connected
-from edgegen.bench.host import PARTS, PICTURE, Candidate
+from edgegen.bench.host import Candidate
 from edgegen.bench.measure import Measurement, measure_, require_quiet
+from edgegen.bench.parts import check_components, is_picture, parts_of
 from edgegen.bench.predict_bundle import predict_bundle
 from edgegen.bench.row import measured_row, predicted_row
 from edgegen.bench.session import BenchRequest, open_bundles
-from edgegen.bundle import COMPONENTS, Bundle
+from edgegen.bundle import Bundle
 from edgegen.callbacks import Advance
-from edgegen.errors import InputError, unknown
+from edgegen.errors import InputError
 from edgegen.target import Device, load_device
-from edgegen.verify import is_whole
 
 
 def find_target(name: str) -> tuple[Device, str | None]:
@@ -29,15 +29,13 @@ def pick_components(bundle: Bundle, request: BenchRequest) -> list[tuple[str, st
         find_backend(backend)
         if backend not in bundle.backends:
             raise InputError(f"{bundle.root} has no {backend}.", f"It has: {', '.join(bundle.backends)}.")
-    for component in request.components:
-        if component not in PARTS:
-            raise unknown("component", component, PARTS)
-    found = []
-    for backend in request.backends or bundle.backends:
-        has = [name for name, b in bundle.networks if b == backend]
-        found += [(backend, name) for name in COMPONENTS if name in has]
-        found += [(backend, PICTURE)] if is_whole(bundle, backend) else []
-    return [pair for pair in found if not request.components or pair[1] in request.components]
+    check_components(bundle, request.components)
+    return [
+        (backend, part)
+        for backend in request.backends or bundle.backends
+        for part in parts_of(bundle, backend)
+        if not request.components or part in request.components
+    ]
 
 
 def measure_remote(
@@ -47,7 +45,7 @@ def measure_remote(
     rows, environment = [], records.environment()
     for bundle in open_bundles(request.bundles):
         for backend, component in pick_components(bundle, request):
-            if backend != "coreml" or component == PICTURE:
+            if backend != "coreml" or is_picture(bundle, component):
                 continue
             candidate, measurement = Candidate(bundle, backend, component), Measurement(f"{component} on {backend}")
             measure_([measurement], [RemoteRunner(candidate, identifier)], request.settings, advance)
@@ -71,4 +69,6 @@ def predict_rows(device: Device, request: BenchRequest) -> list[dict]:
             for part in predict_bundle(bundle, device)
             if (part.backend, part.component) in runs
         ]
+    if not rows:
+        raise InputError("nothing that was asked for can be predicted.", "Leave --backend and --component out.")
     return rows

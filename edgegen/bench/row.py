@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from edgegen.backends.registry import find_backend
-from edgegen.bench.host import PICTURE, Candidate
+from edgegen.bench.host import Candidate
 from edgegen.bench.measure import Measurement, Settings
+from edgegen.bench.parts import is_foreign, is_picture
 from edgegen.bench.predict_bundle import PredictedPart, host_memory
 from edgegen.bundle import Artifact, Bundle
 
@@ -23,7 +24,8 @@ def rounded(values: dict[str, Any]) -> dict[str, Any]:
 def identity(bundle: Bundle, backend: str, component: str) -> dict:
     """Which artifact a row is about; the picture is about all of a back end's."""
     m = bundle.manifest
-    artifacts = [a for a in m.components if a.backend == backend and component in (a.network, PICTURE)]
+    of_all = is_picture(bundle, component)
+    artifacts = [a for a in m.components if a.backend == backend and (of_all or a.network == component)]
     return {
         "model": m.model,
         "tier": m.tier,
@@ -53,7 +55,7 @@ def measured_row(
     """The record of a measurement with its single runs in order; `others` are what ran in turn with it."""
     assert measurement.opened is not None and measurement.first_ms is not None
     opened, runs = measurement.opened, measurement.runs
-    steps = {"steps": len(candidate.bundle.manifest.sigmas) - 1} if candidate.component == PICTURE else {}
+    steps = {"steps": steps_of(candidate)} if is_picture(candidate.bundle, candidate.component) else {}
     return {
         "source": "measured",
         "device": "host",
@@ -68,6 +70,15 @@ def measured_row(
         "latency_ms": rounded(asdict(measurement.summary)) | {"runs": [round(run, DIGITS) for run in runs]},
         "memory": memory_of(candidate, measurement),
     }
+
+
+def steps_of(candidate: Candidate) -> int:
+    """The steps of a picture; of another project's pipeline those that it takes by itself."""
+    if is_foreign(candidate.bundle):
+        from edgegen.foreign.drawing import count_runs
+
+        return count_runs(candidate.bundle, candidate.backend).steps
+    return len(candidate.bundle.manifest.sigmas) - 1
 
 
 def memory_of(candidate: Candidate, measurement: Measurement) -> dict | None:
@@ -85,7 +96,8 @@ def memory_of(candidate: Candidate, measurement: Measurement) -> dict | None:
     }
     if measurement.partial:  # an interruption is not the time to read the artifact again
         return told
-    return told | {"predicted": host_memory(candidate.bundle, candidate.backend, candidate.component).to_dict()}
+    predicted = host_memory(candidate.bundle, candidate.backend, candidate.component)
+    return told if predicted is None else told | {"predicted": predicted.to_dict()}
 
 
 def predicted_row(bundle: Bundle, part: PredictedPart, device: str, environment: dict) -> dict:
@@ -97,5 +109,5 @@ def predicted_row(bundle: Bundle, part: PredictedPart, device: str, environment:
         **identity(bundle, part.backend, part.component),
         "latency_ms": None if part.time is None else rounded(part.time.to_dict()),
         "cannot_predict": part.cannot,
-        "memory": part.memory.to_dict(),
+        "memory": None if part.memory is None else part.memory.to_dict(),
     }

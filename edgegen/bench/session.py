@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.bench import records
 from edgegen.bench.compare import Comparison, compare
-from edgegen.bench.host import PARTS, PICTURE, Candidate, ChildRunner, candidates, check_threads
+from edgegen.bench.host import Candidate, ChildRunner, candidates, check_threads
 from edgegen.bench.measure import Measurement, Runner, Settings, measure_, require_quiet
+from edgegen.bench.parts import PICTURE, in_order, is_drawn, is_picture
 from edgegen.bench.profile import TimedOperation
 from edgegen.bench.row import measured_row
 from edgegen.bundle import Bundle, load_bundle
 from edgegen.callbacks import Advance, Report
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenError, InputError
 from edgegen.generate import newest_bundle
 
 ATTEMPTS = 2  # a noisy group is measured once more before it is given up
@@ -38,10 +39,11 @@ class BenchRequest:
 
 @dataclass
 class Outcome:
-    """Rows in the order they were measured, and what was compared."""
+    """Rows in the order they were measured, what was compared, and what is to be told of them."""
 
     rows: list[dict] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was not measured, in words
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -49,6 +51,7 @@ class Outcome:
             "device": "host",
             "rows": self.rows,
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            "notes": self.notes,
         }
 
 
@@ -81,7 +84,23 @@ def measure_host(
         if request.compare:
             outcome.comparisons.append(compare(component, measurements))
     require_quiet([m for m in noisy if m.is_noisy])
+    require_measured(outcome.rows)
+    outcome.notes += left_out(request, groups)
     return outcome
+
+
+def require_measured(rows: Sequence[dict]) -> None:
+    """Refuses to end well where nothing was measured."""
+    if not rows:
+        raise EdgegenError("nothing was measured.", "See what the bundle holds with edgegen inspect.")
+
+
+def left_out(request: BenchRequest, groups: Mapping[str, Sequence[Candidate]]) -> list[str]:
+    """What is to be told of the pictures of other projects' pipelines, which are measured where they are asked for."""
+    drawn = any(is_drawn(candidate.bundle) for group in groups.values() for candidate in group)
+    if not drawn or PICTURE in groups or request.components or request.compare:
+        return []
+    return ["A whole picture was not measured: --component picture draws it, with the steps of its own pipeline."]
 
 
 def group_candidates(request: BenchRequest) -> dict[str, list[Candidate]]:
@@ -91,14 +110,14 @@ def group_candidates(request: BenchRequest) -> dict[str, list[Candidate]]:
         parts = [
             {c.component: c for c in candidates(bundle, (backend,), request.components)} for bundle, backend in pairs
         ]
-        shared = [part for part in PARTS if all(part in side for side in parts)]
+        shared = [part for part in in_order([*parts[0]]) if all(part in side for side in parts)]
         if not shared:
             raise InputError(f"{' and '.join(request.compare)} have no component in common.")
         return {part: [side[part] for side in parts] for part in shared}
     found = [
         c for bundle in open_bundles(request.bundles) for c in candidates(bundle, request.backends, request.components)
     ]
-    return {part: group for part in PARTS if (group := [c for c in found if c.component == part])}
+    return {part: [c for c in found if c.component == part] for part in in_order([c.component for c in found])}
 
 
 def sides(request: BenchRequest) -> list[tuple[Bundle, str]]:
@@ -163,7 +182,7 @@ def profile_host(request: BenchRequest, report: Report = lambda line: None) -> d
     profiles = {}
     for bundle in open_bundles(request.bundles):
         for candidate in candidates(bundle, request.backends, request.components):
-            if candidate.component == PICTURE:
+            if is_picture(bundle, candidate.component):
                 continue
             report(f"profiling {candidate.label}")
             runner = ChildRunner(candidate, request.settings)

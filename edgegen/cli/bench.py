@@ -27,7 +27,7 @@ Bundles = Annotated[
     typer.Option("--bundle", metavar="DIR", help="May be repeated. Default: the newest below ./out."),
 ]
 Component = Annotated[
-    str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture (all of it).")
+    str, typer.Option(metavar="A,B", help="text_encoder, transformer (one step), decoder, picture, or others' names.")
 ]
 Compare = Annotated[
     tuple[str, str] | None,
@@ -122,6 +122,8 @@ def measured(console: Console, request: BenchRequest, report: Path | None, as_js
         tables.show_measured(show.results(), outcome.rows)
         if outcome.comparisons:
             tables.show_comparisons(show.results(), outcome.comparisons)
+        for note in outcome.notes:
+            console.print(escape(note), soft_wrap=True)
         console.print(f"Recorded: {escape(str(request.record))}", soft_wrap=True)
     if report:
         page.write(report, outcome.rows, outcome.comparisons)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from edgegen.cli.options import BackendList, BundleArgument, Json, split
 from edgegen.show import size, table
 
 if TYPE_CHECKING:
-    from edgegen.inspection import Contents
+    from edgegen.inspection import Contents, Inspection
 
 
 def inspect(bundle: BundleArgument, backend: BackendList = "", as_json: Json = False) -> None:
@@ -24,7 +24,20 @@ def inspect(bundle: BundleArgument, backend: BackendList = "", as_json: Json = F
     console = show.console()
     with show.Progress(console) as progress:
         found = api.inspect_bundle(bundle, split(backend), progress)
-    show.print_json(found.to_dict()) if as_json else show_contents(show.results(), found.components)
+    show.print_json(found.to_dict()) if as_json else show_inspection(show.results(), found)
+
+
+def show_inspection(to: Console, found: Inspection) -> None:
+    """What each artifact holds, and how the layout of foreign networks was found."""
+    show_contents(to, found.components)
+    if found.layouts:
+        cells = [(x.component, x.backend, x.moves, counted(x.unknown) or "none") for x in found.layouts]
+        to.print()
+        to.print(table(("component", "back end", ">moves of data", "in a layout of their own"), cells))
+
+
+def counted(operations: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in operations.items())
 
 
 def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
@@ -62,16 +75,13 @@ def show_contents(to: Console, all_contents: Sequence[Contents]) -> None:
         )
     )
     for contents in all_contents:
-        counts = ", ".join(f"{name} {count}" for name, count in contents.operations.items())
-        to.print(
-            f"\n[bold]{escape(contents.component)} on {escape(contents.backend)}[/]: {escape(counts)}", soft_wrap=True
-        )
+        counts = escape(counted(contents.operations))
+        to.print(f"\n[bold]{escape(contents.component)} on {escape(contents.backend)}[/]: {counts}", soft_wrap=True)
         if contents.storage:
             held = ", ".join(f"{name} {count:,}" for name, count in contents.storage.items())
             to.print(f"Stored: {held}", soft_wrap=True)
         if contents.not_delegated:
-            left = ", ".join(f"{name} {count}" for name, count in contents.not_delegated.items())
-            to.print(f"Not in XNNPACK: {escape(left)}", soft_wrap=True)
+            to.print(f"Not in XNNPACK: {escape(counted(contents.not_delegated))}", soft_wrap=True)
         show_findings(to, contents)
 
 

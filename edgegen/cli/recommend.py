@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from edgegen.callbacks import Report
     from edgegen.target import Device
 
-COLUMNS = ("", "tier", ">width", ">bits", "back end", ">picture", ">interval", ">peak memory, interval", "doubt")
+COLUMNS = ("", "tier", ">width", ">bits", "back end", ">{of}", ">interval", ">peak memory, interval", "doubt")
 TITLE = "Predicted, with intervals"
 RUNNER_UP = 2  # how many of those that fit are named, the best and the runner-up
 
 
 def recommend(
     device: Annotated[str, typer.Option(metavar="NAME", help="A device (edgegen devices), or a .toml file.")],
-    budget: Annotated[str, typer.Option(metavar="TIME", help="For a whole picture: 3s, 800ms.")] = "",
+    budget: Annotated[str, typer.Option(metavar="TIME", help="For a picture, or one run of a lone network: 3s.")] = "",
     memory: Annotated[str, typer.Option(metavar="SIZE", help="At the peak: 1.5GB. Default: one app's limit.")] = "",
     backend: BackendList = "",
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge this bundle.")] = None,
@@ -45,17 +45,27 @@ def recommend(
     limit = work.parse_bytes(memory) if memory else None
     console = show.console()
     with show.Progress(console) as progress:
-        options = chosen(gather(target, bundle, checkpoint, preset, progress), backend)
+        options = gather(target, bundle, checkpoint, preset, named(backend), progress)
     advice = work.advise(options, target, seconds, limit)
     show.print_json(advice.to_dict()) if as_json else show_advice(show.results(), advice)
     raise typer.Exit(0 if advice.fitting else 1)
 
 
-def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset: str, report: Report) -> list[Option]:
-    """The options of a bundle, or of every tier of a checkpoint's or preset's shape."""
+def named(backends: str) -> list[str]:
+    """The back ends asked for; an unknown one is an error."""
+    from edgegen.backends.registry import find_backend
+
+    return [find_backend(name).name for name in split(backends)]
+
+
+def gather(
+    device: Device, bundle: Path | None, checkpoint: Path | None, preset: str, backends: Sequence[str], report: Report
+) -> list[Option]:
+    """The options of a bundle, or of every tier of a checkpoint's or preset's shape, on back ends; on all if empty."""
     from edgegen.bench import recommend as work
     from edgegen.bundle import load_bundle
     from edgegen.errors import InputError
+    from edgegen.foreign.folder import is_foreign
     from edgegen.model.checkpoint import bundled_folder, load_checkpoint
     from edgegen.model.random_checkpoint import preset_config
     from edgegen.target import list_tiers
@@ -63,25 +73,29 @@ def gather(device: Device, bundle: Path | None, checkpoint: Path | None, preset:
     if sum(map(bool, (bundle, checkpoint, preset))) > 1:
         raise InputError("--bundle, --checkpoint and --preset exclude each other.", "Give one of them.")
     if bundle:
-        tiers = load_bundle(bundle).tiers
-        return [option for tier in tiers for option in work.options_of_bundle(tier, device, report)]
+        found = load_bundle(bundle)
+        check_held(backends, [b for tier in found.tiers for b in tier.backends], bundle)
+        return [o for tier in found.tiers for o in work.options_of_bundle(tier, device, backends, report)]
+    if checkpoint and is_foreign(checkpoint):
+        raise InputError(f"{checkpoint} holds another project's networks.", "Export it and give --bundle.")
     config = preset_config(preset) if preset else load_checkpoint(checkpoint or bundled_folder()).config
-    return work.options_of_config(config, list_tiers(), device, report)
+    check_held(backends, [b for tier in list_tiers() for b in tier.backends], "no tier")
+    return work.options_of_config(config, list_tiers(), device, backends, report)
 
 
-def chosen(options: Sequence[Option], backends: str) -> list[Option]:
-    """The options of the back ends asked for; an unknown one is an error."""
-    from edgegen.backends.registry import find_backend
+def check_held(asked: Sequence[str], has: Sequence[str], where: Path | str) -> None:
+    """Refuses a back end that nothing would be judged on."""
+    from edgegen.errors import InputError
 
-    names = split(backends)
-    for name in names:
-        find_backend(name)
-    return [option for option in options if not names or option.backend in names]
+    for name in asked:
+        if name not in has:
+            raise InputError(f"{where} has no {name}.", f"It has: {', '.join(dict.fromkeys(has))}.")
 
 
 def show_advice(to: Console, advice: Advice) -> None:
     """A table of what fits, the best first; what the figures rest on, each once; then why the others do not."""
-    budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for a picture"
+    of = next((option.of for option in (*advice.fitting, *advice.others)), "a picture")
+    budget = "no time limit" if advice.budget is None else f"{advice.budget:g} s for {of}"
     limit = "unknown" if advice.memory is None else f"{advice.memory / 1e9:g} GB"
     to.print(
         f"[bold]{escape(advice.device.title)}[/] ({escape(str(advice.device.chip.value))}), {budget}, memory {limit}. "
@@ -89,12 +103,20 @@ def show_advice(to: Console, advice: Advice) -> None:
         soft_wrap=True,
     )
     if advice.fitting:
-        to.print(table(COLUMNS, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)], TITLE))
+        columns = [column.format(of=of.removeprefix("a ")) for column in COLUMNS]
+        to.print(table(columns, [row_of(advice, place, option) for place, option in enumerate(advice.fitting)], TITLE))
         for basis in dict.fromkeys(option.time.basis for option in advice.fitting if option.time):
             to.print(f"Times: {escape(basis)}.", soft_wrap=True)
+        for runs in dict.fromkeys(told_runs(option) for option in advice.fitting):
+            to.print(f"{of.capitalize()}: {escape(runs)}.", soft_wrap=True)
     else:
         to.print("[red]Nothing fits.[/]")
     show_others(to, advice)
+
+
+def told_runs(option: Option) -> str:
+    """How often each network runs in an option's time."""
+    return ", ".join(f"{name} {count} time{'s' if count > 1 else ''}" for name, count in option.runs.items())
 
 
 def row_of(advice: Advice, place: int, option: Option) -> tuple[Cell, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgegen.apps.foreign import refuse_foreign
 from edgegen.bundle import load_bundle
 from edgegen.errors import InputError
 from edgegen.evaluate.drawing import Draw, EncodedPrompts, batches, bundle_draw, torch_draw
@@ -66,6 +67,7 @@ def torch_velocity(dit: DiT, condition: EncodedPrompts, batch: int = 16) -> Velo
 def bundle_subject(folder: Path, prompts: Sequence[str], backend: str | None = None) -> Subject:
     """The artifacts of a bundle on one back end; a bundle without a whole one is an error."""
     bundle = load_bundle(folder)
+    refuse_foreign(bundle, "edgegen evaluate")
     chosen = choose_backend(bundle, backend)
     if chosen == "torch":
         raise InputError("back end torch is a checkpoint, not a bundle's artifacts.", "Use --checkpoint.")

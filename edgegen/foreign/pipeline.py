@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from edgegen.bundle import Artifact, Bundle
+from edgegen.callbacks import ArrayFunction
 from edgegen.chain import signature
 from edgegen.errors import InputError
 from edgegen.foreign.artifact_module import ArtifactModule
@@ -26,6 +27,7 @@ from edgegen.pipeline.artifact import open_network
 from edgegen.quiet import quietly
 from edgegen.show import size
 
+Open = Callable[[Bundle, str, str], ArrayFunction]
 FOLDER = "pipeline"
 DATA = (".json", ".txt", ".model", ".jinja")  # what a tokenizer or scheduler is made of
 
@@ -47,10 +49,16 @@ def copy_data(folder: Path, root: Path) -> None:
                 shutil.copyfile(path, root / FOLDER / name / path.name)
 
 
-def open_pipeline(bundle: Bundle, backend: str, checkpoint: Path | None = None) -> Any:
+def open_native(bundle: Bundle, name: str, backend: str) -> ArrayFunction:
+    """A network as its back end runs it fastest here."""
+    return open_network(bundle, name, backend, native=True)
+
+
+def open_pipeline(bundle: Bundle, backend: str, checkpoint: Path | None = None, open_: Open = open_native) -> Any:
     """The pipeline of a bundle, its networks run by a back end; those left out come from the original folder.
 
-    InputError where one is missing that the pipeline cannot do without.
+    open_: gives the function of a network on a back end. InputError where one is missing that the pipeline cannot do
+    without.
     """
     folder = bundle.root / FOLDER
     if not (folder / PIPELINE).is_file():
@@ -63,7 +71,7 @@ def open_pipeline(bundle: Bundle, backend: str, checkpoint: Path | None = None) 
         entry = told["networks"].get(name)
         if entry is not None:
             whole = as_one(bundle.programs(name, backend))
-            return ArtifactModule(kind, config_of(kind, at), entry, whole, open_network(bundle, name, backend))
+            return ArtifactModule(kind, config_of(kind, at), entry, whole, open_(bundle, name, backend))
         if name in originals:
             return quietly(lambda: load_part(originals[name]))
         require_optional(bundle, name, told)
@@ -92,7 +100,7 @@ def require_optional(bundle: Bundle, name: str, told: Mapping[str, Any]) -> None
     why = f"was left out ({size(left['bytes'])})" if left else "was not exported"
     raise InputError(
         f"the {name} {why}, and {bundle.root} cannot draw without it.",
-        "Give the folder it was made of with --checkpoint.",
+        "Export it too, or give edgegen generate the folder it was made of with --checkpoint.",
     )
 
 
