@@ -15,6 +15,7 @@ from typing import Annotated
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.chain import NUMBERED, check_chain, network_of, signature
 from edgegen.errors import InputError, brief
+from edgegen.manifest_pipeline import check_pipeline
 from edgegen.model.config import Width
 from edgegen.rewrite.component import TensorSpec
 from edgegen.schema import Form, Name, OneOf, Range, Sha256, Size, Text, from_values
@@ -153,8 +154,8 @@ class ForeignManifest(Manifest):
     """What a bundle of foreign networks says: `pipeline` has what the fields of our own networks cannot say.
 
     pipeline: kind ("network" or "pipeline"), networks {name: class, sinusoids [{name, source, size, order,
-    frequencies}], cases {path, sha256, bytes}, family, prediction, sampler, guidance, packing, ...}. Features of a
-    timestep t are the cosines and sines, in that order, of t times each frequency.
+    frequencies}], cases {path, sha256, bytes}, ...}, and what manifest_pipeline.py lists. Features of a timestep t are
+    the cosines and sines, in that order, of t times each frequency.
     """
 
     resolution: tuple[Whole, Whole]  # 0, 0 where it is not of pictures
@@ -278,6 +279,7 @@ def check_networks(manifest: Manifest) -> None:
 
 def check_foreign(manifest: ForeignManifest) -> None:
     """Refuses a bundle of foreign networks whose parts contradict each other, or that says nothing of a network."""
+    check_pipeline(manifest.pipeline)
     networks, seen = manifest.pipeline.get("networks"), set()
     programs: dict[tuple[str, str], list[Artifact]] = {}
     for number, artifact in enumerate(manifest.components):

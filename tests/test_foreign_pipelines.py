@@ -97,7 +97,7 @@ def test_what_a_pipeline_gives_and_reads_is_seen_without_weights(tmp_path):
     pipeline = save_pipeline("sd3", tmp_path)
     for path in tmp_path.rglob("*.safetensors"):
         path.unlink()
-    seen = observe(tmp_path, (16, 16), TOKENS)
+    seen = observe(tmp_path, (16, 16), TOKENS).networks
     assert set(seen["text_encoder"].reads.values()) == {"text_embeds", "hidden_states_1"}
     assert seen["text_encoder_3"].calls[0]["input_ids"].shape == (1, TOKENS)
     assert seen["transformer"].calls[0]["encoder_hidden_states"].shape == (1, 77 + TOKENS, 24)

@@ -28,9 +28,14 @@ def families(as_json: Json = False) -> None:
         show_families(show.console(), FAMILIES)
 
 
+def guidance_of(family: Family) -> str:
+    """How networks of a family are guided."""
+    return family.guidance if family.embedding is None else f"{family.guidance} or embedded"
+
+
 def show_families(to: Console, families: Sequence[Family]) -> None:
     """The families as a table."""
-    rows = [(f.name, f.title, f.transformer, f.sampler, f.guidance, ", ".join(f.verified)) for f in families]
+    rows = [(f.name, f.title, f.transformer, f.sampler, guidance_of(f), ", ".join(f.verified)) for f in families]
     heads = ("family", "", "transformer of diffusers", "sampler", "guidance", "verified on")
     to.print(table(heads, rows, "Families"))
     to.print(

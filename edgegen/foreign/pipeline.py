@@ -19,6 +19,7 @@ from edgegen.chain import signature
 from edgegen.errors import InputError
 from edgegen.foreign.artifact_module import ArtifactModule
 from edgegen.foreign.folder import PIPELINE, list_parts, load_part, read_object
+from edgegen.foreign.observe import INSIDE as FOLDER
 from edgegen.foreign.observe import assemble, call_arguments, config_of
 from edgegen.foreign.truncation import watch_tokenizers_
 from edgegen.manifest import ForeignManifest
@@ -26,7 +27,6 @@ from edgegen.pipeline.artifact import open_network
 from edgegen.quiet import quietly
 from edgegen.show import size
 
-FOLDER = "pipeline"
 DATA = (".json", ".txt", ".model", ".jinja")  # what a tokenizer or scheduler is made of
 
 
