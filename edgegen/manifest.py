@@ -15,7 +15,7 @@ from typing import Annotated
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.chain import NUMBERED, check_chain, network_of, signature
 from edgegen.errors import InputError, brief
-from edgegen.manifest_pipeline import check_pipeline
+from edgegen.manifest_pipeline import Prompting, check_pipeline, tokenizer_files
 from edgegen.model.config import Width
 from edgegen.rewrite.component import TensorSpec
 from edgegen.schema import Form, Name, OneOf, Range, Sha256, Size, Text, from_values
@@ -111,6 +111,12 @@ class Manifest:
     def to_dict(self) -> dict:
         return {"format_version": FORMAT_VERSION} | asdict(self)
 
+    @property
+    def files(self) -> tuple[Artifact | TokenizerFile | Prompting, ...]:
+        """Everything that a bundle holds by sha256."""
+        further = [artifact for part in self.tiers for artifact in part.components]
+        return (*self.components, *self.tokenizer, *further)
+
     def at(self, tier: str) -> Manifest:
         """The manifest of one of its tiers, as if it were the only one; on a back end that the tier has, what is not
         its own is the first tier's.
@@ -168,6 +174,10 @@ class ForeignManifest(Manifest):
 
     def to_dict(self) -> dict:
         return {"format_version": FOREIGN_VERSION} | asdict(self)
+
+    @property
+    def files(self) -> tuple[Artifact | TokenizerFile | Prompting, ...]:
+        return (*super().files, *tokenizer_files(self.pipeline))
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,12 @@ class NetworkFields:
     learned_sigma: bool = False  # the second half of the output's channels is left out
 
 
+def tokenizer_files(told: Values) -> tuple[Prompting, ...]:
+    """The tokenizers that have a file in the bundle."""
+    listed = from_values(PipelineFields, told, "pipeline", strangers=True).tokenizers.values()
+    return tuple(tokenizer for tokenizer in listed if tokenizer.path)
+
+
 def check_pipeline(told: Values) -> None:
     """Refuses a field of `pipeline`, or of the networks in it, that is of a wrong type or out of range."""
     from_values(PipelineFields, told, "pipeline", strangers=True)

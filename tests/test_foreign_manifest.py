@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import check_bundle
 import diffusers
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pipelines import PIPELINES, size_of
 
 from edgegen.errors import InputError
 from edgegen.foreign.observe import call_arguments, observe
-from edgegen.foreign.pipeline import guided
+from edgegen.foreign.pipeline import copy_data, guided
 from edgegen.foreign.scheduler import named, told_configuration
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.manifest_pipeline import check_pipeline
@@ -301,6 +302,20 @@ def test_text_that_ends_with_the_prompt_is_told_so(tmp_path):
     PIPELINES["qwen_image"]().save_pretrained(tmp_path)
     (block,) = observe(tmp_path, (16, 16), 200).told["text"]
     assert block["tokens"] == [34, None] and block["at"] == 0
+
+
+def test_the_contract_s_checker_reads_it_too(tmp_path):
+    PIPELINES["flux"]().save_pretrained(tmp_path / "folder")
+    copy_data(tmp_path / "folder", tmp_path)
+    told = deepcopy(opened("flux")[0])
+    assert check_bundle.check_pipeline(tmp_path, told) == []
+    file = tmp_path / told["tokenizers"]["tokenizer_2"]["path"]
+    file.write_text(file.read_text() + " ")
+    told["tokenizers"]["tokenizer"]["path"] = "../tokenizer.json"
+    told["class"], told["networks"]["transformer"]["guidance"], told["sampling"]["sigmas"] = 5, "odd", ["a"]
+    found = "\n".join(check_bundle.check_pipeline(tmp_path, told))
+    for words in ("outside", "tokenizer_2: sha256 differs", "class is no name: 5", "is 'odd'", "sigmas are no numbers"):
+        assert words in found
 
 
 WRONG = [(("class",), 5), (("scheduler",), "SCM"), (("scheduler", "class"), None), (("scheduler", "shift"), "3"),

@@ -2,6 +2,7 @@
 
 import json
 
+import check_bundle
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 from pipelines import PIPELINES, drawn_by_diffusers, save_pipeline, size_of
 
+from edgegen.bundle import load_bundle
 from edgegen.cli import run
+from edgegen.errors import InputError
 from edgegen.foreign import fitting
 from edgegen.foreign.observe import observe
 from edgegen.foreign.reads import Known, Reading, follow
@@ -41,6 +44,9 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
         names = [weight.name for weight in model.graph.initializer]
         assert any("layers.26." in n for n in names) and not any("layers.27." in n or "lm_head" in n for n in names)
 
+    described = load_bundle(bundle).manifest.pipeline
+    assert described["class"] == type(pipeline).__name__ and check_bundle.check_pipeline(bundle, described) == []
+
     picture = tmp_path / "drawn.png"
     draw = ["generate", "a red cat", "--bundle", str(bundle), "--steps", "2", "--seed", "5", "--json"]
     draw += ["--out", str(picture)]
@@ -56,6 +62,9 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
     expected = drawn_by_diffusers(name, pipeline)
     assert expected.std() > 0.05
     assert psnr(expected, drawn, peak=1.0) >= PICTURE_DB
+    (bundle / described["tokenizers"]["tokenizer"]["path"]).write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer/tokenizer.json has changed"):
+        load_bundle(bundle)
 
 
 @pytest.mark.parametrize(("name", "backend", "floor"), [("pixart", "coreml", FP16_DB), ("z_image", "executorch", 60.0)])

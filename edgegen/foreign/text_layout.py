@@ -1,7 +1,7 @@
 """Which tokens of which text encoder a transformer is given, and where: seen by marks that stand for their results.
 
 While a pipeline is observed, every result of an encoder holds, instead of its values, its number and each token's
-place: `BASE * number + place`, exact in fp32. What arrives at the transformer tells what the pipeline dropped and joined.
+place: `BASE * number + place`, exact in fp32. What arrives at the transformer tells what was dropped and joined.
 """
 
 from __future__ import annotations
