@@ -13,12 +13,15 @@ import check_bundle
 import diffusers
 import pytest
 import torch
+import transformers
 from foreign import FAMILIES, build
 from pipelines import PIPELINES, size_of
+from tokenizers import Tokenizer
 
 from edgegen.errors import InputError
-from edgegen.foreign.observe import call_arguments, observe
-from edgegen.foreign.pipeline import copy_data, guided
+from edgegen.foreign.data import copy_data, told_tokenizers
+from edgegen.foreign.observe import PROMPTS, call_arguments, observe
+from edgegen.foreign.pipeline import guided
 from edgegen.foreign.scheduler import named, told_configuration
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.manifest_pipeline import check_pipeline
@@ -308,6 +311,7 @@ def test_the_contract_s_checker_reads_it_too(tmp_path):
     PIPELINES["flux"]().save_pretrained(tmp_path / "folder")
     copy_data(tmp_path / "folder", tmp_path)
     told = deepcopy(opened("flux")[0])
+    told["tokenizers"] = told_tokenizers(tmp_path, told["tokenizers"])
     assert check_bundle.check_pipeline(tmp_path, told) == []
     file = tmp_path / told["tokenizers"]["tokenizer_2"]["path"]
     file.write_text(file.read_text() + " ")
@@ -316,6 +320,26 @@ def test_the_contract_s_checker_reads_it_too(tmp_path):
     found = "\n".join(check_bundle.check_pipeline(tmp_path, told))
     for words in ("outside", "tokenizer_2: sha256 differs", "class is no name: 5", "is 'odd'", "sigmas are no numbers"):
         assert words in found
+
+
+def test_a_tokenizer_in_parts_gets_the_file_that_apps_read(tmp_path):
+    """As published ones of CLIP and Qwen are: a vocabulary and merges."""
+    folder = tmp_path / "folder"
+    PIPELINES["flux"]().save_pretrained(folder)
+    file = folder / "tokenizer" / "tokenizer.json"
+    model = json.loads(file.read_text())["model"]
+    (file.parent / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (file.parent / "merges.txt").write_text("#version: 0.2\n")
+    file.unlink()
+    copy_data(folder, tmp_path)
+    told = told_tokenizers(tmp_path, deepcopy(opened("flux")[0]["tokenizers"]))
+    written = tmp_path / told["tokenizer"]["path"]
+    assert written == tmp_path / "pipeline" / "tokenizer" / "tokenizer.json" and written.stat().st_size > 1000
+    made = [transformers.CLIPTokenizer.from_pretrained(path) for path in (folder / "tokenizer", written.parent)]
+    core = Tokenizer.from_file(str(written))
+    for prompt in (*PROMPTS, "Two  words.", ""):
+        expected = made[0](prompt).input_ids
+        assert len(expected) >= 2 and made[1](prompt).input_ids == expected == core.encode(prompt).ids
 
 
 WRONG = [(("class",), 5), (("scheduler",), "SCM"), (("scheduler", "class"), None), (("scheduler", "shift"), "3"),

@@ -26,7 +26,6 @@ from edgegen.foreign.text_layout import Marks, cleared, seen_text, told_text
 from edgegen.quiet import quietly
 
 PROMPTS = ("a red fox in the snow", "tea", "An old lighthouse on a cliff at night, oil on canvas, with a full moon")
-INSIDE = "pipeline"  # where a bundle keeps the folder's data
 Arguments = Mapping[str, Any]
 
 
@@ -142,7 +141,7 @@ def observe(folder: Path, resolution: tuple[int, int], tokens: int = 0) -> Obser
         texts.append(seen_text(marks, {name: part.reads for name, part in watched.items()}, last))
     told = {
         "sampling": told_sampling(pipeline),
-        "tokenizers": told_tokenizers(pipeline, given, PROMPTS, folder, INSIDE),
+        "tokenizers": told_tokenizers(pipeline, given, PROMPTS),
         "text": told_text(texts),
     }
     return Observed({name: Seen(tuple(calls), dict(watched[name].reads)) for name, calls in seen.items()}, told)

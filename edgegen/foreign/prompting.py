@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edgegen.files import digest
-
-FILE = "tokenizer.json"
 Told = dict[str, Any]
 
 
@@ -73,19 +69,11 @@ def told_prompting(given: Sequence[Given], prompts: Sequence[str]) -> Told:
     return {}
 
 
-def told_tokenizers(pipeline: Any, given: Sequence[Given], prompts: Sequence[str], folder: Path, inside: str) -> Told:
-    """Every tokenizer of a pipeline: its class, its file in a bundle that keeps the folder in `inside`, its prompts."""
+def told_tokenizers(pipeline: Any, given: Sequence[Given], prompts: Sequence[str]) -> dict[str, Told]:
+    """Every tokenizer of a pipeline: its class, and what it makes of prompts."""
     told = {}
     for name, part in pipeline.components.items():
         if is_tokenizer(part):
             own = [one for one in given if one.tokenizer == name]
-            told[name] = {"class": type(part).__name__, **told_file(folder / name / FILE, f"{inside}/{name}/{FILE}")}
-            told[name] |= told_prompting(own, prompts)
+            told[name] = {"class": type(part).__name__, **told_prompting(own, prompts)}
     return told
-
-
-def told_file(path: Path, inside: str) -> Told:
-    if not path.is_file():
-        return {}
-    sha, size = digest(path)
-    return {"path": inside, "sha256": sha, "bytes": size}

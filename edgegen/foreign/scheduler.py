@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import InputError
+from edgegen.foreign.data import no_network
 from edgegen.foreign.folder import PIPELINE, import_library, read_object
 from edgegen.foreign.observe import part_of
 from edgegen.manifest_pipeline import Scheduler
@@ -43,10 +43,6 @@ def told_configuration(class_name: str, config: Mapping[str, Any]) -> Told:
     told = {"class": class_name, **{key: config[key] for key in KEYS if config.get(key) is not None}}
     from_values(Scheduler, told, NAME)
     return told
-
-
-def no_network(name: str, kind: Any, folder: Path) -> Any:
-    raise InputError(f"{folder} is a network, no {name}.", "Copy the folder again from where it was made.")
 
 
 def sampler_of(scheduler: Told) -> str:
