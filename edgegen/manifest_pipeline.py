@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from edgegen.errors import InputError
 from edgegen.schema import OneOf, Range, Sha256, Size, from_values
 
+BLOCKS = 256  # of text
 Word = Annotated[str, Size(0, 256)]
 Long = Annotated[str, Size(0, 2**16)]  # a prompt's instruction; SANA's has 1,500 characters
 Count = Annotated[int, Range(0, 2**24)]
@@ -130,7 +131,7 @@ class PipelineFields:
     sampling: Sampling | None = None
     latents: Latents | None = None
     tokenizers: Annotated[dict[str, Prompting], Size(0, 16)] = field(default_factory=dict)
-    text: Annotated[tuple[TextBlock, ...], Size(0, 256)] = ()
+    text: Annotated[tuple[TextBlock, ...], Size(0, BLOCKS)] = ()
 
 
 @dataclass(frozen=True)

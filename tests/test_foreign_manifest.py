@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from edgegen.errors import InputError
 from edgegen.foreign.data import copy_data, told_tokenizers
+from edgegen.foreign.families.registry import family_of
 from edgegen.foreign.observe import PROMPTS, call_arguments, observe
 from edgegen.foreign.pipeline import guided
 from edgegen.foreign.scheduler import named, told_configuration
@@ -340,6 +341,14 @@ def test_a_tokenizer_in_parts_gets_the_file_that_apps_read(tmp_path):
     for prompt in (*PROMPTS, "Two  words.", ""):
         expected = made[0](prompt).input_ids
         assert len(expected) >= 2 and made[1](prompt).input_ids == expected == core.encode(prompt).ids
+
+
+def test_a_network_without_its_pipeline_is_named_by_its_configuration():
+    family = family_of("SanaTransformer2DModel")
+    plain, sprint = family.to_dict({"timestep_scale": 1000.0}), family.to_dict({"guidance_embeds": True})
+    assert (plain["sampler"], plain["timestep"]) == ("flow-matching DPM-Solver++", "1000 * t")
+    assert (sprint["sampler"], sprint["prediction"], sprint["guidance"]) == ("SCM", "trigflow", "embedded")
+    assert "guided" in plain and "guided" not in sprint
 
 
 WRONG = [(("class",), 5), (("scheduler",), "SCM"), (("scheduler", "class"), None), (("scheduler", "shift"), "3"),

@@ -159,7 +159,7 @@ def marks_of(watched: Mapping[str, Watched]) -> Marks:
 def told_sampling(pipeline: Any) -> dict[str, Any]:
     """A pipeline's own steps and guidance, and what its scheduler counts for them."""
     takes = inspect.signature(pipeline.__call__).parameters
-    own = {name: takes[name].default for name in ("num_inference_steps", "guidance_scale") if name in takes}
+    own = {name: parameter.default for name, parameter in takes.items() if isinstance(parameter.default, int | float)}
     told = {"steps": own.get("num_inference_steps"), "guidance_scale": own.get("guidance_scale") or 1.0}
     scheduler = getattr(pipeline, "scheduler", None)
     told["init_noise_sigma"] = float(getattr(scheduler, "init_noise_sigma", 1.0))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgegen.foreign.reads import Path, follow
+from edgegen.manifest_pipeline import BLOCKS
 
 BASE = 2**13
 WHOLE = BASE - 1  # the place in a result that has none for each token
@@ -56,7 +57,7 @@ class Marks:
         places = torch.tensor(float(WHOLE))
         if leaf.ndim == 3 and leaf.shape[1] == whole < WHOLE:
             places = torch.arange(whole, dtype=torch.float32)[None, :, None]
-        return (BASE * self.number + places).expand(leaf.shape).clone()
+        return (BASE * self.number + places).expand(leaf.shape)
 
 
 def cleared(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def cleared(given: Mapping[str, Any]) -> dict[str, Any]:
 def told_text(texts: list[tuple[list[Told], list[Told]]]) -> list[Told]:
     """The blocks that are the same for every prompt, if need be but for where its tokens end; empty if none are."""
     for kind in zip(*texts, strict=True):
-        if all(one == kind[0] for one in kind):
+        if all(one == kind[0] for one in kind) and len(kind[0]) <= BLOCKS:
             return kind[0]
     return []
 
