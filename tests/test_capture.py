@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgegen.capture.deploy import Deployed, deploy, trace
-from edgegen.capture.passes import lessened
+from edgegen.capture.passes import lessened, rms_norm
 from edgegen.capture.specialize import specialize
 from edgegen.capture.values import plain, reshaped
 from edgegen.emit import coreml
@@ -267,6 +267,40 @@ def test_a_mask_of_a_constant_and_an_input_leaves_out_what_it_says():
             with torch.no_grad():
                 (made,) = component.module(*(torch.from_numpy(case.feed[spec.name]) for spec in component.inputs))
             assert psnr(case.expected[component.outputs[0].name], made.numpy()) >= EXACT_DB
+
+
+class Frames(nn.Module):
+    """Convolutions over frames, and a norm along channels, as networks for videos have them."""
+
+    def __init__(self, padding=0, stride=1, dilation=1, groups=1):
+        super().__init__()
+        self.conv = nn.Conv3d(4, 6, 3, stride, padding, dilation, groups if groups == 1 else 2)
+        self.padded = padding == 0
+
+    def forward(self, x):
+        x = nn.functional.pad(x, (1, 1, 2, 2, 2, 0)) if self.padded else x
+        return nn.functional.normalize(self.conv(x), dim=1) * 3.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "flat"),
+    [({}, 1, True), ({"padding": 1}, 1, True), ({"padding": 2, "dilation": 2, "groups": 2}, 1, True),
+     ({"padding": (1, 0, 1), "stride": (1, 2, 1)}, 1, True), ({}, 2, False), ({"padding": 1, "stride": 2}, 3, False)],
+)  # fmt: skip
+def test_of_a_video_of_one_frame_the_picture_is_convolved(settings, frames, flat):
+    torch.manual_seed(0)
+    module, x = Frames(**settings).eval(), torch.randn(1, 4, frames, 9, 8)
+    traced = trace(specialize(module, {"x": x}))
+    targets = [node.target for node in traced.graph.graph.nodes]
+    assert (torch.ops.aten.conv3d.default in targets) is not flat and rms_norm in targets
+    with torch.no_grad():
+        for form in FORMS:
+            made = deploy(traced, form).module(x)[0]
+            assert psnr(module(x).numpy(), made.numpy()) >= EXACT_DB
+        if flat:
+            place = settings.get("padding", 2)
+            place = (place if isinstance(place, int) else place[0]) // settings.get("dilation", 1)
+            assert torch.equal(deploy(traced, FORMS[0]).module.conv.weight, module.conv.weight[:, :, place])
 
 
 DEEP_ENOUGH = {  # layers from which moves of inputs and outputs are within two an attention layer; two where not here

@@ -43,5 +43,5 @@ def test_parts_compute_what_they_did(name, tmp_path):
     (source,) = open_sources(tmp_path / "part", Size(16, 16, 12)).sources
     recorded = record(source)
     assert len(recorded.cases) == 3
-    for backend in ("onnx", "coreml"):
+    for backend in FLOORS:
         assert reached(recorded, backend, tmp_path) >= FLOORS[backend], backend

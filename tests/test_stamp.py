@@ -131,10 +131,12 @@ def test_equal_structures_are_converted_once():
     assert len({id(templates.of(block, inputs)) for block in blocks}) == 1 < len(blocks)
 
 
-def test_weights_beside_a_graph_are_read_and_covered_by_its_digest(tmp_path, monkeypatch):
-    """As for more than 2 GB, here from the first byte on."""
+@pytest.mark.parametrize("stamped", [True, False])
+def test_weights_beside_a_graph_are_read_and_covered_by_its_digest(stamped, tmp_path, monkeypatch):
+    """As for more than 2 GB, here from the first byte on; of a graph that is exported in one piece too."""
     small = dataclasses.replace(SMALL, depths=(4,), ffn_ratios=(2,))
     component = component_of(small, Form("batched", operations="fused"))
+    component = component if stamped else dataclasses.replace(component, segments=())
     monkeypatch.setattr(onnx, "LARGEST", 0)
     path, data = tmp_path / "transformer.onnx", tmp_path / "transformer.onnx.data"
     onnx.write(component, path)

@@ -16,6 +16,7 @@ import edgegen.capture.products  # noqa: F401
 from edgegen.capture.lowering import Lowering
 from edgegen.capture.passes import CASTS, Graph, aten, is_end, rms_norm, simplify
 from edgegen.capture.specialize import Recording
+from edgegen.capture.stills import flatten_frames
 from edgegen.capture.timesteps import Sinusoids, cut_sinusoids
 from edgegen.capture.values import Value, plain
 from edgegen.capture.writer import Writer
@@ -59,6 +60,7 @@ def trace(recording: Recording) -> Traced:
             names[id(constants[node])] = target
     graph = Graph(program.graph, constants)
     simplify(graph)
+    flatten_frames(graph, names)
     own = [n for n in program.graph.nodes if n.op == "placeholder" and n.name not in lifted]
     cut = cut_sinusoids(graph, dict(zip(own, recording.names, strict=True)))
     inputs = {n.name: input_spec(name, n) for name, n in zip(recording.names, own, strict=True) if n.users}

@@ -74,7 +74,8 @@ class Graph:
 
 def simplify(graph: Graph) -> None:
     """Every rewrite, in order."""
-    rewrites = (drop_nothing, compose_complex, compose_norms, compose_attention, compose_rotations, compose_rotary)
+    norms = compose_norms, compose_unit_norms
+    rewrites = (drop_nothing, compose_complex, *norms, compose_attention, compose_rotations, compose_rotary)
     for rewrite in (*rewrites, lessen_linear_attention, repeat_pixels):
         rewrite(graph)
         graph.graph.eliminate_dead_code(is_impure_node=is_end)
@@ -196,6 +197,37 @@ def replace_norm(graph: Graph, product: fx.Node, x: fx.Node, eps: float) -> None
             weight, last = others[0], user
     made = graph.add(last, rms_norm, x, [size], weight, eps, value=last.meta["val"])
     last.replace_all_uses_with(made)
+
+
+def compose_unit_norms(graph: Graph) -> None:
+    """x / max(|x|, eps) along a dimension: a norm, which is scaled where fp16 would not hold its square."""
+    for node in list(graph.graph.nodes):
+        found = unit_norm(node) if node.target is aten.div.Tensor else None
+        if found is None:
+            continue
+        x, dim, eps = found
+        shape = shape_of(x)
+        order = [i for i in range(len(shape)) if i != dim] + [dim]
+        turned = graph.add(node, aten.permute.default, x, order, value=x.meta["val"].permute(order))
+        weight = graph.add_constant(node, torch.full((shape[dim],), shape[dim] ** -0.5))
+        made = graph.add(node, rms_norm, turned, [shape[dim]], weight, eps**2 / shape[dim], value=turned.meta["val"])
+        back = [order.index(i) for i in range(len(shape))]
+        node.replace_all_uses_with(graph.add(node, aten.permute.default, made, back, value=node.meta["val"]))
+
+
+def unit_norm(quotient: fx.Node) -> tuple[fx.Node, int, float] | None:
+    """x, the dimension and eps of x / max(|x|, eps)."""
+    x, divisor = quotient.args
+    divisor = divisor.args[0] if getattr(divisor, "target", None) is aten.expand.default else divisor
+    if getattr(divisor, "target", None) is not aten.clamp_min.default:
+        return None
+    length, eps = divisor.args
+    if length.target is not aten.linalg_vector_norm.default or length.kwargs or length.args[0] is not x:
+        return None
+    _, power, dims, keeps = (*length.args, *(2, None, False)[len(length.args) - 1 :])
+    if power != 2 or not keeps or dims is None or len(dims) != 1:
+        return None
+    return x, dims[0] % len(shape_of(x)), eps
 
 
 # ---- attention written out ----

@@ -63,7 +63,7 @@ class Writer:
             name = self.names.get(id(value)) or f"constants.c{len(self._held)}"
             self._held[key] = name
             self.kept.append(value)
-            hold_(self.root, name, value.detach())
+            hold_(self.root, name, value.detach().contiguous())  # ExecuTorch refuses operands of different orders
         key = ("get_attr", self._held[key])
         if key not in self._made:
             self._made[key] = self.graph.get_attr(key[1])

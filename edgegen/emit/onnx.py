@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import onnx
@@ -33,20 +34,31 @@ def write(component: Component, path: Path, weights: StoredWeights | None = None
     """
     check(weights or {})
     size = sum(parameter.nbytes for parameter in component.module.parameters())
-    with quiet(), lean_capture():
-        if component.segments and size > LARGEST and not weights:
-            beside = Beside(data_beside(path))
-            with beside.file:
-                model = stamped(component, beside)
-        else:
-            model = stamped(component) if pays(component) else whole(component)
+    beside = Beside(data_beside(path)) if component.segments and size > LARGEST and not weights else None
+    with quiet(), lean_capture(), beside.file if beside else nullcontext():
+        model = stamped(component, beside) if beside else stamped(component) if pays(component) else whole(component)
     if isinstance(component.module, Deployed):  # foreign networks; how ours hold attention is measured on its own
         in_blocks_(model)
     if weights:
         compress_(model, weights)
         model.metadata_props.add(key=OPTIONS_KEY, value=json.dumps(ACTIVATION_OPTIONS[activations]))
+    if not beside and inside(model) > LARGEST:
+        put_beside_(model, data_beside(path))
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def inside(model: onnx.ModelProto) -> int:
+    """Bytes of the weights that a graph's own file would hold."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def put_beside_(model: onnx.ModelProto, path: Path) -> None:
+    """Moves the weights of a graph to a file beside it."""
+    beside = Beside(path)
+    with beside.file:
+        for tensor in model.graph.initializer:
+            beside.take_(tensor)
 
 
 def pays(component: Component) -> bool:

@@ -99,14 +99,23 @@ class Beside:
         """An initializer that says where its values are."""
         if values.nbytes < INSIDE:
             return numpy_helper.from_array(values, name)
-        self.end += self.file.write(b"\0" * (-self.end % ALIGNMENT))
-        start = self.end
-        self.end += self.file.write(values.data)
         tensor = onnx.TensorProto(name=name, dims=values.shape, data_type=onnx.TensorProto.FLOAT)
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (("location", self.path.name), ("offset", start), ("length", values.nbytes)):
-            tensor.external_data.add(key=key, value=str(value))
+        self._put_(tensor, values.data)
         return tensor
+
+    def take_(self, tensor: onnx.TensorProto) -> None:
+        """Moves the values of an initializer to the file, unless they are few."""
+        if len(tensor.raw_data) >= INSIDE:
+            self._put_(tensor, tensor.raw_data)
+            tensor.ClearField("raw_data")
+
+    def _put_(self, tensor: onnx.TensorProto, data: bytes | memoryview) -> None:
+        self.end += self.file.write(b"\0" * (-self.end % ALIGNMENT))
+        start, length = self.end, self.file.write(data)
+        self.end += length
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", self.path.name), ("offset", start), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
 
 
 def stamped(component: Component, store: Store = numpy_helper.from_array) -> onnx.ModelProto:
