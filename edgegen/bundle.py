@@ -21,6 +21,7 @@ from edgegen.files import data_beside, digest, user_path, write_json
 from edgegen.manifest import COMPONENTS as COMPONENTS
 from edgegen.manifest import FORMAT_VERSION as FORMAT_VERSION
 from edgegen.manifest import MANIFEST, Artifact, Manifest, TokenizerFile, read_manifest
+from edgegen.manifest_pipeline import Prompting
 from edgegen.model.blocks import TIME_PERIOD, TIME_SCALE
 from edgegen.rewrite.component import TensorSpec
 
@@ -166,9 +167,7 @@ def load_bundle(folder: str | Path, check: bool = True) -> Bundle:
     if not (root / MANIFEST).exists() and (tier := further_tier(root)):
         return load_bundle(root.parent, check).at(tier)
     manifest = read_manifest(root / MANIFEST)
-    listed: list[Artifact | TokenizerFile] = [*manifest.components, *manifest.tokenizer]
-    listed += [artifact for part in manifest.tiers for artifact in part.components]
-    for file in listed:
+    for file in manifest.files:
         check_inside(root, file.path)
         if not (root / file.path).exists():
             raise InputError(f"{root / file.path} is missing.", "Export the bundle again.")
@@ -203,7 +202,7 @@ def check_inside(root: Path, path: str) -> None:
     raise outside
 
 
-def check_plain(root: Path, file: Artifact | TokenizerFile) -> None:
+def check_plain(root: Path, file: Artifact | TokenizerFile | Prompting) -> None:
     """Refuses an artifact that is no file, or holds what is no file or folder, or more bytes than the manifest says:
     nothing of it was read yet.
     """
@@ -222,7 +221,7 @@ def check_plain(root: Path, file: Artifact | TokenizerFile) -> None:
         raise changed(path, f"{total} bytes", f"{file.bytes}")
 
 
-def check_digest(root: Path, file: Artifact | TokenizerFile) -> None:
+def check_digest(root: Path, file: Artifact | TokenizerFile | Prompting) -> None:
     """Refuses a file whose bytes or sha256 are no longer those of the manifest."""
     sha, size = digest(root / file.path)
     if (sha, size) != (file.sha256, file.bytes):

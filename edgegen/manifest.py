@@ -15,6 +15,7 @@ from typing import Annotated
 from edgegen.backends.registry import backend_names, find_backend
 from edgegen.chain import NUMBERED, check_chain, network_of, signature
 from edgegen.errors import InputError, brief
+from edgegen.manifest_pipeline import Prompting, check_pipeline, tokenizer_files
 from edgegen.model.config import Width
 from edgegen.rewrite.component import TensorSpec
 from edgegen.schema import Form, Name, OneOf, Range, Sha256, Size, Text, from_values
@@ -110,6 +111,12 @@ class Manifest:
     def to_dict(self) -> dict:
         return {"format_version": FORMAT_VERSION} | asdict(self)
 
+    @property
+    def files(self) -> tuple[Artifact | TokenizerFile | Prompting, ...]:
+        """Everything that a bundle holds by sha256."""
+        further = [artifact for part in self.tiers for artifact in part.components]
+        return (*self.components, *self.tokenizer, *further)
+
     def at(self, tier: str) -> Manifest:
         """The manifest of one of its tiers, as if it were the only one; on a back end that the tier has, what is not
         its own is the first tier's.
@@ -153,8 +160,8 @@ class ForeignManifest(Manifest):
     """What a bundle of foreign networks says: `pipeline` has what the fields of our own networks cannot say.
 
     pipeline: kind ("network" or "pipeline"), networks {name: class, sinusoids [{name, source, size, order,
-    frequencies}], cases {path, sha256, bytes}, family, prediction, sampler, guidance, packing, ...}. Features of a
-    timestep t are the cosines and sines, in that order, of t times each frequency.
+    frequencies}], cases {path, sha256, bytes}, ...}, and what manifest_pipeline.py lists. Features of a timestep t are
+    the cosines and sines, in that order, of t times each frequency.
     """
 
     resolution: tuple[Whole, Whole]  # 0, 0 where it is not of pictures
@@ -167,6 +174,10 @@ class ForeignManifest(Manifest):
 
     def to_dict(self) -> dict:
         return {"format_version": FOREIGN_VERSION} | asdict(self)
+
+    @property
+    def files(self) -> tuple[Artifact | TokenizerFile | Prompting, ...]:
+        return (*super().files, *tokenizer_files(self.pipeline))
 
 
 @dataclass(frozen=True)
@@ -278,6 +289,7 @@ def check_networks(manifest: Manifest) -> None:
 
 def check_foreign(manifest: ForeignManifest) -> None:
     """Refuses a bundle of foreign networks whose parts contradict each other, or that says nothing of a network."""
+    check_pipeline(manifest.pipeline)
     networks, seen = manifest.pipeline.get("networks"), set()
     programs: dict[tuple[str, str], list[Artifact]] = {}
     for number, artifact in enumerate(manifest.components):

@@ -1,7 +1,8 @@
 """One reader for values of configurations and manifests: types, ranges, missing and unknown keys.
 
 A schema is a frozen dataclass whose fields say their range: `depth: Annotated[int, Range(1, 128)]`. `from_values` makes
-one from parsed JSON or TOML; what a class checks of its fields together it checks when it is made.
+one from parsed JSON or TOML; what a class checks of its fields together it checks when it is made. A field whose name
+would be a word of Python, such as `class`, ends in an underscore that its key has not.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def from_values(kind: type[Made], values: Any, where: str = "", strangers: bool 
     at = f"{where}." if where else ""
     if not isinstance(values, dict):
         raise InputError(f"{where or 'the file'} must be an object, found {brief(values)}.")
-    known: dict[str, Field] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known: dict[str, Field] = {f.name.removesuffix("_"): f for f in fields(kind)}  # type: ignore[arg-type]
     hints = hints_of(kind)
     if not strangers:
         for key in values:
@@ -94,7 +95,11 @@ def from_values(kind: type[Made], values: Any, where: str = "", strangers: bool 
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise InputError(f"{at}{name} is missing.")
-    given = {name: parsed(hints[name], values[name], f"{at}{name}", strangers) for name in known if name in values}
+    given = {
+        f.name: parsed(hints[f.name], values[name], f"{at}{name}", strangers)
+        for name, f in known.items()
+        if name in values
+    }
     try:
         return kind(**given)
     except (TypeError, ValueError, ArithmeticError) as error:

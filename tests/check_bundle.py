@@ -5,8 +5,9 @@ usage: check_bundle.py BUNDLE_DIR [--backends onnx,executorch,coreml,coreai]
 
 Checks the manifest's fields, that every path lies inside the bundle, the sha256 and byte counts, that each artifact
 opens in its own runtime (Core ML: reads back as a MIL program), that its inputs and outputs are those the manifest
-names, that one run on seeded random inputs is finite and not constant (ONNX, ExecuTorch, Core AI), and that
-verify.json has a finite, passing row for every component. Exit 0 and one line per component, or 1 and the reasons.
+names, that one run on seeded random inputs is finite and not constant (ONNX, ExecuTorch, Core AI), that verify.json
+has a finite, passing row for every component, and, of format_version 2, what `pipeline` says of a diffusers pipeline.
+Exit 0 and one line per component, or 1 and the reasons.
 """
 
 import argparse
@@ -128,6 +129,31 @@ def check_file(root: pathlib.Path, component: dict) -> list[str]:
     return bad if size == component["bytes"] else [*bad, f"{size} bytes, manifest says {component['bytes']}"]
 
 
+def check_pipeline(root: pathlib.Path, told: dict) -> list[str]:
+    """What is wrong with what a manifest says of a pipeline; what it does not say, as older ones, is let be."""
+    scheduler, sampling, networks = (told.get(key, {}) for key in ("scheduler", "sampling", "networks"))
+    texts = {"class": told.get("class", "-"), "scheduler.class": scheduler.get("class", "-")}
+    for name, network in networks.items():
+        texts |= {f"{name}.{key}": network.get(key, "-") for key in ("class", "sampler", "prediction", "timestep")}
+    bad = [
+        f"pipeline: {key} is no name: {value!r}"
+        for key, value in texts.items()
+        if not (value and isinstance(value, str))
+    ]
+    bad += [
+        f"pipeline: guidance of {name} is {network['guidance']!r}"
+        for name, network in networks.items()
+        if network.get("guidance", "none") not in ("batch", "embedded", "none")
+    ]
+    for key in ("timesteps", "sigmas"):
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in sampling.get(key, [])):
+            bad.append(f"pipeline: sampling.{key} are no numbers")
+    for name, tokenizer in told.get("tokenizers", {}).items():
+        if tokenizer.get("path"):
+            bad += [f"{name}: {reason}" for reason in check_file(root, tokenizer)]
+    return bad
+
+
 def check_rows(rows: list[dict]) -> list[str]:
     """What is wrong with an artifact's rows of verify.json."""
 
@@ -168,6 +194,7 @@ def check(root: pathlib.Path, backends: list[str]) -> list[str]:
     manifest = json.loads((root / "manifest.json").read_text())
     rows = json.loads((root / "verify.json").read_text())
     bad = [f"manifest lacks {key}" for key in FIELDS if key not in manifest]
+    bad += check_pipeline(root, manifest.get("pipeline", {}))
     seen = set()
     for component in manifest.get("components", []):
         who = f"{component.get('name')}/{component.get('backend')}"

@@ -2,6 +2,7 @@
 
 import json
 
+import check_bundle
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 from pipelines import PIPELINES, drawn_by_diffusers, save_pipeline, size_of
 
+from edgegen.bundle import load_bundle
 from edgegen.cli import run
+from edgegen.errors import InputError
 from edgegen.foreign import fitting
 from edgegen.foreign.observe import observe
 from edgegen.foreign.reads import Known, Reading, follow
@@ -41,6 +44,9 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
         names = [weight.name for weight in model.graph.initializer]
         assert any("layers.26." in n for n in names) and not any("layers.27." in n or "lm_head" in n for n in names)
 
+    described = load_bundle(bundle).manifest.pipeline
+    assert described["class"] == type(pipeline).__name__ and check_bundle.check_pipeline(bundle, described) == []
+
     picture = tmp_path / "drawn.png"
     draw = ["generate", "a red cat", "--bundle", str(bundle), "--steps", "2", "--seed", "5", "--json"]
     draw += ["--out", str(picture)]
@@ -56,6 +62,9 @@ def test_a_pipelines_folder_is_exported_and_draws_as_diffusers_does(name, tmp_pa
     expected = drawn_by_diffusers(name, pipeline)
     assert expected.std() > 0.05
     assert psnr(expected, drawn, peak=1.0) >= PICTURE_DB
+    (bundle / described["tokenizers"]["tokenizer"]["path"]).write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer/tokenizer.json has changed"):
+        load_bundle(bundle)
 
 
 @pytest.mark.parametrize(("name", "backend", "floor"), [("pixart", "coreml", FP16_DB), ("z_image", "executorch", 60.0)])
@@ -97,7 +106,7 @@ def test_what_a_pipeline_gives_and_reads_is_seen_without_weights(tmp_path):
     pipeline = save_pipeline("sd3", tmp_path)
     for path in tmp_path.rglob("*.safetensors"):
         path.unlink()
-    seen = observe(tmp_path, (16, 16), TOKENS)
+    seen = observe(tmp_path, (16, 16), TOKENS).networks
     assert set(seen["text_encoder"].reads.values()) == {"text_embeds", "hidden_states_1"}
     assert seen["text_encoder_3"].calls[0]["input_ids"].shape == (1, TOKENS)
     assert seen["transformer"].calls[0]["encoder_hidden_states"].shape == (1, 77 + TOKENS, 24)

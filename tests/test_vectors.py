@@ -109,7 +109,7 @@ def test_what_an_app_says_of_foreign_networks_is_what_their_files_say(tmp_path):
         (tmp_path / "manifest.json").write_text(case["manifest"])
         with pytest.raises(InputError, match="format_version is"):
             read_manifest(tmp_path / "manifest.json")
-    assert len(real) == 4 and len(versions) == 10
+    assert len(real) == 8 and len(versions) == 10
 
 
 def test_the_noise_of_a_seed_is_that_of_numpys_default_generator():

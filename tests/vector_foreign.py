@@ -1,6 +1,7 @@
 """Manifests of other projects' networks, cut down from bundles that are really exported, and what an app says of them.
 
-An app draws with none of them: it refuses each by the names that the manifest and `pipeline/model_index.json` give.
+An app draws with none of them: it refuses each by the names that the manifest gives, or `pipeline/model_index.json`
+where the manifest is of before it named pipeline and scheduler.
 """
 
 from __future__ import annotations
@@ -61,7 +62,14 @@ def cut(manifest: Values, kept: tuple[str, ...]) -> Values:
     """A manifest without its artifacts."""
     told = manifest["pipeline"]
     networks = {name: {k: v for k, v in n.items() if k in TOLD} for name, n in told["networks"].items()}
-    return {k: manifest[k] for k in kept} | {"pipeline": {"kind": told["kind"], "networks": networks}}
+    named = {"class": told["class"], "scheduler": {"class": told["scheduler"]["class"]}} if "class" in told else {}
+    return {k: manifest[k] for k in kept} | {"pipeline": {"kind": told["kind"], **named, "networks": networks}}
+
+
+def older(manifest: Values) -> Values:
+    """As manifests were before they named pipeline and scheduler."""
+    left = {key: value for key, value in manifest["pipeline"].items() if key not in ("class", "scheduler")}
+    return manifest | {"pipeline": left}
 
 
 def index_of(bundle: Path) -> Values:
@@ -88,10 +96,16 @@ def needs_of(manifest: Values) -> list[str]:
     return [network["class"], *(f"{key} {network[key]}" for key in NEEDS if key in network)]
 
 
-def pipeline_case(name: str) -> Case:
+def pipeline_cases(name: str) -> list[Case]:
+    """Named by the manifest alone, by an older one's index, and by the manifest against another index."""
     manifest, index = exported(name)
     says = [index["_class_name"], f"draws with {index['scheduler'][1]}", *needs_of(manifest), "edgegen generate"]
-    return case(f"the pipeline {name}", manifest, FOREIGN, says, index)
+    other = index | {"_class_name": "OtherPipeline", "scheduler": ["diffusers", "OtherScheduler"]}
+    return [
+        case(f"the pipeline {name}", manifest, FOREIGN, says),
+        case(f"the pipeline {name}, as it was", older(manifest), FOREIGN, says, index),
+        case(f"the pipeline {name} beside another's index", manifest, FOREIGN, says, other),
+    ]
 
 
 def network_cases() -> list[Case]:
@@ -104,7 +118,7 @@ def network_cases() -> list[Case]:
 
 def index_cases() -> list[Case]:
     """A pipeline whose index is missing or says nothing that can be read: the manifest's own names are left."""
-    manifest, index = exported("pixart")
+    manifest, index = older(exported("pixart")[0]), exported("pixart")[1]
     says = ["a pipeline", *needs_of(manifest)]
     wrong = {"cut off": json.dumps(index)[:-1], "a list": [], "of numbers": {"_class_name": 5, "scheduler": 5},
              "of short lists": {"_class_name": [], "scheduler": ["diffusers"]},
@@ -120,6 +134,7 @@ def wrong_cases() -> list[Case]:
     says = ["format_version is 2"]
     made = []
     for path in (("pipeline",), ("pipeline", "kind"), ("pipeline", "networks"), ("pipeline", "networks", "transformer"),
+                 ("pipeline", "class"), ("pipeline", "scheduler"), ("pipeline", "scheduler", "class"),
                  *(("pipeline", "networks", "transformer", key) for key in ("class", *NEEDS))):  # fmt: skip
         for value in WRONG:
             changed = deepcopy(manifest)
@@ -127,7 +142,7 @@ def wrong_cases() -> list[Case]:
             for key in path[:-1]:
                 holder = holder[key]
             holder[path[-1]] = value
-            made.append(case(f"{path[-1]} is {json.dumps(value)}", changed, UNKNOWN, says))
+            made.append(case(f"{'.'.join(path)} is {json.dumps(value)}", changed, UNKNOWN, says))
     for key in ("kind", "networks"):
         changed = deepcopy(manifest)
         del changed["pipeline"][key]
@@ -141,9 +156,12 @@ def name_cases() -> list[Case]:
     long = deepcopy(manifest)
     network_of(long)["class"] = "A" * 1000
     odd = index | {"_class_name": "Pipe\nline\u202e\x1b[31m\U0001f600", "scheduler": ["diffusers", "Sampler\u0000<b>"]}
+    strange = deepcopy(manifest)
+    strange["pipeline"] |= {"class": odd["_class_name"], "scheduler": {"class": odd["scheduler"][1]}}
     return [
         case("a long name", long, FOREIGN, [f" {'A' * (LONG - 1)}…"], index),
-        case("names with what is no letter", manifest, FOREIGN, ["Pipe?line???31m?", "Sampler??b?"], odd),
+        case("names with what is no letter", older(manifest), FOREIGN, ["Pipe?line???31m?", "Sampler??b?"], odd),
+        case("the manifest's with what is no letter", strange, FOREIGN, ["Pipe?line???31m?", "Sampler??b?"]),
     ]
 
 
@@ -166,6 +184,6 @@ def version_cases() -> list[Case]:
 
 def foreign_vectors() -> Values:
     """Manifests and indices as text, the kind of error that follows, and what its message and remedy say."""
-    pipelines = [pipeline_case("pixart"), pipeline_case("sana_sprint")]
+    pipelines = [*pipeline_cases("pixart"), *pipeline_cases("sana_sprint")]
     cases = [*pipelines, *network_cases(), *index_cases(), *wrong_cases(), *name_cases(), *version_cases()]
     return {"limit": 500, "cases": cases}

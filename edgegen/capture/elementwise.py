@@ -112,9 +112,7 @@ def where(low: Lowering, condition: Value, x: Any, y: Any) -> Value:
         chosen = unary(low, torch.Tensor.float, condition)
         return joint(low, operator.add, joint(low, operator.mul, chosen, first - second), second)
     x, y = (v if isinstance(v, Value) else plain(torch.tensor(float(v)), ()) for v in (x, y))
-    if any(
-        v.is_constant and v.data.is_floating_point() for v in (x, y)
-    ):  # which a converter repeats
+    if any(v.is_constant and v.data.is_floating_point() for v in (x, y)):  # which a converter repeats
         chosen = unary(low, torch.Tensor.float, condition)
         other = joint(low, operator.sub, 1.0, chosen)
         parts = joint(low, operator.mul, bounded(x), chosen), joint(low, operator.mul, bounded(y), other)

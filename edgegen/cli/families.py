@@ -28,9 +28,19 @@ def families(as_json: Json = False) -> None:
         show_families(show.console(), FAMILIES)
 
 
+def sampler_of(family: Family) -> str:
+    """What draws with networks of a family, of those that embed their guidance too."""
+    return " or ".join(dict.fromkeys((family.sampler, (family.embedding or {}).get("sampler", family.sampler))))
+
+
+def guidance_of(family: Family) -> str:
+    """How networks of a family are guided."""
+    return family.guidance if family.embedding is None else f"{family.guidance} or embedded"
+
+
 def show_families(to: Console, families: Sequence[Family]) -> None:
     """The families as a table."""
-    rows = [(f.name, f.title, f.transformer, f.sampler, f.guidance, ", ".join(f.verified)) for f in families]
+    rows = [(f.name, f.title, f.transformer, sampler_of(f), guidance_of(f), ", ".join(f.verified)) for f in families]
     heads = ("family", "", "transformer of diffusers", "sampler", "guidance", "verified on")
     to.print(table(heads, rows, "Families"))
     to.print(

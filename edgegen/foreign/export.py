@@ -27,10 +27,10 @@ from edgegen.errors import InputError
 from edgegen.files import digest
 from edgegen.folders import new_folder
 from edgegen.foreign.chunks import check_chunks
+from edgegen.foreign.data import FOLDER as PIPELINE_FOLDER
+from edgegen.foreign.data import copy_data, told_tokenizers
 from edgegen.foreign.fixed import fixed_content
 from edgegen.foreign.palettes import palettize_recorded
-from edgegen.foreign.pipeline import FOLDER as PIPELINE_FOLDER
-from edgegen.foreign.pipeline import copy_data
 from edgegen.foreign.recording import Recorded, record
 from edgegen.foreign.resume import noted, settings_of
 from edgegen.foreign.source import Source
@@ -141,6 +141,8 @@ def export_sources(
             copy_data(folder, root)
         kind = "pipeline" if (root / PIPELINE_FOLDER).is_dir() else "network"
         details = {"kind": kind, "networks": made.networks, **(pipeline or {})}
+        if "tokenizers" in details:
+            details["tokenizers"] = told_tokenizers(root, details["tokenizers"])
         parts = tuple(made.artifacts)
         write_manifest(root, foreign_manifest(model, tier, chosen, sources, details, parts, bits, resolution))
     left = (pipeline or {}).get("left_out", {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from torch.utils import _pytree as pytree
 
 from edgegen.errors import EdgegenError, InputError, shortened
 from edgegen.foreign.folder import LIBRARIES, PIPELINE, code_error, import_library, read_object
+from edgegen.foreign.prompting import told_tokenizers, watch_texts_
 from edgegen.foreign.reads import Path as Reads
 from edgegen.foreign.reads import Reading
 from edgegen.foreign.stand_in import StandIn, bare
+from edgegen.foreign.text_layout import Marks, cleared, seen_text, told_text
 from edgegen.quiet import quietly
 
-PROMPTS = ("a red fox in the snow", "tea", "an old lighthouse on a cliff at night, oil on canvas, with a full moon")
+PROMPTS = ("a red fox in the snow", "tea", "An old lighthouse on a cliff at night, oil on canvas, with a full moon")
 Arguments = Mapping[str, Any]
 
 
@@ -32,6 +35,14 @@ class Seen:
 
     calls: tuple[Arguments, ...]
     reads: Mapping[Reads, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of a pipeline: its networks, and for the manifest tokenizers, text and sampling."""
+
+    networks: Mapping[str, Seen] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Reached(Exception):  # noqa: N818  (the end that is wanted)
@@ -45,13 +56,14 @@ class Watched(StandIn):
         super().__init__(kind, config)
         self.make = make
         self.signature = inspect.signature(kind.forward)
+        self.mark: Callable[[Arguments, Any], Any] = lambda given, result: result
         self.calls: list[Arguments] = []
         self.reads: dict[Reads, str] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = bound(self.signature, self, args, kwargs)
         self.calls.append(given)
-        return Reading(self.make(given), self.reads)
+        return Reading(self.mark(given, self.make(given)), self.reads)
 
 
 def bound(signature: inspect.Signature, owner: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -108,7 +120,7 @@ def config_of(kind: Any, folder: Path) -> Any:
     return FrozenDict(kind.load_config(str(folder)))
 
 
-def observe(folder: Path, resolution: tuple[int, int], tokens: int = 0) -> dict[str, Seen]:
+def observe(folder: Path, resolution: tuple[int, int], tokens: int = 0) -> Observed:
     """What the text encoders and the transformer of a folder are given; tokens: max_sequence_length, its own if 0."""
     watched: dict[str, Watched] = {}
 
@@ -117,15 +129,45 @@ def observe(folder: Path, resolution: tuple[int, int], tokens: int = 0) -> dict[
         return watched[name]
 
     pipeline = assemble(folder, network)
+    given, texts = watch_texts_(pipeline), []
     seen: dict[str, list[Arguments]] = {}
     for prompt in PROMPTS:
-        for part in watched.values():
-            part.calls.clear()
+        marks = marks_of(watched)
         reach(pipeline, prompt, resolution, tokens)
-        for name, part in watched.items():
-            if part.calls:
-                seen.setdefault(name, []).append(first_row(max(part.calls, key=tokens_of)))
-    return {name: Seen(tuple(calls), dict(watched[name].reads)) for name, calls in seen.items()}
+        called = {name: part.calls for name, part in watched.items() if part.calls}
+        for name, calls in called.items():
+            seen.setdefault(name, []).append(cleared(first_row(max(calls, key=tokens_of))))
+        last = next(calls[-1] for name, calls in called.items() if hasattr(watched[name].kind, "load_config"))
+        texts.append(seen_text(marks, {name: part.reads for name, part in watched.items()}, last))
+    told = {
+        "sampling": told_sampling(pipeline),
+        "tokenizers": told_tokenizers(pipeline, given, PROMPTS),
+        "text": told_text(texts),
+    }
+    return Observed({name: Seen(tuple(calls), dict(watched[name].reads)) for name, calls in seen.items()}, told)
+
+
+def marks_of(watched: Mapping[str, Watched]) -> Marks:
+    """Forgets the calls of the prompt before, and marks the results for the next."""
+    marks = Marks()
+    for name, part in watched.items():
+        part.calls.clear()
+        part.mark = partial(marks.mark, name)
+    return marks
+
+
+def told_sampling(pipeline: Any) -> dict[str, Any]:
+    """A pipeline's own steps and guidance, and what its scheduler counts for them."""
+    takes = inspect.signature(pipeline.__call__).parameters
+    own = {name: parameter.default for name, parameter in takes.items() if isinstance(parameter.default, int | float)}
+    told = {"steps": own.get("num_inference_steps"), "guidance_scale": own.get("guidance_scale") or 1.0}
+    scheduler = getattr(pipeline, "scheduler", None)
+    told["init_noise_sigma"] = float(getattr(scheduler, "init_noise_sigma", 1.0))
+    for name in ("timesteps", "sigmas"):
+        values = getattr(scheduler, name, None)
+        counted = isinstance(values, Tensor) and values.ndim == 1 and bool(values.isfinite().all())
+        told[name] = values.tolist() if counted else []
+    return {name: value for name, value in told.items() if value}
 
 
 def reach(pipeline: Any, prompt: str, resolution: tuple[int, int], tokens: int) -> None:

@@ -1,12 +1,8 @@
-"""A pipeline of diffusers whose networks are a bundle's artifacts: its own sampler, its own tokenizers, our programs.
-
-A bundle of a pipeline's folder holds `pipeline/`: model_index.json, schedulers and tokenizers, all of it data.
-"""
+"""A pipeline of diffusers whose networks are a bundle's artifacts: its own sampler and tokenizers, our programs."""
 
 from __future__ import annotations
 
 import inspect
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +15,8 @@ from edgegen.callbacks import ArrayFunction
 from edgegen.chain import signature
 from edgegen.errors import InputError
 from edgegen.foreign.artifact_module import ArtifactModule
-from edgegen.foreign.folder import PIPELINE, list_parts, load_part, read_object
+from edgegen.foreign.data import FOLDER
+from edgegen.foreign.folder import PIPELINE, list_parts, load_part
 from edgegen.foreign.observe import assemble, call_arguments, config_of
 from edgegen.foreign.truncation import watch_tokenizers_
 from edgegen.manifest import ForeignManifest
@@ -28,25 +25,6 @@ from edgegen.quiet import quietly
 from edgegen.show import size
 
 Open = Callable[[Bundle, str, str], ArrayFunction]
-FOLDER = "pipeline"
-DATA = (".json", ".txt", ".model", ".jinja")  # what a tokenizer or scheduler is made of
-
-
-def copy_data(folder: Path, root: Path) -> None:
-    """Copies what a pipeline needs beside its networks into a bundle: data only."""
-    if not (folder / PIPELINE).is_file():
-        return
-    (root / FOLDER).mkdir()
-    shutil.copyfile(folder / PIPELINE, root / FOLDER / PIPELINE)
-    for name, entry in read_object(folder / PIPELINE).items():
-        source = folder / name
-        if name.startswith("_") or not isinstance(entry, list) or not source.is_dir():
-            continue
-        whole = not (source / "config.json").is_file()
-        (root / FOLDER / name).mkdir()
-        for path in sorted(source.iterdir()):
-            if path.name == "config.json" or (whole and path.suffix in DATA):
-                shutil.copyfile(path, root / FOLDER / name / path.name)
 
 
 def open_native(bundle: Bundle, name: str, backend: str) -> ArrayFunction:

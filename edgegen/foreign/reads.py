@@ -31,7 +31,7 @@ class Reading:
         path, names = (*self._path, key), (*self._names, name)
         if isinstance(value, Tensor):
             self._reads[path] = "_".join(names)
-            return value
+            return value.clone()  # a mark is one number for all features, until it is read
         return Reading(value, self._reads, path, names)
 
 

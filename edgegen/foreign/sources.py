@@ -21,10 +21,11 @@ from edgegen.foreign.families.registry import family_of
 from edgegen.foreign.fitting import too_large
 from edgegen.foreign.folder import PIPELINE, Part, list_parts, load_part
 from edgegen.foreign.lora import merge_lora_, read_lora
-from edgegen.foreign.observe import Seen, observe
+from edgegen.foreign.observe import Observed, Seen, observe
 from edgegen.foreign.source import Source, varied
 from edgegen.foreign.stored_palettes import read_palettes
 from edgegen.foreign.streamed import Stored
+from edgegen.foreign.telling import told_latents, told_pipeline, told_transformer
 from edgegen.target import Tier
 
 AUTOENCODERS = ("Autoencoder", "VQModel")
@@ -91,23 +92,48 @@ def open_sources(
     chosen = [part for part in chosen if part.name not in left]
     if not chosen:
         raise InputError(f"{folder} holds no network that is deployed.", f"It has: {', '.join(parts)}.")
-    seen = observe(folder, (size.width, size.height), size.tokens) if texts and (folder / PIPELINE).is_file() else {}
+    is_pipeline = (folder / PIPELINE).is_file()
+    observed = observe(folder, (size.width, size.height), size.tokens) if texts and is_pipeline else Observed()
     transformer = next((p for p in parts.values() if kind_of(p) == "transformer"), None)
-    length = text_length(transformer, seen, size)
-    scale = compression(parts.values())
+    told = told_pipeline(folder)
+    made = opened_parts(folder, chosen, transformer, size, compression(parts.values()), observed.networks, lora, told)
+    family = family_of(transformer.class_name) if transformer else None
+    for part, source in zip(chosen, made, strict=True):
+        if family and told and kind_of(part) == "decoder":
+            told |= {"latents": told_latents(source.details, family)}
+    details = {
+        "max_sequence_length": size.tokens,
+        "left_out": left,
+        "optional": list(family.optional) if family else [],
+    }
+    return Opened(made, {**told, **observed.told, **details})
+
+
+def opened_parts(
+    folder: Path,
+    chosen: Sequence[Part],
+    transformer: Part | None,
+    size: Size,
+    scale: int,
+    seen: Mapping[str, Seen],
+    lora: Lora | None,
+    told: Mapping[str, Any],
+) -> list[Source]:
+    """Parts of a folder loaded, with inputs; scale: pixels a latent stands for. told: of their pipeline."""
+    length, made = text_length(transformer, seen, size), []
     tensors = read_lora(lora.path) if lora else {}
-    made = []
     for part in chosen:
         module = load_part(part, streamed=kind_of(part) == "transformer" and not lora)
         if lora and kind_of(part) == "transformer":
             merge_lora_(module, tensors, lora.scale)
         ask = Request(size.height // scale, size.width // scale, length)
-        if part.name in seen and kind_of(part) == "text":
+        if part.name in seen and kind_of(part) == "text" and transformer is not None:
             ask = replace(ask, tokens=encoder_length(seen[part.name], seen.get(transformer.name), length))
-        made.append(source_of(part, module, ask, seen.get(part.name)))
-    family = family_of(transformer.class_name) if transformer else None
-    optional = list(family.optional) if family else []
-    return Opened(made, {"max_sequence_length": size.tokens, "left_out": left, "optional": optional})
+        source = source_of(part, module, ask, seen.get(part.name))
+        if kind_of(part) == "transformer":
+            source = replace(source, details=told_transformer(folder, source.details, told.get("scheduler", {})))
+        made.append(source)
+    return made
 
 
 def text_length(transformer: Part | None, seen: Mapping[str, Seen], size: Size) -> int:
@@ -201,7 +227,7 @@ def transformer_inputs(part: Part, module: Any, ask: Request, seen: Seen | None)
         made = family.inputs(config, replace(ask, seed=seed))
         return made | settled(made, family, seen)
 
-    return inputs, family.constant, family.to_dict()
+    return inputs, family.constant, family.to_dict(config)
 
 
 def settled(made: Mapping[str, Any], family: Family, seen: Seen | None) -> dict[str, Any]:
@@ -220,7 +246,7 @@ def decoder_inputs(part: Part, module: Any, ask: Request, seen: Seen | None) -> 
     config = dict(module.config)
     channels = config.get("latent_channels") or config.get("z_dim") or 4
     frames = (1,) if "QwenImage" in part.class_name or "Wan" in part.class_name else ()
-    keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "batch_norm_eps")
     details = {key: config[key] for key in keys if config.get(key) is not None}
     details["buffers"] = small_buffers(module)
     scale, shift = spread(details)

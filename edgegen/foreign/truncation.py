@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgegen.foreign.prompting import is_tokenizer
+
 
 def watch_tokenizers_(pipeline: Any) -> list[str]:
     """Makes every tokenizer of a pipeline note in the list what it cuts off."""
     cut: list[str] = []
     for name, part in pipeline.components.items():
-        if callable(part) and hasattr(part, "model_max_length"):
+        if is_tokenizer(part):
             watch_(part, name, cut)
     return cut
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,9 +44,13 @@ class Request:
 class Family:
     """One family of diffusers.
 
-    inputs: keyword arguments of the transformer. constant: those that become part of the program. prediction: what the
-    network gives ("epsilon", "velocity", "trigflow"). sampler, guidance ("batch", "embedded", "none"), packing (how
-    latents (C, h, w) become tokens): for the manifest. optional: networks that its pipeline draws without.
+    inputs: keyword arguments of the transformer. constant: those that become part of the program. optional: networks
+    that its pipeline draws without.
+
+    For the manifest, as edgegen/manifest_pipeline.py explains: prediction, sampler, where no scheduler tells; guidance
+    of a network that does not embed it; embedding: what differs of one that does; packing: how latents (C, h, w)
+    become tokens; timestep, input, predicted, noise, final: formulas; guided,
+    guided_channels, guidance_norm: of a batch.
 
     A program takes text of one length. mask: the input that tells which tokens of `text` count, so that a shorter text
     is filled. prepare: the network as it is recorded, where its own inputs would fix the length of a prompt. rows: the
@@ -61,7 +66,16 @@ class Family:
     prediction: str = "velocity"
     sampler: str = "flow-matching Euler"
     guidance: str = "batch"
+    embedding: Mapping[str, str] | None = None
+    guided: str = "without + scale * (with_prompt - without)"
+    guided_channels: int = 0
+    guidance_norm: str = ""
     packing: str = "none"
+    timestep: str = "t"
+    input: str = "x"
+    predicted: str = "output"
+    noise: str = "x"
+    final: str = "x"
     text_length: int = 256
     optional: tuple[str, ...] = ()
     text: str = "encoder_hidden_states"
@@ -71,11 +85,28 @@ class Family:
     listed: bool = False
     verified: tuple[str, ...] = ("onnx", "coreml", "executorch")  # with random weights: benchmarks/foreign_networks
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
+    def to_dict(self, config: Config = MappingProxyType({})) -> dict[str, Any]:
+        """For the manifest, of a network with this configuration."""
+        embedding = {"guidance": "embedded", **(self.embedding or {})} if config.get("guidance_embeds") else {}
+        scale = config.get("timestep_scale", 1.0)  # of SANA
+        timestep = self.timestep if scale == 1 else f"{scale:g} * {self.timestep}"
+        told = {
             "family": self.name, "prediction": self.prediction, "sampler": self.sampler, "guidance": self.guidance,
-            "packing": self.packing, "text_length": self.text_length, "text": self.text, "text_mask": self.mask,
-        }  # fmt: skip
+            "packing": self.packing, "noise": self.noise, "timestep": timestep, "input": self.input,
+            "predicted": self.predicted, "final": self.final, "learned_sigma": learns_sigma(config),
+            "text_length": self.text_length, "text": self.text, "text_mask": self.mask,
+        } | embedding  # fmt: skip
+        return told | (self.told_guidance() if told["guidance"] == "batch" else {})
+
+    def told_guidance(self) -> dict[str, Any]:
+        """How a batch of outputs with and without the prompt becomes one."""
+        special = {"guidance_channels": self.guided_channels, "guidance_norm": self.guidance_norm}
+        return {"guided": self.guided} | {key: value for key, value in special.items() if value}
+
+
+def learns_sigma(config: Config) -> bool:
+    """Whether a network gives, after its prediction, as many channels of variances."""
+    return bool(config.get("learn_sigma")) or config.get("out_channels") == 2 * config.get("in_channels", 0) > 0
 
 
 def grid_ids(height: int, width: int, columns: int) -> Tensor:

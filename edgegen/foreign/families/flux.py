@@ -47,10 +47,11 @@ def second_inputs(config: Config, ask: Request) -> dict[str, Any]:
 
 FIRST = Family(
     name="flux", title="FLUX.1", transformer="FluxTransformer2DModel", pipelines=("FluxPipeline",), inputs=first_inputs,
-    constant=("img_ids", "txt_ids"), guidance="embedded", packing="2x2, channels outermost", text_length=512,
+    constant=("img_ids", "txt_ids"), guidance="none", embedding={}, packing="2x2, channels outermost",
+    timestep="t / 1000", text_length=512,
 )  # fmt: skip
 SECOND = Family(
     name="flux2", title="FLUX.2 (klein)", transformer="Flux2Transformer2DModel",
     pipelines=("Flux2Pipeline", "Flux2KleinPipeline"), inputs=second_inputs, constant=("img_ids", "txt_ids"),
-    guidance="embedded", packing="2x2, channels outermost", text_length=512,
+    embedding={}, packing="2x2, channels outermost", timestep="t / 1000", text_length=512,
 )  # fmt: skip

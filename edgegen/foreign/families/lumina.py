@@ -70,9 +70,11 @@ def second_rows(given: dict[str, Any], length: int) -> list[dict[str, Any]]:
 
 NEXT = Family(
     name="lumina-next", title="Lumina-Next", transformer="LuminaNextDiT2DModel", pipelines=("LuminaPipeline",),
-    inputs=next_inputs, constant=("image_rotary_emb",), mask="encoder_mask",
+    inputs=next_inputs, constant=("image_rotary_emb",), mask="encoder_mask", timestep="1 - t / 1000",
+    predicted="-output", guided_channels=3,
 )  # fmt: skip
 SECOND = Family(
     name="lumina2", title="Lumina2", transformer="Lumina2Transformer2DModel", pipelines=("Lumina2Pipeline",),
-    inputs=second_inputs, prepare=Lumina2, rows=second_rows,
+    inputs=second_inputs, prepare=Lumina2, rows=second_rows, timestep="1 - t / 1000", predicted="-output",
+    guidance_norm="last axis",
 )  # fmt: skip

@@ -22,5 +22,6 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
 
 FAMILY = Family(
     name="qwen-image", title="Qwen-Image", transformer="QwenImageTransformer2DModel", pipelines=("QwenImagePipeline",),
-    inputs=inputs, mask="encoder_hidden_states_mask", packing="2x2, channels outermost", text_length=512,
+    inputs=inputs, mask="encoder_hidden_states_mask", packing="2x2, channels outermost",
+    timestep="t / 1000", embedding={}, guidance_norm="last axis", text_length=512,
 )  # fmt: skip

@@ -21,8 +21,19 @@ def inputs(config: Config, ask: Request) -> dict[str, Any]:
     return made
 
 
+# Sprint's pipeline scales latents and turns the velocity into what its scheduler takes.
+NORM = "sqrt(timestep**2 + (1 - timestep)**2)"
+SPRINT = {
+    "prediction": "trigflow",
+    "sampler": "SCM",
+    "timestep": "sin(t) / (sin(t) + cos(t))",
+    "input": f"x / sigma_data * {NORM}",
+    "predicted": f"sigma_data * ((1 - 2 * timestep) * input + (1 - 2 * timestep + 2 * timestep**2) * output) / {NORM}",
+    "noise": "sigma_data * x",
+    "final": "x / sigma_data",
+}
 FAMILY = Family(
     name="sana", title="SANA, SANA-Sprint", transformer="SanaTransformer2DModel",
-    pipelines=("SanaPipeline", "SanaSprintPipeline"), inputs=inputs, sampler="flow-matching DPM-Solver++ or SCM",
-    text_length=300,
+    pipelines=("SanaPipeline", "SanaSprintPipeline"), inputs=inputs, sampler="flow-matching DPM-Solver++",
+    embedding=SPRINT, text_length=300,
 )  # fmt: skip

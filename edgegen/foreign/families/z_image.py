@@ -79,4 +79,5 @@ def rows(given: dict[str, Any], length: int) -> list[dict[str, Any]]:
 FAMILY = Family(
     name="z-image", title="Z-Image", transformer="ZImageTransformer2DModel", pipelines=("ZImagePipeline",),
     inputs=inputs, text_length=256, text="cap_feats", prepare=ZImage, rows=rows, listed=True,
+    timestep="1 - t / 1000", predicted="-output", guided="with_prompt + scale * (with_prompt - without)",
 )  # fmt: skip

@@ -60,7 +60,7 @@ struct ForeignBundleTests {
   }
 
   @Test func anIndexThatLiesOutsideOrIsHugeIsNotRead() throws {
-    let real = try #require(ForeignVectors.all.cases.first { $0.name == "the pipeline pixart" })
+    let real = try #require(ForeignVectors.all.cases.first { $0.name == "the pipeline pixart, as it was" })
     let index = try #require(real.index)
     let folder = ScratchFolder(), outside = ScratchFolder()
     try real.write(to: folder)

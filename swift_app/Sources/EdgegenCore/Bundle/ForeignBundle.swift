@@ -9,7 +9,7 @@ struct ForeignBundle {
   private let isPipeline: Bool
   private let model: String  // class of the transformer, or of the first network where there is none
   private let needs: [String]  // such as "sampler SCM", of a family that edgegen knows
-  private let pipeline: String?  // class, where the index tells it
+  private let pipeline: String?  // class, which the manifest tells, or the index where it is older
   private let scheduler: String?
 
   /// Nil where a field is missing or of a wrong type; `index` is only asked where a pipeline may have one.
@@ -23,9 +23,11 @@ struct ForeignBundle {
     self.isPipeline = kind == "pipeline"
     self.model = model
     self.needs = needs
-    let found = isPipeline ? index() : nil
-    pipeline = found?["_class_name"].flatMap(Self.name)
-    scheduler = Self.scheduler(of: found)
+    let isNamed = told["class"] != nil && told["scheduler"] != nil
+    let found = isPipeline && !isNamed ? index() : nil
+    pipeline = Self.name(told["class"] ?? found?["_class_name"] ?? .null)
+    scheduler = told["scheduler"].map { $0["class"].flatMap(Self.name) } ?? Self.scheduler(of: found)
+    if told["class"] != nil && pipeline == nil || told["scheduler"] != nil && scheduler == nil { return nil }
   }
 
   /// What the app says of it, and what can be done instead.

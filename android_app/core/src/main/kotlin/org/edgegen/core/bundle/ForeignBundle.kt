@@ -21,7 +21,7 @@ private class ForeignBundle(
     val isPipeline: Boolean,
     val model: String, // class of the transformer, or of the first network where there is none
     val needs: List<String>, // such as "sampler SCM", of a family that edgegen knows
-    val pipeline: String?, // class, where the index tells it
+    val pipeline: String?, // class, which the manifest tells, or the index where it is older
     val scheduler: String?,
 ) {
     val described: String
@@ -58,11 +58,15 @@ private fun read(told: JsonObject, index: () -> JsonObject?): ForeignBundle? {
     val networks = told["networks"] as? JsonObject ?: return null
     val network = (networks["transformer"] ?: networks.minByOrNull { it.key }?.value) as? JsonObject ?: return null
     val needs = NEEDED.filter { it in network }.map { key -> "$key ${nameOf(network[key]) ?: return null}" }
-    val beside = if (kind == "pipeline") index() else null
-    val scheduler = (beside?.get("scheduler") as? JsonArray)?.takeIf { it.size == 2 }?.get(1)
-    return ForeignBundle(kind == "pipeline", nameOf(network["class"]) ?: return null, needs, nameOf(beside?.get("_class_name")),
-        nameOf(scheduler))
+    val beside = if (kind == "pipeline" && ("class" !in told || "scheduler" !in told)) index() else null
+    val pipeline = nameOf(told["class"] ?: beside?.get("_class_name"))
+    val scheduler = nameOf(if ("scheduler" in told) (told["scheduler"] as? JsonObject)?.get("class") else schedulerOf(beside))
+    if (("class" in told && pipeline == null) || ("scheduler" in told && scheduler == null)) return null
+    return ForeignBundle(kind == "pipeline", nameOf(network["class"]) ?: return null, needs, pipeline, scheduler)
 }
+
+/** The class in `["diffusers", "SCMScheduler"]`. */
+private fun schedulerOf(index: JsonObject?): JsonElement? = (index?.get("scheduler") as? JsonArray)?.takeIf { it.size == 2 }?.get(1)
 
 private fun textOf(value: JsonElement?): String? = (value as? JsonPrimitive)?.takeIf { it.isString }?.content
 

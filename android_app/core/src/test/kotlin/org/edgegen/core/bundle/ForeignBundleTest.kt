@@ -64,7 +64,7 @@ class ForeignBundleTest {
 
     @Test
     fun `an index that lies outside or is huge is not read`() {
-        val files = foreignFiles(case("the pipeline pixart"))
+        val files = foreignFiles(case("the pipeline pixart, as it was"))
         val root = write(File(folder, "bundle"), files)
         val index = File(root, "pipeline/model_index.json")
         val outside = File(folder, "outside.json").apply { writeText(index.readText()) }
