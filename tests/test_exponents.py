@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from foreign import FAMILIES, source
@@ -18,11 +19,13 @@ from edgegen.capture.deploy import deploy, trace
 from edgegen.capture.exponents import FP16_MAX, LARGEST, mend_, ranges_of
 from edgegen.capture.specialize import specialize
 from edgegen.cli import run
+from edgegen.emit import coreml
 from edgegen.errors import EdgegenError
 from edgegen.foreign.export import export_sources, record
 from edgegen.foreign.scaling import mended_
 from edgegen.foreign.sources import Size, open_sources
 from edgegen.rewrite.component import Form
+from edgegen.runtime.coreml import CoreMLProgram
 from edgegen.target import load_tier
 from edgegen.verify import psnr
 
@@ -90,6 +93,30 @@ def test_every_rule_keeps_the_numbers_within_fp16():
         mend_(component.module, largest)
         assert psnr(module(x).numpy(), component.module(x)[0].numpy()) >= EXACT_DB
     assert 1 < max(ranges_of(component.module, [[x]]).values()) <= LARGEST
+
+
+class Normed(nn.Module):
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.norm, self.out = norm, nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.out(self.norm(x))
+
+
+@pytest.mark.parametrize("norm", [nn.RMSNorm(64, eps=1e-6), nn.LayerNorm(64)])
+def test_tokens_of_large_numbers_do_not_make_others_vanish_in_a_norm(norm, tmp_path):
+    """As what a text begins with has them; in fp16, and judged by each token alone."""
+    torch.manual_seed(0)
+    module, x = Normed(norm).eval().requires_grad_(False), torch.randn(1, 6, 64)
+    x *= torch.tensor([0.2, 1.5e4, 1.0, 30.0, 5e3, 5.0])[:, None]
+    component = deploy(trace(specialize(module, {"x": x})), Form("split"))
+    assert mend_(component.module, ranges_of(component.module, [[x]]))
+    coreml.write(component, tmp_path / "normed.mlpackage")
+    program = CoreMLProgram.load(tmp_path / "normed.mlpackage")
+    made = program.run({"x": x.numpy().astype(np.float16)}, fp16=True)[component.outputs[0].name]
+    expected = module(x).numpy()
+    assert all(psnr(expected[:, i], np.asarray(made[:, i], np.float32)) >= 60 for i in range(6))
 
 
 def test_a_network_beyond_fp16_is_written_scaled_and_told(tmp_path):

@@ -2,8 +2,10 @@
 
 A value v is held as v * 2^-s. Most operations carry s along: a product has the sum of its factors', a sum asks for the
 same s in all it adds, a norm has s = 0 again. Where a result would be too large, what it is made of is scaled first;
-what cannot be scaled (a softmax, a sigmoid, the network's outputs) gets its values back as they are. Weights stay what
-they are; biases and added numbers are scaled, and multiplications by a power of two are written where s changes.
+what cannot be scaled (a softmax, a sigmoid, the network's outputs) gets its values back as they are. A norm whose
+squares are too large divides each token by its own largest number: in many networks few tokens have large ones. Weights
+stay what they are; biases and added numbers are scaled, and multiplications by a power of two are written where s
+changes.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Mend:
     """One pass over a graph in order: `exponents` of the nodes so far, and where each of them comes from."""
 
     def __init__(self, module: fx.GraphModule, largest: Mapping[str, float]):
-        self.module, self.graph, self.largest = module, module.graph, largest
+        self.module, self.graph, self.largest = module, module.graph, dict(largest)
         self.exponents: dict[fx.Node, int] = {}
         self.places: dict[fx.Node, str] = {}
         self.layers: dict[str, int] = {}  # exponents that biases were scaled by
@@ -76,6 +78,8 @@ class Mend:
 
     def visit_(self, node: fx.Node) -> None:
         self.places[node] = self.place_of(node)
+        if (steps := norm_of(node)) and self.least(node) > 2 * self.exponents[node.args[0]]:
+            self.bound_rows_(node, steps)
         rule = RULES.get(node.target) if node.op == "call_function" else None
         if node.op == "call_module" and isinstance(self.module.get_submodule(str(node.target)), LAYERS):
             rule = layer
@@ -89,6 +93,21 @@ class Mend:
             self.back_(node)
         elif made:
             self.told[self.places[node]] = max(made, self.told.get(self.places[node], 0))
+
+    def bound_rows_(self, square: fx.Node, steps: Sequence[fx.Node]) -> None:
+        """Divides what a norm takes by the largest of each token, where that is above 1: the norm is the same, and a
+        token of large numbers does not make the squares of others vanish.
+        """
+        x = square.args[0]
+        with self.graph.inserting_before(square):
+            largest = self.graph.call_function(torch.amax, (self.graph.call_function(torch.abs, (x,)), 1, True))
+            bounded = self.graph.call_function(
+                operator.truediv, (x, self.graph.call_function(torch.clamp, (largest, 1.0)))
+            )
+        self.exponents[bounded], self.places[bounded] = self.exponents[x], self.places[x]
+        for user in (square, *steps[-1].users):
+            user.replace_input_with(x, bounded)
+        self.largest |= dict.fromkeys((square.name, *(step.name for step in steps)), 0.0)  # now within fp16
 
     def place_of(self, node: fx.Node) -> str:
         """The layer a node is, or comes after."""
@@ -162,6 +181,22 @@ class Mend:
 
     def at(self, value: Any) -> int:
         return self.exponents[value] if isinstance(value, fx.Node) else 0
+
+
+def norm_of(square: fx.Node) -> list[fx.Node]:
+    """Mean, sum and root behind the square of channels that a norm multiplies by that root; none for any other node."""
+    if square.target not in (torch.mul, operator.mul) or square.args[0] is not square.args[1]:
+        return []
+    steps: list[fx.Node] = []
+    node = square
+    for target in (torch.mean, torch.add, torch.rsqrt):
+        user = next(iter(node.users), node)
+        if len(node.users) != 1 or user.target is not target or (target is torch.mean and user.args[1:] != (1, True)):
+            return []
+        steps.append(user)
+        node = user
+    reads = all(user.target in (torch.mul, operator.mul) and square.args[0] in user.args for user in node.users)
+    return steps if reads else []
 
 
 # ---- rules: (mend, node, the least exponent its result needs) -> the exponent it has, its arguments rewritten ----
