@@ -41,7 +41,9 @@ def described(told: Values, index: Values) -> str:
     noted = f" ({', '.join(f'{key} {name}' for key, name in names.items())})" if names else ""
     if told["kind"] == "network":
         return f"a lone network, {model}{noted}"
-    pipeline, scheduler = name_of(index.get("_class_name")), scheduler_of(index)
+    pipeline, scheduler = name_of(told.get("class", index.get("_class_name"))), scheduler_of(told, index)
+    if ("class" in told and not pipeline) or ("scheduler" in told and not scheduler):
+        return ""
     drawn = f", that draws with {scheduler}" if scheduler else ""
     return f"a pipeline, {f'{pipeline} with {model}' if pipeline else model}{drawn}{noted}"
 
@@ -55,8 +57,10 @@ def network_of(told: Values) -> Values:
     return network if isinstance(network, dict) else {}
 
 
-def scheduler_of(index: Values) -> str:
-    """The class of a pipeline's scheduler; empty where the index does not tell it."""
+def scheduler_of(told: Values, index: Values) -> str:
+    """The class of a pipeline's scheduler: the manifest's, or the index's beside an older one; empty without either."""
+    if "scheduler" in told:
+        return name_of(told["scheduler"].get("class")) if isinstance(told["scheduler"], dict) else ""
     entry = index.get("scheduler")
     return name_of(entry[1]) if isinstance(entry, list) and len(entry) == 2 else ""
 

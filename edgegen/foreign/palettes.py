@@ -20,7 +20,7 @@ from edgegen.foreign.streamed_bits import measure_stored
 from edgegen.quantize.allocate import allocate
 from edgegen.quantize.checkpoint import average_bits
 from edgegen.quantize.layers import quantizable
-from edgegen.quantize.palette import BITS, Palette, palettize
+from edgegen.quantize.palette import Palette, palettize
 from edgegen.quantize.sensitivity import Sensitivity, measure
 from edgegen.rewrite.component import Component, Form
 from edgegen.verify import Case, psnr
@@ -55,8 +55,8 @@ def palettize_recorded(
 ) -> Palettized:
     """Palettes of `budget` bits a weight on average; the cases then hold what the palettized network gives in fp32.
 
-    A whole `budget` is that of every palette; another mixes `candidates` by what layers lose. Of a network whose
-    weights lie on disk those alone are palettized, one in memory after the other.
+    A `budget` that is a candidate is that of every palette; another mixes `candidates` by what layers lose. Of a network
+    whose weights lie on disk those alone are palettized, one in memory after the other.
     """
     component = deploy(recorded.traced, Form("batched"), recorded.source.name)
     stored, layers = recorded.source.stored, quantizable(component.module)
@@ -78,7 +78,9 @@ def palettize_in_memory(
     module, names = component.module, [spec.name for spec in component.inputs]
     batches = [Given(tuple(torch.from_numpy(case.feed[name]) for name in names)) for case in recorded.cases]
     measured = partial(measure, module, batches, candidates, progress=advance)
-    weights = {name: palettize(layers[name], n, name=name) for name, n in bits_of(layers, budget, measured).items()}
+    weights = {
+        name: palettize(layers[name], n, name=name) for name, n in bits_of(layers, budget, candidates, measured).items()
+    }
     for name, palette in weights.items():
         module.get_parameter(name).data = palette.dense().reshape(layers[name].shape)
     cases, reached = [], []
@@ -101,7 +103,7 @@ def palettize_streamed(
     advance: Advance,
 ) -> Palettized:
     source = recorded.source
-    bits = bits_of(layers, budget, partial(measure_stored, source, layers, candidates, SEEN, advance))
+    bits = bits_of(layers, budget, candidates, partial(measure_stored, source, layers, candidates, SEEN, advance))
     weights = {name: palettize(source.stored.value(name), chosen, name=name) for name, chosen in bits.items()}
     source = replace(source, stored=source.stored.with_palettes(weights))
     (case,) = recorded.cases
@@ -114,10 +116,13 @@ def palettize_streamed(
 
 
 def bits_of(
-    layers: Mapping[str, Tensor], budget: float, measured: Callable[[], Sequence[Sensitivity]]
+    layers: Mapping[str, Tensor],
+    budget: float,
+    candidates: Sequence[int],
+    measured: Callable[[], Sequence[Sensitivity]],
 ) -> dict[str, int]:
     """How many bits each layer gets."""
-    if budget in BITS:
+    if budget in candidates:
         return dict.fromkeys(layers, int(budget))
     return allocate(measured(), budget).bits
 
