@@ -55,7 +55,7 @@ def palettize_recorded(
 ) -> Palettized:
     """Palettes of `budget` bits a weight on average; the cases then hold what the palettized network gives in fp32.
 
-    A `budget` that is a candidate is that of every palette; another mixes `candidates` by what layers lose. Of a network
+    A `budget` that is a candidate is that of every palette; another mixes `candidates` by what layers lose. Of one
     whose weights lie on disk those alone are palettized, one in memory after the other.
     """
     component = deploy(recorded.traced, Form("batched"), recorded.source.name)
