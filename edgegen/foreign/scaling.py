@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from edgegen.capture.deploy import Deployed, deploy
@@ -38,4 +36,4 @@ def mended_(recorded: Recorded, component: Component) -> dict[str, int]:
 
 def scaling_of(recorded: Recorded) -> dict[str, int]:
     """The exponents by which a network would be scaled for Core ML, by layer; EdgegenError where none will do."""
-    return mended_(replace(recorded), deploy(recorded.traced, Form("split"), recorded.source.name))
+    return mended_(recorded, deploy(recorded.traced, Form("split"), recorded.source.name))
