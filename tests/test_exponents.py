@@ -109,9 +109,9 @@ def test_tokens_of_large_numbers_do_not_make_others_vanish_in_a_norm(norm, tmp_p
     """As what a text begins with has them; in fp16, and judged by each token alone."""
     torch.manual_seed(0)
     module, x = Normed(norm).eval().requires_grad_(False), torch.randn(1, 6, 64)
-    x *= torch.tensor([0.2, 1.5e4, 1.0, 30.0, 5e3, 5.0])[:, None]
+    x *= torch.tensor([0.2, 4e3, 1.0, 30.0, 1e3, 5.0])[:, None]
     component = deploy(trace(specialize(module, {"x": x})), Form("split"))
-    assert mend_(component.module, ranges_of(component.module, [[x]]))
+    assert mend_(component.module, ranges_of(component.module, [[x]]))["x"] > 0  # told, though nothing else is scaled
     coreml.write(component, tmp_path / "normed.mlpackage")
     program = CoreMLProgram.load(tmp_path / "normed.mlpackage")
     made = program.run({"x": x.numpy().astype(np.float16)}, fp16=True)[component.outputs[0].name]

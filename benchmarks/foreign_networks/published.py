@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,9 @@ from torch import Tensor
 
 from edgegen.bench.records import append, environment
 from edgegen.foreign.mapped import EmptyWeights
+from edgegen.foreign.quantize import WEIGHTS, shard_name, shards_of
 
 SHARD = 2 * 10**9  # bytes
-STEM = "diffusion_pytorch_model"
 
 
 @dataclass(frozen=True)
@@ -132,25 +131,13 @@ def write_folder(model: Published, config: dict[str, Any], folder: Path) -> None
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     state = module.state_dict()
-    groups = list(shards(state, model.dtype))
-    names = [f"{STEM}-{n + 1:05}-of-{len(groups):05}.safetensors" for n in range(len(groups))]
+    groups = shards_of({name: tensor.numel() * model.dtype.itemsize for name, tensor in state.items()}, SHARD)
+    names = [shard_name(number, len(groups)) for number in range(1, len(groups) + 1)]
     for name, group in zip(names, groups, strict=True):
         save_file({key: numbers(key, state[key], generator).to(model.dtype) for key in group}, folder / name)
     index = {key: name for name, group in zip(names, groups, strict=True) for key in group}
-    (folder / f"{STEM}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     module.save_config(folder)
-
-
-def shards(state: dict[str, Tensor], dtype: torch.dtype) -> Iterator[list[str]]:
-    """Names in groups of at most `SHARD` bytes."""
-    group, size = [], 0
-    for name, tensor in state.items():
-        if group and size + tensor.numel() * dtype.itemsize > SHARD:
-            yield group
-            group, size = [], 0
-        group.append(name)
-        size += tensor.numel() * dtype.itemsize
-    yield group
 
 
 def numbers(name: str, like: Tensor, generator: torch.Generator) -> Tensor:

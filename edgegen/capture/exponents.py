@@ -98,13 +98,12 @@ class Mend:
         """Divides what a norm takes by the largest of each token, where that is above 1: the norm is the same, and a
         token of large numbers does not make the squares of others vanish.
         """
-        x = square.args[0]
+        x, place, call = square.args[0], self.places[square.args[0]], self.graph.call_function
+        self.told[place] = max(math.ceil(self.least(square) / 2), self.told.get(place, 0))  # what the root of it needs
         with self.graph.inserting_before(square):
-            largest = self.graph.call_function(torch.amax, (self.graph.call_function(torch.abs, (x,)), 1, True))
-            bounded = self.graph.call_function(
-                operator.truediv, (x, self.graph.call_function(torch.clamp, (largest, 1.0)))
-            )
-        self.exponents[bounded], self.places[bounded] = self.exponents[x], self.places[x]
+            largest = call(torch.amax, (call(torch.abs, (x,)), 1, True))
+            bounded = call(operator.truediv, (x, call(torch.clamp, (largest, 1.0))))
+        self.exponents[bounded], self.places[bounded] = self.exponents[x], place
         for user in (square, *steps[-1].users):
             user.replace_input_with(x, bounded)
         self.largest |= dict.fromkeys((square.name, *(step.name for step in steps)), 0.0)  # now within fp16

@@ -55,64 +55,21 @@ def palettize_recorded(
 ) -> Palettized:
     """Palettes of `budget` bits a weight on average; the cases then hold what the palettized network gives in fp32.
 
-    A `budget` that is a candidate is that of every palette; another mixes `candidates` by what layers lose. Of one
-    whose weights lie on disk those alone are palettized, one in memory after the other.
+    A `budget` that is a candidate is that of every palette; another mixes `candidates` by what layers lose. Of a
+    network whose weights lie on disk those alone are palettized.
     """
     component = deploy(recorded.traced, Form("batched"), recorded.source.name)
     stored, layers = recorded.source.stored, quantizable(component.module)
     layers = {name: weight for name, weight in layers.items() if name in stored or not len(stored)}
     if not layers:
         raise InputError(f"the {recorded.source.name} has no layer large enough for a palette.", "Leave --bits out.")
-    make = palettize_streamed if len(stored) else palettize_in_memory
-    return make(recorded, component, layers, budget, candidates, advance)
-
-
-def palettize_in_memory(
-    recorded: Recorded,
-    component: Component,
-    layers: Mapping[str, Tensor],
-    budget: float,
-    candidates: Sequence[int],
-    advance: Advance,
-) -> Palettized:
-    module, names = component.module, [spec.name for spec in component.inputs]
+    if len(stored):
+        measured = partial(measure_stored, recorded.source, layers, candidates, SEEN, advance)
+        return palettized_on_disk(recorded, bits_of(layers, budget, candidates, measured))
+    names = [spec.name for spec in component.inputs]
     batches = [Given(tuple(torch.from_numpy(case.feed[name]) for name in names)) for case in recorded.cases]
-    measured = partial(measure, module, batches, candidates, progress=advance)
-    weights = {
-        name: palettize(layers[name], n, name=name) for name, n in bits_of(layers, budget, candidates, measured).items()
-    }
-    for name, palette in weights.items():
-        module.get_parameter(name).data = palette.dense().reshape(layers[name].shape)
-    cases, reached = [], []
-    for case, batch in zip(recorded.cases, batches, strict=True):
-        with torch.no_grad():
-            made = {s.name: v.numpy() for s, v in zip(component.outputs, module(*batch.inputs), strict=True)}
-        reached += [psnr(case.expected[name], value) for name, value in made.items()]
-        cases.append(Case(case.feed, made))
-    traced = with_weights(recorded.traced, weights)
-    changed = replace(recorded, traced=traced, cases=tuple(cases))
-    return Palettized(changed, weights, average_bits(weights), min(reached))
-
-
-def palettize_streamed(
-    recorded: Recorded,
-    component: Component,
-    layers: Mapping[str, Tensor],
-    budget: float,
-    candidates: Sequence[int],
-    advance: Advance,
-) -> Palettized:
-    source = recorded.source
-    bits = bits_of(layers, budget, candidates, partial(measure_stored, source, layers, candidates, SEEN, advance))
-    weights = {name: palettize(source.stored.value(name), chosen, name=name) for name, chosen in bits.items()}
-    source = replace(source, stored=source.stored.with_palettes(weights))
-    (case,) = recorded.cases
-    with torch.no_grad(), source.running():
-        leaves = output_leaves(source.module(**source.inputs(OTHER)))
-    made = {name: leaf.numpy() for name, (_, leaf) in zip(case.expected, leaves, strict=True)}
-    reached = min(psnr(case.expected[name], value) for name, value in made.items())
-    changed = replace(recorded, source=source, cases=(Case(case.feed, made),))
-    return Palettized(changed, weights, average_bits(weights), reached)
+    measured = partial(measure, component.module, batches, candidates, progress=advance)
+    return palettized_in_memory(recorded, component, batches, bits_of(layers, budget, candidates, measured))
 
 
 def bits_of(
@@ -125,6 +82,39 @@ def bits_of(
     if budget in candidates:
         return dict.fromkeys(layers, int(budget))
     return allocate(measured(), budget).bits
+
+
+def palettized_in_memory(
+    recorded: Recorded, component: Component, batches: Sequence[Given], bits: Mapping[str, int]
+) -> Palettized:
+    """A recording with palettes of so many bits by weight name; `component` gets their values."""
+    module, weights = component.module, {}
+    for name, chosen in bits.items():
+        weight = module.get_parameter(name)
+        weights[name] = palettize(weight.detach(), chosen, name=name)
+        weight.data = weights[name].dense().reshape(weight.shape)
+    cases, reached = [], []
+    for case, batch in zip(recorded.cases, batches, strict=True):
+        with torch.no_grad():
+            made = {s.name: v.numpy() for s, v in zip(component.outputs, module(*batch.inputs), strict=True)}
+        reached += [psnr(case.expected[name], value) for name, value in made.items()]
+        cases.append(Case(case.feed, made))
+    changed = replace(recorded, traced=with_weights(recorded.traced, weights), cases=tuple(cases))
+    return Palettized(changed, weights, average_bits(weights), min(reached))
+
+
+def palettized_on_disk(recorded: Recorded, bits: Mapping[str, int]) -> Palettized:
+    """The same of a network whose weights lie on disk, one in memory after the other."""
+    source = recorded.source
+    weights = {name: palettize(source.stored.value(name), chosen, name=name) for name, chosen in bits.items()}
+    source = replace(source, stored=source.stored.with_palettes(weights))
+    (case,) = recorded.cases
+    with torch.no_grad(), source.running():
+        leaves = output_leaves(source.module(**source.inputs(OTHER)))
+    made = {name: leaf.numpy() for name, (_, leaf) in zip(case.expected, leaves, strict=True)}
+    reached = min(psnr(case.expected[name], value) for name, value in made.items())
+    changed = replace(recorded, source=source, cases=(Case(case.feed, made),))
+    return Palettized(changed, weights, average_bits(weights), reached)
 
 
 def with_weights(traced: Traced, weights: Mapping[str, Palette]) -> Traced:

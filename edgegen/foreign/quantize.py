@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from edgegen.callbacks import Advance
 from edgegen.errors import InputError
@@ -100,7 +100,8 @@ def settle_(
 def write_shards(module: nn.Module, stored: Stored, folder: Path) -> None:
     """A network's weights in fp32, in files as diffusers shards them; those that are not in memory a file at a time."""
     state = module.state_dict()
-    shards = shards_of(state)
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
+    shards = shards_of(sizes, SHARD)
     places: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         made = {
@@ -110,17 +111,16 @@ def write_shards(module: nn.Module, stored: Stored, folder: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in made.items()}, folder / file)
         places |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-        write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+        total = {"total_size": sum(sizes.values())}
+        write_json(folder / f"{WEIGHTS}.index.json", {"metadata": total, "weight_map": places})
 
 
-def shards_of(state: Mapping[str, Tensor]) -> list[list[str]]:
-    """Names in order, in files of at most SHARD bytes or of one tensor."""
+def shards_of(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names in order, in files of at most `limit` bytes or of one tensor."""
     shards: list[list[str]] = [[]]
     used = 0
-    for name, tensor in state.items():
-        size = tensor.numel() * tensor.element_size()
-        if shards[-1] and used + size > SHARD:
+    for name, size in sizes.items():
+        if shards[-1] and used + size > limit:
             shards.append([])
             used = 0
         shards[-1].append(name)
@@ -129,6 +129,7 @@ def shards_of(state: Mapping[str, Tensor]) -> list[list[str]]:
 
 
 def shard_name(number: int, of: int) -> str:
+    """As diffusers names the file of a shard, counted from 1."""
     stem, suffix = WEIGHTS.split(".")
     return WEIGHTS if of == 1 else f"{stem}-{number:05d}-of-{of:05d}.{suffix}"
 
